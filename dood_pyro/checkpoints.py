@@ -1,0 +1,299 @@
+"""What a run leaves on disk, and how it is read back without running code.
+
+A run folder holds
+
+    config.json           format number, program, model and training settings, and where it ends
+    versions.json         the packages, hardware and revision it was started with
+    metrics.jsonl         a JSON object a line: training every few steps, held-out bounds
+    best.safetensors      averaged weights of model and guide, at the best held-out bound
+    last.safetensors      the same, at the last checkpoint
+    state.safetensors     all that going on needs: weights, averages, moments, random state, counters
+    events.out.tfevents*  TensorBoard
+    reconstructions.png   what it draws
+
+Every file is replaced in one move, so that a reader sees the old one or the new one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from safetensors.torch import load as unpack
+from safetensors.torch import save as pack
+from torch import Tensor, nn
+
+from dood_pyro.config import Config, ModelConfig, TrainConfig
+from dood_pyro.errors import UserError
+from dood_pyro.guides import make_guide
+from dood_pyro.model import DooD
+
+FORMAT = 1
+PROGRAMS = {"dood": DooD}
+"""Generative programs by name, each called with a `ModelConfig`."""
+
+
+@dataclass(frozen=True)
+class RunConfig(Config):
+    """All that decides what a run computes."""
+
+    program: str
+    model: ModelConfig
+    train: TrainConfig
+
+    def build(self) -> tuple[nn.Module, nn.Module]:
+        """A new model and guide, initialised from the current random state."""
+        model = PROGRAMS[self.program](self.model)
+        return model, make_guide(self.train.guide, model)
+
+
+@dataclass(frozen=True)
+class Until:
+    """Where a training ends: after so many steps, or seconds of training, or both."""
+
+    steps: int | None = None
+    seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.steps is None and self.seconds is None:
+            raise UserError("say how long to train: --steps or --budget")
+        if self.steps is not None and self.steps < 1:
+            raise UserError("--steps must be at least 1")
+        if self.seconds is not None and not 0 < self.seconds < float("inf"):
+            raise UserError("--budget must be a positive time, such as 90m")
+
+    def reached(self, steps: int, seconds: float) -> bool:
+        """Whether a training that far along is at its end."""
+        return (self.steps is not None and steps >= self.steps) or (
+            self.seconds is not None and seconds >= self.seconds
+        )
+
+    def raised(self, steps: int | None, seconds: float | None) -> Until:
+        """This with what is given put in its place.
+
+        Raises:
+            UserError: that would lower it.
+        """
+        for new, old, option in ((steps, self.steps, "--steps"), (seconds, self.seconds, "--budget")):
+            if new is not None and old is not None and new < old:
+                raise UserError(f"a resumed run can raise {option}, not lower it: it was {old:g}")
+        if steps is None and seconds is None:
+            return self
+        # What is raised takes over: a run that ended by its budget goes on to its new steps.
+        return Until(steps, seconds)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Puts ``content`` at ``path`` whole or not at all.
+
+    Raises:
+        UserError: the disk does not take it; what was at ``path`` is still there.
+    """
+    try:
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, path)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+    except OSError as error:
+        raise UserError(
+            f"cannot write {path}: {error.strerror or error}; free some space or permit it, "
+            "then go on with dood-pyro train --resume"
+        ) from None
+
+
+def _write_json(path: Path, values: Any) -> None:
+    write_atomically(path, (json.dumps(values, indent=2) + "\n").encode())
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
+
+
+def revision() -> str:
+    """The commit that the package was imported from, or its version where there is no repository."""
+    here = Path(__file__).resolve().parent
+    version = metadata.version("dood-pyro")
+    if not (here.parent / ".git").exists():
+        return version
+    git = subprocess.run(
+        ["git", "-C", str(here), "rev-parse", "--short=12", "HEAD"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return git.stdout.strip() or version
+
+
+def hardware(device: torch.device) -> str:
+    """The device in words."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{torch.get_num_threads()} CPU threads, {platform.machine()}"
+
+
+class Run:
+    """A run folder."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    @classmethod
+    def create(cls, path: str | Path, config: RunConfig, until: Until, device: torch.device) -> Run:
+        """A new run folder.
+
+        Raises:
+            UserError: there is something at ``path`` already, or it cannot be written.
+        """
+        run = cls(path)
+        if run.path.exists() and (not run.path.is_dir() or any(run.path.iterdir())):
+            raise UserError(
+                f"{path} exists; go on with it by --resume {path}, or choose another --out"
+            )
+        try:
+            run.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"cannot create {path}: {error.strerror}") from None
+        packages = ("dood-pyro", "torch", "pyro-ppl", "numpy", "safetensors", "torchvision")
+        versions = {name: metadata.version(name) for name in packages}
+        versions |= {"python": platform.python_version(), "revision": revision()}
+        versions["hardware"] = hardware(device)
+        _write_json(run.path / "versions.json", versions)
+        run.write_config(config, until)
+        return run
+
+    def write_config(self, config: RunConfig, until: Until) -> None:
+        """Writes config.json."""
+        values = {"format": FORMAT, **config.to_json(), "until": vars(until)}
+        _write_json(self.path / "config.json", values)
+
+    def read_config(self) -> tuple[RunConfig, Until]:
+        """What the run computes and where it ends.
+
+        Raises:
+            UserError: there is no run at the path, or it is not one of this version's.
+        """
+        if not (self.path / "config.json").is_file():
+            what = "has no config.json" if self.path.is_dir() else "does not exist"
+            raise UserError(f"{self.path} is not a run folder: it {what}")
+        values = _read_json(self.path / "config.json")
+        if not isinstance(values, dict) or values.get("format") != FORMAT:
+            found = values.get("format") if isinstance(values, dict) else None
+            raise UserError(f"{self.path} has format {found}; this version reads format {FORMAT}")
+        try:
+            program = values["program"]
+            model = ModelConfig.from_json(values["model"])
+            train = TrainConfig.from_json(values["train"])
+            until = Until(**values["until"])
+        except (KeyError, TypeError, AttributeError):
+            raise UserError(f"{self.path}/config.json is incomplete; train anew") from None
+        if program not in PROGRAMS:
+            raise UserError(f"{self.path} holds a {program!r}, which this version does not know")
+        return RunConfig(program, model, train), until
+
+    def versions(self) -> dict[str, str]:
+        """What versions.json says."""
+        versions: dict[str, str] = _read_json(self.path / "versions.json")
+        return versions
+
+    def load(self, which: str = "best") -> tuple[nn.Module, nn.Module, RunConfig]:
+        """Model and guide with the averaged weights of the best or the last checkpoint.
+
+        Raises:
+            UserError: the run has no such checkpoint, or it is damaged or of another model.
+        """
+        config, _ = self.read_config()
+        tensors, _ = self.read_tensors(f"{which}.safetensors")
+        with torch.random.fork_rng(devices=[]):
+            model, guide = config.build()
+        for prefix, module in (("model", model), ("guide", guide)):
+            part = {
+                name.removeprefix(f"{prefix}."): tensor
+                for name, tensor in tensors.items()
+                if name.startswith(f"{prefix}.")
+            }
+            load_tensors(module, part, f"{self.path}/{which}.safetensors")
+        return model.eval(), guide.eval(), config
+
+    def write_tensors(
+        self, name: str, tensors: dict[str, Tensor], notes: dict[str, str] | None = None
+    ) -> None:
+        """Writes a safetensors file."""
+        packed = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
+        write_atomically(self.path / name, pack(packed, metadata=notes))
+
+    def read_tensors(self, name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+        """A safetensors file's tensors and notes.
+
+        Raises:
+            UserError: it is missing or damaged.
+        """
+        path = self.path / name
+        try:
+            content = path.read_bytes()
+            with safetensors.safe_open(path, framework="pt") as file:
+                notes = file.metadata() or {}
+            return unpack(content), notes
+        except FileNotFoundError:
+            raise UserError(
+                f"{self.path} has no {name}: its training has not come to a checkpoint yet"
+            ) from None
+        except (OSError, safetensors.SafetensorError) as error:
+            raise UserError(f"{path} is damaged: {str(error).splitlines()[0]}") from None
+
+    def append_metrics(self, lines: list[dict[str, Any]]) -> None:
+        """Adds lines to metrics.jsonl."""
+        try:
+            with open(self.path / "metrics.jsonl", "a") as file:
+                file.writelines(json.dumps(line) + "\n" for line in lines)
+        except OSError as error:
+            raise UserError(f"cannot write {self.path}/metrics.jsonl: {error.strerror}") from None
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl; a last line that was cut short is left out."""
+        path = self.path / "metrics.jsonl"
+        lines = []
+        for line in path.read_text().splitlines() if path.exists() else []:
+            try:
+                lines.append(json.loads(line))
+            except ValueError:
+                break
+        return lines
+
+    def forget_metrics_after(self, step: int) -> None:
+        """Drops what a killed run wrote after its last checkpoint."""
+        kept = [line for line in self.read_metrics() if line["step"] <= step]
+        content = "".join(json.dumps(line) + "\n" for line in kept)
+        write_atomically(self.path / "metrics.jsonl", content.encode())
+
+
+def load_tensors(module: nn.Module, tensors: dict[str, Tensor], what: str) -> None:
+    """Copies tensors into a module's parameters and buffers.
+
+    Raises:
+        UserError: names or shapes differ; ``what`` says whose.
+    """
+    try:
+        module.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise UserError(
+            f"{what} does not fit the model of its config.json: {str(error).splitlines()[1].strip()}"
+        ) from None

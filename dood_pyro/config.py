@@ -1,0 +1,111 @@
+"""Every setting of a program and of its training, as plain values that a run folder keeps in JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+from dood_pyro.errors import UserError
+
+C = TypeVar("C", bound="Config")
+
+
+@dataclass(frozen=True)
+class Config:
+    """Base of the configurations: to and from JSON, with clear errors for what does not fit."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The settings as plain values."""
+        return dataclasses.asdict(self)
+
+    def sha256(self) -> str:
+        """A hash that two configurations share only if every setting agrees."""
+        return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()
+
+    @classmethod
+    def from_json(cls: type[C], values: dict[str, Any]) -> C:
+        """The configuration that `to_json` wrote.
+
+        Raises:
+            UserError: ``values`` has settings that this version lacks, or lacks some.
+        """
+        known = {field.name for field in dataclasses.fields(cls)}
+        if known != set(values):
+            missing, extra = sorted(known - set(values)), sorted(set(values) - known)
+            raise UserError(
+                f"the {cls.__name__} on disk is from another version of dood-pyro "
+                f"(missing: {', '.join(missing) or 'none'}; unknown: {', '.join(extra) or 'none'}); "
+                "use the version named in the run's versions.json, or train anew"
+            )
+        try:
+            return cls(**values)
+        except TypeError as error:
+            raise UserError(f"the {cls.__name__} on disk holds a malformed value: {error}") from None
+
+
+def _require(holds: bool, message: str) -> None:
+    if not holds:
+        raise UserError(message)
+
+
+@dataclass(frozen=True)
+class ModelConfig(Config):
+    """The generative program (section 2.1)."""
+
+    canvas_size: int = 50
+    """Pixels a side."""
+    max_strokes: int = 6
+    """K, the most strokes in a drawing (the paper: 6 throughout)."""
+    degree: int = 4
+    """D, the degree of the Bézier curves: degree + 1 control points (equation 3)."""
+    layout_components: int = 20
+    """M, components of the layout's mixture (equation 2)."""
+    stroke_components: int = 20
+    """Components of each control point's mixture (equation 3)."""
+    pen: Literal["latent", "shared"] = "latent"
+    """Where width and darkness come from: a latent ``pen_t``, or a function of the stroke RNN."""
+    glimpse_size: int = 24
+    """Pixels a side of a glimpse."""
+    features: int = 256
+    """Width of the encoders' outputs, of both RNNs and of the heads' hidden layers."""
+
+    def __post_init__(self) -> None:
+        _require(8 <= self.canvas_size <= 512, "canvas_size must lie between 8 and 512 pixels")
+        _require(1 <= self.max_strokes <= 64, "max_strokes must lie between 1 and 64")
+        _require(1 <= self.degree <= 12, "degree must lie between 1 and 12")
+        _require(self.layout_components >= 1, "layout_components must be at least 1")
+        _require(self.stroke_components >= 1, "stroke_components must be at least 1")
+        _require(self.pen in ("latent", "shared"), "pen must be 'latent' or 'shared'")
+        _require(8 <= self.glimpse_size <= 256, "glimpse_size must lie between 8 and 256 pixels")
+        _require(self.features >= 1, "features must be at least 1")
+
+
+@dataclass(frozen=True)
+class TrainConfig(Config):
+    """One training: what a resumed run must share with its first start (section 2.3)."""
+
+    source: str
+    """Name of a data source, or path of a folder or file."""
+    seed: int = 0
+    batch_size: int = 64
+    estimator: Literal["stop-time", "nvil"] = "stop-time"
+    """How the gradient of the bound treats the stop variable."""
+    guide: str = "amortised"
+    """The recognition program: a built-in name or ``module:Class``."""
+    beta: float = 4.0
+    """β: a stroke is drawn if it gains β times what it costs in KL (appendix C.1 of the paper)."""
+    learning_rate: float = 1e-3
+    data_sha256: str = ""
+    """Hash of the prepared data file, so that a run goes on with the data it began with."""
+
+    def __post_init__(self) -> None:
+        _require(self.batch_size >= 1, "--batch-size must be at least 1")
+        _require(
+            self.estimator in ("stop-time", "nvil"), "--estimator must be 'stop-time' or 'nvil'"
+        )
+        _require(0 < self.beta < float("inf"), "--beta must be a positive number")
+        _require(0 < self.learning_rate < 1, "--learning-rate must lie between 0 and 1")
+        _require(0 <= self.seed < 2**63, "--seed must be a non-negative integer below 2^63")

@@ -1,0 +1,140 @@
+"""Data sources by name or path: found, or prepared once from the public originals, then loaded.
+
+A source is looked for in the data folder (``--data-dir``, else ``DOOD_DATA``, else the platform's
+cache folder), then in the cache folder. What is not found is prepared into the first of them that
+can be written.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import stat
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import platformdirs
+from jaxtyping import Integer, UInt8
+from torch import Tensor
+
+from dood_pyro.data import folder as picture_folder
+from dood_pyro.data import prepared
+from dood_pyro.errors import UserError
+from dood_pyro.pictures import resize_bytes
+
+NAMES = ("mnist", "emnist", "kmnist", "quickdraw", "omniglot", "digits", "doodles")
+"""The built-in sources, each a module of this package with ``DESCRIPTION`` and ``prepare``."""
+
+
+@dataclass(frozen=True)
+class Drawings:
+    """One part of a source, resized for a canvas."""
+
+    source: str
+    images: UInt8[Tensor, "count size size"]
+    """Brightness, 0…255, ink bright; divide by 255 for [0, 1]."""
+    labels: Integer[np.ndarray, "count"]
+    sha256: str
+    """Hash of the prepared file."""
+
+    def shuffled(self, limit: int | None = None) -> UInt8[Tensor, "count size size"]:
+        """The first ``limit`` images of the shuffle of seed 0: what evaluations use."""
+        order = np.random.default_rng(0).permutation(len(self.images))
+        return self.images[order[:limit].copy()]
+
+
+def cache_folder() -> Path:
+    """The platform's cache folder for this package."""
+    return Path(platformdirs.user_cache_dir("dood-pyro"))
+
+
+def data_folder(chosen: str | Path | None = None) -> Path:
+    """``chosen``, else ``DOOD_DATA``, else the cache folder.
+
+    Raises:
+        UserError: it is not a folder, or a chosen one does not exist.
+    """
+    named = chosen or os.environ.get("DOOD_DATA")
+    if not named:
+        return cache_folder()
+    path = Path(named).expanduser()
+    if not path.is_dir():
+        origin = "--data-dir" if chosen else "DOOD_DATA"
+        raise UserError(f"{origin} names {path}, which is not a folder; create it or name another")
+    return path
+
+
+def describe(name: str) -> str:
+    """A line on what a built-in source holds."""
+    description: str = importlib.import_module(f"dood_pyro.data.{name}").DESCRIPTION
+    return description
+
+
+def find(name: str, data_dir: str | Path | None = None) -> Path | None:
+    """Where a built-in source lies prepared, or None."""
+    for folder in (data_folder(data_dir), cache_folder()):
+        if (folder / f"{name}.npz").is_file():
+            return folder / f"{name}.npz"
+    return None
+
+
+def locate(source: str, data_dir: str | Path | None = None) -> Path:
+    """The prepared file of a source, prepared now if need be.
+
+    Args:
+        source: a built-in name, the path of a folder of pictures, or of an .npz.
+
+    Raises:
+        UserError: no such source, it cannot be had, or it cannot be written.
+    """
+    if source in NAMES:
+        return find(source, data_dir) or _prepare(source, data_dir)
+    path = Path(source).expanduser()
+    if path.is_file() and path.suffix == ".npz":
+        return path
+    if path.is_dir():
+        target = cache_folder() / "folders" / f"{picture_folder.fingerprint(path)}.npz"
+        if not target.is_file():
+            prepared.write(target, picture_folder.prepare(path))
+        return target
+    raise UserError(
+        f"there is no source {source!r}: it is neither one of {', '.join(NAMES)} nor the path of a "
+        "folder of pictures or of an .npz file"
+    )
+
+
+def load(source: str, part: str, size: int, data_dir: str | Path | None = None) -> Drawings:
+    """One part, ``"train"`` or ``"test"``, of a source at ``size`` × ``size`` pixels.
+
+    Raises:
+        UserError: as for `locate`, or the file is damaged.
+    """
+    path = locate(source, data_dir)
+    arrays = prepared.read(path)
+    images = resize_bytes(arrays[f"{part}_images"], size)
+    return Drawings(source, images, arrays[f"{part}_labels"], prepared.sha256(path))
+
+
+def _writable(folder: Path) -> bool:
+    """Whether files may be put into a folder; one marked read-only is left alone even by root."""
+    while not folder.exists():
+        folder = folder.parent
+    marked = folder.stat().st_mode & (stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH)
+    return bool(marked) and os.access(folder, os.W_OK)
+
+
+def _prepare(name: str, data_dir: str | Path | None) -> Path:
+    folder = data_folder(data_dir)
+    target = folder if _writable(folder) else cache_folder()
+    module = importlib.import_module(f"dood_pyro.data.{name}")
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{name}.", dir=target) as scratch:
+            arrays = module.prepare(folder, Path(scratch))
+    except OSError as error:
+        raise UserError(f"cannot prepare {name} in {target}: {error.strerror or error}") from None
+    path = target / f"{name}.npz"
+    prepared.write(path, arrays)
+    return path

@@ -1,0 +1,69 @@
+"""Any folder of pictures, or an .npz in the prepared layout, as a source."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from dood_pyro import pictures
+from dood_pyro.data.prepared import Arrays
+from dood_pyro.errors import UserError
+
+SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
+SIZE = 105
+"""Pixels a side that pictures of a folder, which may differ in size, are prepared at."""
+
+
+def picture_files(folder: Path) -> list[Path]:
+    """The pictures in a folder and its subfolders, in order.
+
+    Raises:
+        UserError: there are fewer than two.
+    """
+    files = sorted(f for f in folder.rglob("*") if f.suffix.lower() in SUFFIXES and f.is_file())
+    if len(files) < 2:
+        raise UserError(
+            f"{folder} holds {len(files)} pictures; a source needs two or more "
+            f"({', '.join(sorted(SUFFIXES))})"
+        )
+    return files
+
+
+def fingerprint(folder: Path) -> str:
+    """Changes when a picture is added, removed or written to."""
+    lines = [
+        f"{file.relative_to(folder)} {file.stat().st_size} {file.stat().st_mtime_ns}"
+        for file in picture_files(folder)
+    ]
+    return hashlib.sha256("\n".join([str(folder.resolve()), *lines]).encode()).hexdigest()[:16]
+
+
+def prepare(folder: Path) -> Arrays:
+    """Reads every picture; a tenth of them, by a shuffle of seed 0, is for test.
+
+    Labels are the subfolders' names in order; each picture's polarity is detected.
+
+    Raises:
+        UserError: a file is not a picture, is blank or too small; it is named.
+    """
+    files = picture_files(folder)
+    names = sorted({str(file.parent.relative_to(folder)) for file in files})
+    images = np.empty((len(files), SIZE, SIZE), dtype=np.uint8)
+    labels = np.empty(len(files), dtype=np.int32)
+    for index, file in enumerate(tqdm(files, desc=folder.name, unit="picture", leave=False)):
+        small = pictures.resize(pictures.read_picture(file), SIZE)
+        images[index] = (small * 255).round().clamp(0, 255).byte().numpy()
+        labels[index] = names.index(str(file.parent.relative_to(folder)))
+    order = np.random.default_rng(0).permutation(len(files))
+    split = max(1, len(files) // 10)
+    test, train = order[:split], order[split:]
+    return {
+        "train_images": images[train],
+        "train_labels": labels[train],
+        "test_images": images[test],
+        "test_labels": labels[test],
+        "label_names": np.asarray(names),
+    }

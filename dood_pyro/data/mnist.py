@@ -1,0 +1,13 @@
+"""MNIST: handwritten digits, 28×28, from torchvision."""
+
+from pathlib import Path
+
+from dood_pyro.data import original
+from dood_pyro.data.prepared import Arrays
+
+DESCRIPTION = "handwritten digits"
+
+
+def prepare(folder: Path, scratch: Path) -> Arrays:
+    """Train and test as published; uses ``folder``/MNIST/raw where it is there."""
+    return original.torchvision_arrays("MNIST", "mnist", folder, scratch)

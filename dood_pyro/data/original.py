@@ -1,0 +1,104 @@
+"""Fetching the public originals: into a scratch folder, with one clear error where that fails."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import shutil
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+from tqdm import tqdm
+
+from dood_pyro.errors import UserError
+
+
+def torchvision_datasets() -> ModuleType:
+    """``torchvision.datasets``, imported where it is needed only: it takes seconds.
+
+    Raises:
+        UserError: torchvision does not go with the torch that is installed.
+    """
+    try:
+        from torchvision import datasets
+    except (ImportError, RuntimeError) as error:
+        raise UserError(
+            f"torchvision cannot be imported ({str(error).splitlines()[0]}); install a torch and a "
+            "torchvision that belong together: pip install --force-reinstall torch torchvision"
+        ) from None
+    module: ModuleType = datasets
+    return module
+
+
+@contextlib.contextmanager
+def download_errors(source: str) -> Iterator[None]:
+    """Turns what a failed download raises into a `UserError` that says what to do."""
+    try:
+        yield
+    except (urllib.error.URLError, ConnectionError, TimeoutError) as error:
+        raise UserError(
+            f"cannot download {source}: {getattr(error, 'reason', error)}; connect to the network, "
+            f"or put a prepared {source}.npz into the data folder (DOOD_DATA or --data-dir)"
+        ) from None
+    except RuntimeError as error:  # torchvision: every mirror failed, or a checksum did
+        raise UserError(
+            f"cannot download {source}: {str(error).strip().splitlines()[0]}; connect to the "
+            f"network, or put a prepared {source}.npz into the data folder (DOOD_DATA or --data-dir)"
+        ) from None
+
+
+def borrow_raw(folder: Path, scratch: Path, name: str) -> None:
+    """Copies the originals that ``folder`` already holds as torchvision lays them out.
+
+    They are read from a copy because unpacking writes beside them.
+    """
+    raw = folder / name / "raw"
+    if raw.is_dir():
+        (scratch / name / "raw").mkdir(parents=True)
+        for file in raw.glob("*.gz"):
+            shutil.copyfile(file, scratch / name / "raw" / file.name)
+
+
+def torchvision_arrays(
+    class_name: str, source: str, folder: Path, scratch: Path, **options: str
+) -> dict[str, np.ndarray]:
+    """Train and test arrays of one of torchvision's MNIST-like classes."""
+    dataset = getattr(torchvision_datasets(), class_name)
+    borrow_raw(folder, scratch, class_name)
+    arrays = {}
+    with download_errors(source):
+        for part in ("train", "test"):
+            data = dataset(str(scratch), train=part == "train", download=True, **options)
+            arrays[f"{part}_images"] = data.data.numpy()
+            arrays[f"{part}_labels"] = data.targets.numpy().astype(np.uint8)
+    return arrays
+
+
+def first_rows(url: str, rows: int, source: str, progress: tqdm | None = None) -> np.ndarray:
+    """The first ``rows`` rows of a remote .npy file of uint8 rows, without fetching the rest.
+
+    Raises:
+        UserError: no network, or what came is not such a file.
+    """
+    with download_errors(source), urllib.request.urlopen(url, timeout=60) as response:
+        try:
+            version = np.lib.format.read_magic(response)
+            reader = getattr(np.lib.format, f"read_array_header_{version[0]}_0")
+            shape, fortran, dtype = reader(response)
+        except (ValueError, AttributeError):
+            raise UserError(f"{url} is not a numpy file") from None
+        if dtype != np.uint8 or fortran or len(shape) != 2:
+            raise UserError(f"{url} holds {dtype} of shape {shape}, not rows of bytes")
+        wanted, buffer = min(rows, shape[0]) * shape[1], io.BytesIO()
+        while buffer.tell() < wanted:
+            chunk = response.read(min(1 << 20, wanted - buffer.tell()))
+            if not chunk:
+                raise UserError(f"{url} ended early; try again")
+            buffer.write(chunk)
+            if progress is not None:
+                progress.update(len(chunk))
+    return np.frombuffer(buffer.getbuffer(), np.uint8).reshape(-1, shape[1]).copy()

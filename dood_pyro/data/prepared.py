@@ -1,0 +1,119 @@
+"""A prepared source on disk: one compressed .npz, verified when read, written in one move.
+
+Layout: ``train_images`` and ``test_images``, uint8 (count, height, width), ink bright (255) on black,
+upright, in their native resolution; ``train_labels`` and ``test_labels``, integers (count,); and
+whatever else the source has to say (names of labels, the drawers, the true strokes).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from dood_pyro.errors import UserError
+
+Arrays = dict[str, np.ndarray]
+
+PARTS = ("train", "test")
+
+
+def check(arrays: Arrays, what: str) -> None:
+    """Raises `UserError` naming ``what`` unless the arrays are a source in the module's layout."""
+    for part in PARTS:
+        images, labels = arrays.get(f"{part}_images"), arrays.get(f"{part}_labels")
+        if images is None or labels is None:
+            raise UserError(
+                f"{what} lacks {part}_images or {part}_labels; it must be an .npz with "
+                "train_images, train_labels, test_images and test_labels"
+            )
+        if images.dtype != np.uint8 or images.ndim != 3 or min(images.shape) < 1:
+            raise UserError(
+                f"{what}: {part}_images must be uint8 of shape (count, height, width), not empty; "
+                f"it is {images.dtype} of shape {images.shape}"
+            )
+        if min(images.shape[1:]) < 2:
+            raise UserError(f"{what}: {part}_images are {images.shape[1]}×{images.shape[2]} pixels")
+        if labels.shape != images.shape[:1] or not np.issubdtype(labels.dtype, np.integer):
+            raise UserError(
+                f"{what}: {part}_labels must be one integer an image; they are {labels.dtype} of "
+                f"shape {labels.shape} for {images.shape[0]} images"
+            )
+
+
+def read(path: Path) -> Arrays:
+    """All arrays of a prepared file, checked.
+
+    Raises:
+        UserError: the file cannot be read, is cut short or damaged, or has another layout.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist") from None
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(
+            f"{path} is damaged or not an .npz file ({_first_line(error)}); "
+            "delete it to have it prepared again"
+        ) from None
+    check(arrays, str(path))
+    return arrays
+
+
+def counts(path: Path) -> dict[str, tuple[int, ...]]:
+    """Shapes of the images of a prepared file, by part, without reading them.
+
+    Raises:
+        UserError: as for `read`.
+    """
+    shapes = {}
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for part in PARTS:
+                with archive.open(f"{part}_images.npy") as member:
+                    version = np.lib.format.read_magic(member)
+                    assert version == (1, 0)
+                    shapes[part] = np.lib.format.read_array_header_1_0(member)[0]
+    except (OSError, ValueError, KeyError, AssertionError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(f"{path} is damaged ({_first_line(error)}); delete it") from None
+    return shapes
+
+
+def write(path: Path, arrays: Arrays) -> None:
+    """Writes a prepared file so that ``path`` is either whole or not there.
+
+    Raises:
+        UserError: the arrays do not fit the layout, or the disk does not take them.
+    """
+    check(arrays, path.name)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                np.savez_compressed(file, allow_pickle=False, **arrays)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, path)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from None
+
+
+def sha256(path: Path) -> str:
+    """Hash of a file's bytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

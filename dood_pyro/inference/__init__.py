@@ -1,0 +1,48 @@
+"""Bounds and gradient estimators over any model and guide with the sites of `dood_pyro.model`."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from torch import Tensor, nn
+
+from dood_pyro.config import TrainConfig
+from dood_pyro.inference.nvil import NVIL
+from dood_pyro.inference.report import Report
+from dood_pyro.inference.stop_time import StopTimeELBO, StopTimeTerms, stop_time_terms
+
+__all__ = [
+    "NVIL",
+    "Estimator",
+    "Report",
+    "StopTimeELBO",
+    "StopTimeTerms",
+    "make_estimator",
+    "stop_time_terms",
+]
+
+
+class Estimator(Protocol):
+    """What the training loop asks of an estimator."""
+
+    state: nn.Module
+    """What a checkpoint must keep of it."""
+    report: Report | None
+    """Of the last batch."""
+
+    def anneal(self, step: int, guide: nn.Module) -> None:
+        """Sets what depends on the number of steps taken."""
+
+    def differentiable_loss(self, model: nn.Module, guide: nn.Module, image: Tensor) -> Tensor:
+        """A scalar, summed over images, whose gradient training descends."""
+
+
+EXPLORE_STEPS = 300
+HOLD_STEPS = 1000
+
+
+def make_estimator(config: TrainConfig, max_strokes: int) -> Estimator:
+    """The estimator that a training's configuration names."""
+    if config.estimator == "nvil":
+        return NVIL(config.beta, max_strokes=max_strokes, hold_steps=HOLD_STEPS)
+    return StopTimeELBO(config.beta, explore_steps=EXPLORE_STEPS)

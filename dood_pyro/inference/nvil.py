@@ -1,0 +1,192 @@
+"""The paper's estimator: score function for the stop variable with learned baselines (section 2.3).
+
+NVIL (Mnih and Gregor 2014) over Pyro's ``TraceGraph_ELBO``: each ``on_t`` is charged with what
+comes after it alone, less a learned baseline, centred, and divided by its standard deviation where
+that exceeds one nat.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from pyro.distributions import MaskedDistribution
+from pyro.infer import TraceGraph_ELBO
+from pyro.infer.util import MultiFrameTensor
+from pyro.ops.provenance import detach_provenance, get_provenance
+from torch import Tensor, nn
+
+from dood_pyro.inference.report import Report
+from dood_pyro.model import sharing_states
+
+
+class _Moments(nn.Module):
+    """Running mean and variance of a signal in nats, kept with the weights of a run."""
+
+    mean: Tensor
+    variance: Tensor
+    weight: Tensor
+
+    DECAY = 0.95
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(()))
+        self.register_buffer("variance", torch.ones(()))
+        self.register_buffer("weight", torch.zeros(()))
+
+    @torch.no_grad()
+    def update(self, values: Tensor, mask: Tensor) -> None:
+        """Takes in the values where ``mask`` is 1, unless there are none or one is not finite."""
+        count = mask.sum()
+        values = torch.where(mask > 0, values, torch.zeros_like(values))
+        mean = values.sum() / count.clamp(min=1)
+        variance = (mask * (values - mean) ** 2).sum() / count.clamp(min=1)
+        usable = (count > 0) & torch.isfinite(mean) & torch.isfinite(variance)
+        # The first batch counts fully, later ones by the decay.
+        rate = (1 - self.DECAY) / (1 - self.DECAY * (1 - self.weight))
+        rate = torch.where(self.weight == 0, torch.ones_like(rate), rate)
+        for buffer, value in ((self.mean, mean), (self.variance, variance)):
+            buffer.copy_(torch.where(usable, buffer + rate * (value - buffer), buffer))
+        self.weight.copy_(torch.where(usable, torch.ones_like(rate), self.weight))
+
+    def std(self) -> Float[Tensor, ""]:
+        """Standard deviation, at least one nat."""
+        return self.variance.sqrt().clamp(min=1.0)
+
+
+class NVIL(TraceGraph_ELBO):
+    """``TraceGraph_ELBO`` with β, centring and variance normalisation.
+
+    Args:
+        beta: β, as for `dood_pyro.inference.stop_time.StopTimeELBO`: the stop variable weighs its
+            own KL and that of the strokes it lets through by β.
+        normalise: whether signals are centred and divided by their standard deviation. Baselines
+            (``infer={"baseline": {"nn_baseline": …, "nn_baseline_input": …}}`` at a guide's
+            ``on_t``) predict in units of the cost's running moments either way.
+        hold_steps: for how many steps ``guide.on_floor``, where a guide has one, is lowered from
+            0.8 to 0; started cold, the estimator stops drawing before it has learned to draw.
+    """
+
+    def __init__(
+        self, beta: float = 1.0, normalise: bool = True, max_strokes: int = 64, hold_steps: int = 0
+    ) -> None:
+        super().__init__(max_plate_nesting=1)
+        self.beta = beta
+        self.normalise = normalise
+        self.hold_steps = hold_steps
+        names = [f"on_{t}" for t in range(1, max_strokes + 1)]
+        self.state = nn.ModuleDict(
+            {name: nn.ModuleDict({"cost": _Moments(), "signal": _Moments()}) for name in names}
+        )
+        """Running moments: part of a checkpoint."""
+        self.report: Report | None = None
+
+    def anneal(self, step: int, guide: nn.Module) -> None:
+        """Sets what depends on the number of steps taken."""
+        if self.hold_steps and hasattr(guide, "on_floor"):
+            guide.on_floor = 0.8 * max(0.0, 1 - step / self.hold_steps)
+
+    def differentiable_loss(
+        self, model: nn.Module, guide: nn.Module, image: Tensor
+    ) -> Float[Tensor, ""]:
+        """Minus a surrogate, summed over images, whose gradient is the estimate."""
+        with sharing_states():
+            _, surrogate_loss = self._loss_and_surrogate_loss(model, guide, (image,), {})
+        return surrogate_loss
+
+    def _loss_and_surrogate_loss_particle(self, model_trace: Any, guide_trace: Any) -> Any:
+        surrogate: Any = 0.0
+        costs: dict[str, MultiFrameTensor] = defaultdict(MultiFrameTensor)
+
+        def charge(site: dict[str, Any], sign: int) -> None:
+            weight = 1.0 if site["is_observed"] else self.beta
+            for name in get_provenance(site["log_prob_sum"]):
+                cost = detach_provenance(site["log_prob"]).detach()
+                costs[name].add((site["cond_indep_stack"], sign * weight * cost))
+
+        for site in model_trace.nodes.values():
+            if site["type"] == "sample":
+                weight = self.beta if _is_stop(site) else 1.0
+                surrogate = surrogate + weight * detach_provenance(site["log_prob_sum"])
+                charge(site, +1)
+        for site in guide_trace.nodes.values():
+            if site["type"] == "sample":
+                if not _is_stop(site):  # its own score has expectation 0
+                    surrogate = surrogate - detach_provenance(site["log_prob_sum"])
+                charge(site, -1)
+
+        baseline_loss: Any = 0.0
+        for name, frames in costs.items():
+            site = guide_trace.nodes[name]
+            cost = frames.sum_to(site["cond_indep_stack"])
+            signal, loss = self._signal(site, cost)
+            score = detach_provenance(site["score_parts"].score_function)
+            surrogate = surrogate + (score * signal).sum()
+            baseline_loss = baseline_loss + loss
+        self.report = _report(model_trace, guide_trace)
+        return self.report.elbo, baseline_loss - surrogate
+
+    def _signal(self, site: dict[str, Any], cost: Tensor) -> tuple[Tensor, Tensor | float]:
+        """What multiplies a site's score, and the loss of its baseline."""
+        moments = self.state[site["name"]]
+        assert isinstance(moments, nn.ModuleDict)
+        mask = _mask(site).expand(cost.shape).to(cost)
+        options = site["infer"].get("baseline")
+        loss: Tensor | float = 0.0
+        baseline: Tensor | float = 0.0
+        if options is not None:
+            predict: Callable[[Tensor], Tensor] = options["nn_baseline"]
+            predicted = predict(detach_provenance(options["nn_baseline_input"]).detach())
+            units = moments["cost"]
+            assert isinstance(units, _Moments)
+            units.update(cost, mask)
+            mean, std = units.mean.clone(), units.std()
+            baseline = mean + std * predicted.detach()
+            loss = (mask * ((cost - mean) / std - predicted) ** 2).sum()
+        signal = cost - baseline
+        if self.normalise:
+            running = moments["signal"]
+            assert isinstance(running, _Moments)
+            running.update(signal, mask)
+            signal = (signal - running.mean) / running.std()
+        return signal * mask, loss
+
+
+def _is_stop(site: dict[str, Any]) -> bool:
+    return str(site["name"]).startswith("on_")
+
+
+def _mask(site: dict[str, Any]) -> Tensor:
+    """1 where a site counts: the mask of its distribution."""
+    fn = site["fn"]
+    while hasattr(fn, "base_dist"):
+        if isinstance(fn, MaskedDistribution):
+            mask: Tensor = detach_provenance(fn._mask)
+            return mask
+        fn = fn.base_dist
+    value: Tensor = detach_provenance(site["value"])
+    return torch.ones_like(value)
+
+
+def _report(model_trace: Any, guide_trace: Any) -> Report:
+    """The bound's parts, averaged over the images."""
+    zero = detach_provenance(model_trace.nodes["image"]["log_prob"]).detach()
+    images = zero.numel()
+    likelihood, strokes = zero.sum(), zero.new_zeros(())
+    stop, drawn = torch.zeros_like(strokes), torch.zeros_like(strokes)
+    for name, site in guide_trace.nodes.items():
+        if site["type"] != "sample":
+            continue
+        both = detach_provenance([site["log_prob_sum"], model_trace.nodes[name]["log_prob_sum"]])
+        cost = (both[0] - both[1]).detach()
+        if _is_stop(site):
+            stop = stop + cost
+            drawn = drawn + (detach_provenance(site["value"]) * _mask(site)).sum()
+        else:
+            strokes = strokes + cost
+    elbo = likelihood - strokes - stop
+    return Report(*(part / images for part in (elbo, likelihood, strokes, stop, drawn)))

@@ -1,0 +1,211 @@
+"""The exact sum over stop times: the bound of equation 9 with on_1…on_K summed out.
+
+With every on_t = 1, one pass draws all K strokes, and the picture after each is at hand. For
+k = 0…K strokes let q_k = Π_{t≤k} q(on_t = 1) · [1 − q(on_{k+1} = 1)], the bracket left out at k = K,
+and p_k likewise. Then
+
+    ELBO = Σ_k q_k { log p(x | canvas_k) + Σ_{t≤k} log p/q of (layout, stroke, pen)_t }
+           − Σ_k q_k (log q_k − log p_k),
+
+which needs no score function, and
+
+    w = Σ_k p_k p(x | canvas_k) Π_{t≤k} p/q of (layout, stroke, pen)_t
+
+is a weight whose mean has expectation p(x).
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import Any, NamedTuple
+
+import pyro
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from pyro import poutine
+from pyro.infer import ELBO
+from pyro.poutine.messenger import Messenger
+from torch import Tensor, nn
+
+from dood_pyro.inference.report import Report
+from dood_pyro.model import sharing_states
+
+
+class AlwaysOn(Messenger):
+    """Forces every ``on_t`` to 1, unobserved, so that a program draws all its strokes."""
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if msg["name"].startswith("on_"):
+            msg["value"] = torch.ones_like(_logits(msg)).expand(msg["fn"].batch_shape)
+            msg["done"] = True
+
+
+class StopTimeTerms(NamedTuple):
+    """What one pass that draws every stroke says of each number of strokes k = 0…K, in nats."""
+
+    log_q: Float[Tensor, "stops *batch"]
+    """log q_k"""
+    log_p: Float[Tensor, "stops *batch"]
+    """log p_k"""
+    log_likelihood: Float[Tensor, "stops *batch"]
+    """log p(x | canvas_k)"""
+    log_ratio: Float[Tensor, "stops *batch"]
+    """Σ_{t≤k} log p/q of the latent variables of step t other than on_t"""
+
+    def elbo(self) -> Float[Tensor, "*batch"]:
+        """The bound with stops summed out, β = 1."""
+        inner = self.log_likelihood + self.log_ratio - self.log_q + self.log_p
+        return (self.log_q.exp() * inner).sum(0)
+
+    def log_weight(self) -> Float[Tensor, "*batch"]:
+        """log w of the module's docstring; q(on) plays no part in it."""
+        return torch.logsumexp(self.log_p + self.log_likelihood + self.log_ratio, dim=0)
+
+    def report(self) -> Report:
+        """The bound and its parts, averaged over the batch."""
+        q = self.log_q.exp()
+        stops = torch.arange(q.shape[0], dtype=q.dtype, device=q.device)
+        return Report(
+            elbo=self.elbo().mean().detach(),
+            log_likelihood=(q * self.log_likelihood).sum(0).mean().detach(),
+            kl_strokes=-(q * self.log_ratio).sum(0).mean().detach(),
+            kl_stop=(q * (self.log_q - self.log_p)).sum(0).mean().detach(),
+            strokes=torch.tensordot(stops, q, 1).mean().detach(),
+        )
+
+
+def stop_log_probs(logits: Float[Tensor, "steps *batch"]) -> Float[Tensor, "stops *batch"]:
+    """Logs of the probabilities of k = 0…K strokes, given the logits of on_1…on_K."""
+    goes_on = F.logsigmoid(logits).cumsum(0)
+    start = torch.zeros_like(goes_on[:1])
+    stops = torch.cat([F.logsigmoid(-logits), start])
+    return torch.cat([start, goes_on]) + stops
+
+
+def stroke_traces(
+    model: nn.Module, guide: nn.Module, image: Tensor, particles: int = 1
+) -> tuple[poutine.Trace, poutine.Trace]:
+    """Traces of the model and the guide with every ``on_t`` forced to 1."""
+    with ExitStack() as contexts:
+        contexts.enter_context(sharing_states())
+        if particles > 1:
+            contexts.enter_context(pyro.plate("particles", particles, dim=-2))
+        contexts.enter_context(AlwaysOn())
+        q_trace = poutine.trace(guide).get_trace(image)
+        p_trace = poutine.trace(poutine.replay(model, trace=q_trace)).get_trace(image)
+    return p_trace, q_trace
+
+
+def stop_time_terms(
+    model: nn.Module, guide: nn.Module, image: Float[Tensor, "images size size"], particles: int = 1
+) -> StopTimeTerms:
+    """Draws every stroke of ``image`` once, or ``particles`` times, and collects the terms.
+
+    Batch shape of the terms: (images,), or (particles, images) for more than one.
+    """
+    p_trace, q_trace = stroke_traces(model, guide, image, particles)
+    blank = model.initial_state(image.shape[-3]).canvas  # type: ignore[operator, union-attr]
+    q_logits, p_logits, ratios, canvases = [], [], [], [blank]
+    step = 1
+    while f"on_{step}" in p_trace.nodes:
+        q_logits.append(_logits(q_trace.nodes[f"on_{step}"]))
+        p_logits.append(_logits(p_trace.nodes[f"on_{step}"]))
+        ratio = torch.zeros_like(q_logits[-1])
+        for name, site in p_trace.nodes.items():
+            if (
+                site["type"] == "sample"
+                and name.endswith(f"_{step}")
+                and not name.startswith(("on_", "canvas_"))
+            ):
+                q_site = q_trace.nodes[name]
+                value = site["value"]
+                ratio = ratio + site["fn"].log_prob(value) - q_site["fn"].log_prob(value)
+        ratios.append(ratio)
+        canvases.append(p_trace.nodes[f"canvas_{step}"]["value"])
+        step += 1
+    batch = torch.broadcast_shapes(*(ratio.shape for ratio in ratios))
+    scale = model.likelihood_scale()  # type: ignore[operator]
+    log_likelihood = torch.stack(
+        [
+            model.likelihood(canvas, scale)  # type: ignore[operator]
+            .log_prob(image)
+            .sum((-1, -2))
+            .expand(batch)
+            for canvas in canvases
+        ]
+    )
+    log_ratio = torch.stack([ratio.expand(batch) for ratio in ratios]).cumsum(0)
+    return StopTimeTerms(
+        stop_log_probs(torch.stack([logit.expand(batch) for logit in q_logits])),
+        stop_log_probs(torch.stack([logit.expand(batch) for logit in p_logits])),
+        log_likelihood,
+        torch.cat([torch.zeros_like(log_ratio[:1]), log_ratio]),
+    )
+
+
+def _logits(site: Any) -> Tensor:
+    """Logits of a site's Bernoulli, whatever masks and plates have wrapped around it."""
+    fn = site["fn"]
+    while hasattr(fn, "base_dist"):
+        fn = fn.base_dist
+    logits: Tensor = fn.logits
+    return logits
+
+
+class StopTimeELBO(ELBO):
+    """The bound with the stop variable summed out, over any model and guide with ``on_t`` sites.
+
+    Args:
+        beta: β, the weight of everything that the stop variable pays for: it draws a stroke if
+            that gains β times its cost in KL. Strokes themselves are trained with weight 1.
+        explore_steps: for how many steps a uniform distribution is mixed into q_k where strokes
+            are trained, at first half and half, so that each of them learns before the guide
+            would draw it. A blank canvas is a strong optimum: cold, thin pens never leave it.
+    """
+
+    def __init__(self, beta: float = 1.0, explore_steps: int = 0) -> None:
+        super().__init__(max_plate_nesting=1)
+        self.beta = beta
+        self.explore_steps = explore_steps
+        self.explore = 0.0
+        self.state = nn.Module()
+        """Nothing to keep; `NVIL` keeps moments there."""
+        self.report: Report | None = None
+
+    def anneal(self, step: int, guide: nn.Module) -> None:
+        """Sets what depends on the number of steps taken."""
+        self.explore = 0.5 * max(0.0, 1 - step / self.explore_steps) if self.explore_steps else 0.0
+
+    def _get_trace(self, model: nn.Module, guide: nn.Module, args: Any, kwargs: Any) -> Any:
+        return stroke_traces(model, guide, *args, **kwargs)
+
+    def objective(self, terms: StopTimeTerms) -> Float[Tensor, "*batch"]:
+        """What training ascends, in nats an image. Its value is not the bound unless β = 1 and
+        nothing is explored; its gradient is that of the two objectives above."""
+        log_q, log_p, log_likelihood, log_ratio = terms
+        q = log_q.exp()
+        weights = (1 - self.explore) * q.detach() + self.explore / q.shape[0]
+        strokes = (weights * (log_likelihood + log_ratio)).sum(0)
+        gains = (log_likelihood + self.beta * log_ratio).detach()
+        stop = (q * (gains - self.beta * (log_q - log_p))).sum(0)
+        return strokes + stop - (q * gains).sum(0).detach()
+
+    def differentiable_loss(
+        self, model: nn.Module, guide: nn.Module, image: Tensor
+    ) -> Float[Tensor, ""]:
+        """Minus the objective summed over images; its parts are left in ``report``."""
+        terms = stop_time_terms(model, guide, image)
+        self.report = terms.report()
+        return -self.objective(terms).sum()
+
+    def loss_and_grads(self, model: nn.Module, guide: nn.Module, image: Tensor) -> float:
+        """Pyro's `SVI` calls this."""
+        loss = self.differentiable_loss(model, guide, image)
+        loss.backward()
+        return float(loss)
+
+    def loss(self, model: nn.Module, guide: nn.Module, image: Tensor) -> float:
+        """An estimate of minus the bound (β = 1), summed over images."""
+        with torch.no_grad():
+            return -float(stop_time_terms(model, guide, image).elbo().sum())

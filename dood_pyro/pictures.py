@@ -1,0 +1,166 @@
+"""Pictures of any of the usual forms to square arrays with bright ink on black."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from dood_pyro.errors import UserError
+
+Polarity = Literal["auto", "bright-ink", "dark-ink"]
+
+LEAST_SIDE = 4
+"""Pixels; nothing smaller is a drawing."""
+MOST_PIXELS = 64_000_000
+"""A picture larger than this is refused before it is unpacked."""
+LEAST_CONTRAST = 0.05
+"""Difference between a picture's brightest and darkest pixel below which it is blank."""
+
+
+def read_picture(picture: Any, polarity: Polarity = "auto") -> Float[Tensor, "side side"]:
+    """One picture, grey, square, in [0, 1], ink bright on black.
+
+    Args:
+        picture: a path; a PIL image; a numpy array or tensor (height, width), or with 1, 3 or 4
+            channels first or last, integers in their type's range or floats in [0, 1]. Where there
+            is an alpha channel, the picture is laid on white.
+        polarity: ``"bright-ink"`` (on dark), ``"dark-ink"`` (on bright paper), or ``"auto"``:
+            whatever most of the border is, is paper.
+
+    Raises:
+        UserError: not a picture, blank, too small or too large, or not finite.
+    """
+    if polarity not in ("auto", "bright-ink", "dark-ink"):
+        raise UserError(f"polarity must be 'auto', 'bright-ink' or 'dark-ink', not {polarity!r}")
+    name = str(picture) if isinstance(picture, str | Path) else "the picture"
+    grey = _grey(picture, name)
+    height, width = grey.shape
+    if min(height, width) < LEAST_SIDE:
+        raise UserError(
+            f"{name} is {width}×{height} pixels; a drawing needs at least {LEAST_SIDE} a side"
+        )
+    if not bool(torch.isfinite(grey).all()):
+        raise UserError(f"{name} has pixels that are not finite numbers")
+    if float(grey.max() - grey.min()) < LEAST_CONTRAST:
+        raise UserError(f"{name} is blank: all its pixels are nearly the same")
+    border = torch.cat([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
+    if polarity == "dark-ink" or (polarity == "auto" and float(border.median()) > 0.5):
+        grey = 1 - grey
+    side = max(height, width)
+    top, left = (side - height) // 2, (side - width) // 2
+    return F.pad(grey, (left, side - width - left, top, side - height - top))
+
+
+def resize(pictures: Tensor, size: int) -> Tensor:
+    """Pictures (*batch, height, width) to (*batch, size, size), bilinear, antialiased; floats."""
+    flat = pictures.reshape(-1, 1, *pictures.shape[-2:]).float()
+    small = F.interpolate(flat, size=(size, size), mode="bilinear", antialias=True)
+    return small.reshape(*pictures.shape[:-2], size, size)
+
+
+def resize_bytes(
+    pictures: UInt8[np.ndarray, "count height width"], size: int
+) -> UInt8[Tensor, "count size size"]:
+    """The same for many pictures held as bytes, a few thousand at a time."""
+    out = torch.empty(len(pictures), size, size, dtype=torch.uint8)
+    for start in range(0, len(pictures), 4096):
+        part = torch.from_numpy(np.ascontiguousarray(pictures[start : start + 4096]))
+        out[start : start + 4096] = resize(part, size).round().clamp(0, 255).to(torch.uint8)
+    return out
+
+
+def _grey(picture: Any, name: str) -> Tensor:
+    if isinstance(picture, str | Path):
+        return _grey_from_file(Path(picture))
+    if isinstance(picture, Tensor):
+        return _grey_from_array(picture.detach().cpu().numpy(), name)
+    if isinstance(picture, np.ndarray):
+        return _grey_from_array(picture, name)
+    from PIL import Image
+
+    if isinstance(picture, Image.Image):
+        return _grey_from_pil(picture, name)
+    raise UserError(
+        f"cannot read a picture from {type(picture).__name__}; "
+        "give a path, a PIL image, a numpy array or a tensor"
+    )
+
+
+def _grey_from_file(path: Path) -> Tensor:
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with warnings.catch_warnings():
+            # PIL warns of large pictures before it refuses them; the check below is ours.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                return _grey_from_pil(image, str(path))
+    except FileNotFoundError:
+        raise UserError(f"there is no picture {path}") from None
+    except IsADirectoryError:
+        raise UserError(f"{path} is a folder, not a picture") from None
+    except Image.DecompressionBombError:
+        raise UserError(f"{path} has more than {MOST_PIXELS:,} pixels; scale it down") from None
+    except UnidentifiedImageError:
+        raise UserError(f"{path} is not a picture that can be read (PNG, JPEG, …)") from None
+    except (OSError, SyntaxError, ValueError) as error:
+        raise UserError(f"{path} is damaged: {str(error).splitlines()[0]}") from None
+
+
+def _grey_from_pil(image: Any, name: str) -> Tensor:
+    from PIL import Image
+
+    if image.width * image.height > MOST_PIXELS:
+        raise UserError(f"{name} has more than {MOST_PIXELS:,} pixels; scale it down")
+    if image.mode.startswith("I") or image.mode == "F":
+        return _grey_from_array(np.asarray(image), name, deep=True)
+    if "A" in image.getbands() or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        paper = Image.new("RGBA", rgba.size, "white")
+        image = Image.alpha_composite(paper, rgba)
+    return torch.from_numpy(np.asarray(image.convert("L"), dtype=np.float32) / 255)
+
+
+def _grey_from_array(array: np.ndarray, name: str, deep: bool = False) -> Tensor:
+    array = np.asarray(array)
+    if array.ndim == 3 and array.shape[-1] not in (1, 3, 4) and array.shape[0] in (1, 3, 4):
+        array = np.moveaxis(array, 0, -1)
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[-1] not in (1, 3, 4)):
+        raise UserError(
+            f"{name} has shape {array.shape}; a picture is (height, width), with 1, 3 or 4 channels "
+            "first or last"
+        )
+    if array.dtype == bool:
+        array = array.astype(np.float32)
+    elif np.issubdtype(array.dtype, np.integer):
+        # PIL's mode I holds 16-bit pictures in 32-bit integers.
+        most = 65535 if deep else np.iinfo(array.dtype).max
+        array = array.astype(np.float32) / most
+    elif np.issubdtype(array.dtype, np.floating):
+        array = array.astype(np.float32)
+        low, high = float(np.nanmin(array, initial=0)), float(np.nanmax(array, initial=0))
+        if deep and high > 1:
+            array = array / (255 if high <= 255 else 65535)
+        elif low < -1e-3 or high > 1 + 1e-3:
+            raise UserError(
+                f"{name} has floating-point pixels from {low:g} to {high:g}; they must lie in [0, 1]"
+            )
+    else:
+        raise UserError(f"{name} has pixels of type {array.dtype}; use integers or floats")
+    grey = torch.from_numpy(array)
+    if grey.ndim == 2:
+        return grey
+    if grey.shape[-1] == 4:
+        alpha = grey[..., 3:]
+        grey = grey[..., :3] * alpha + (1 - alpha)
+    if grey.shape[-1] == 3:
+        # ITU-R 601, what PIL uses
+        return grey @ torch.tensor([0.299, 0.587, 0.114])
+    return grey[..., 0]

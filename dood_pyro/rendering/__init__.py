@@ -1,0 +1,6 @@
+"""Strokes to pixels (section 2.1, Rendering and Compositing modules): differentiable, on any device."""
+
+from dood_pyro.rendering.compositing import canvas_from_ink, ink_from_canvas
+from dood_pyro.rendering.strokes import curve_points, splat, stroke_ink
+
+__all__ = ["canvas_from_ink", "curve_points", "ink_from_canvas", "splat", "stroke_ink"]

@@ -1,0 +1,30 @@
+"""The renderer's formula as it is written, a Gaussian for every pixel and curve point.
+
+Slow and plain on purpose: what `dood_pyro.rendering.strokes` is tested and timed against.
+"""
+
+import math
+
+from jaxtyping import Float
+from torch import Tensor, stack
+
+from dood_pyro.rendering.strokes import CURVE_POINTS, MIN_SPEED, curve_points, pixel_centres
+
+
+def stroke_ink_per_pixel(
+    control: Float[Tensor, "*batch controls 2"],
+    sigma: Float[Tensor, "*batch"],
+    darkness: Float[Tensor, "*batch"],
+    size: int,
+    points: int = CURVE_POINTS,
+) -> Float[Tensor, "*batch size size"]:
+    """The same as `dood_pyro.rendering.stroke_ink`, by the sum in its module's docstring."""
+    position, velocity = curve_points(control, points)
+    speed = (velocity.square().sum(-1) + MIN_SPEED**2).sqrt()
+    axis = pixel_centres(size, control)
+    pixels = stack([axis.expand(size, size), axis[:, None].expand(size, size)], dim=-1)
+    distance2 = (pixels[:, :, None, :] - position[..., None, None, :, :]).square().sum(-1)
+    sigma = sigma[..., None, None, None]
+    weight = speed[..., None, None, :] / (points * sigma * math.sqrt(2 * math.pi))
+    ink = (weight * (-distance2 / (2 * sigma**2)).exp()).sum(-1)
+    return darkness[..., None, None] * ink
