@@ -83,7 +83,10 @@ class Until:
         Raises:
             UserError: that would lower it.
         """
-        for new, old, option in ((steps, self.steps, "--steps"), (seconds, self.seconds, "--budget")):
+        for new, old, option in (
+            (steps, self.steps, "--steps"),
+            (seconds, self.seconds, "--budget"),
+        ):
             if new is not None and old is not None and new < old:
                 raise UserError(f"a resumed run can raise {option}, not lower it: it was {old:g}")
         if steps is None and seconds is None:

@@ -43,7 +43,9 @@ class Config:
         try:
             return cls(**values)
         except TypeError as error:
-            raise UserError(f"the {cls.__name__} on disk holds a malformed value: {error}") from None
+            raise UserError(
+                f"the {cls.__name__} on disk holds a malformed value: {error}"
+            ) from None
 
 
 def _require(holds: bool, message: str) -> None:

@@ -6,9 +6,16 @@ also [−1, 1]², on the canvas: canvas point = scale · R(rotation) · frame po
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from dood_pyro.errors import UserError
+from dood_pyro.rendering import CURVE_POINTS, bernstein, canvas_from_ink, stroke_ink
 
 LAYOUT_NAMES = ("scale", "x", "y", "rotation")
 """What the four numbers of a ``layout_t`` site are: 1, canvas units, canvas units, radians."""
@@ -53,3 +60,123 @@ def pen_profile(pen: Float[Tensor, "*batch 2"]) -> tuple[Tensor, Tensor]:
     log_width, darkness = pen.unbind(-1)
     sigma = log_width.clamp(PEN_LOW[0] - 0.3, PEN_HIGH[0] + 0.3).exp()
     return sigma, darkness.clamp(0.0, PEN_HIGH[1] + 0.5)
+
+
+class Stroke(NamedTuple):
+    """One stroke of a drawing, in canvas units unless said otherwise."""
+
+    control: Float[Tensor, "controls 2"]
+    """Control points of the Bézier curve, x to the right, y down, the canvas being [−1, 1]²."""
+    width: float
+    """Visible width: between the points where the picture falls to half of white, or of the
+    stroke's brightest where that is fainter."""
+    sigma: float
+    """Standard deviation of the pen's profile."""
+    darkness: float
+    """Ink in the interior; brightness is tanh of it."""
+    confidence: float
+    """The recognition model's probability, in [0, 1], that the stroke is there."""
+    uncertainty: float
+    """Root mean square of the control points' standard deviations."""
+
+
+class Drawing:
+    """What a parse of one image returns: strokes in the order in which they are drawn.
+
+    Args:
+        strokes: the strokes.
+        size: pixels a side of the canvas that they were inferred on.
+    """
+
+    def __init__(self, strokes: Sequence[Stroke], size: int) -> None:
+        self.strokes = tuple(strokes)
+        self.size = size
+
+    def __len__(self) -> int:
+        return len(self.strokes)
+
+    def __repr__(self) -> str:
+        return f"Drawing({len(self)} strokes on {self.size}×{self.size} pixels)"
+
+    def render(self, size: int | None = None) -> Float[Tensor, "size size"]:
+        """The picture, in [0, 1), ink bright on black, at ``size`` pixels a side."""
+        return self.render_steps(size)[-1]
+
+    def render_steps(self, size: int | None = None) -> Float[Tensor, "steps size size"]:
+        """The picture before the first stroke, and after each."""
+        size = self.size if size is None else size
+        if size < 1:
+            raise UserError("a drawing is rendered at 1 pixel a side or more")
+        blank = torch.zeros(1, size, size)
+        if not self.strokes:
+            return blank
+        control = torch.stack([stroke.control for stroke in self.strokes])
+        sigma = torch.tensor([stroke.sigma for stroke in self.strokes])
+        darkness = torch.tensor([stroke.darkness for stroke in self.strokes])
+        ink = stroke_ink(control, sigma, darkness, size, points=2 * CURVE_POINTS)
+        return torch.cat([blank, canvas_from_ink(ink.cumsum(0))])
+
+    def json(self) -> dict[str, Any]:
+        """The drawing as plain values that ``json.dumps`` takes."""
+        return {
+            "units": "canvas units: the canvas is [-1, 1] x [-1, 1], x to the right, y down",
+            "canvas_size": self.size,
+            "strokes": [
+                {**stroke._asdict(), "control": stroke.control.tolist()} for stroke in self.strokes
+            ],
+        }
+
+    def svg(self, size: int = 200, colours: Sequence[str] | None = None) -> str:
+        """The drawing as an SVG document of ``size`` × ``size`` user units, ink on white.
+
+        Args:
+            colours: one a stroke, taken in turn; black for all where there are none.
+        """
+        paths = []
+        for index, stroke in enumerate(self.strokes):
+            colour = colours[index % len(colours)] if colours else "black"
+            opacity = min(1.0, math.tanh(stroke.darkness) / math.tanh(1.5))
+            paths.append(
+                f'  <path d="{_svg_path(stroke.control, size)}" stroke="{colour}" '
+                f'stroke-width="{stroke.width * size / 2:.3g}" stroke-opacity="{opacity:.3g}"/>'
+            )
+        return "\n".join(
+            [
+                f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {size} {size}" '
+                f'width="{size}" height="{size}">',
+                f'<rect width="{size}" height="{size}" fill="white"/>',
+                '<g fill="none" stroke-linecap="round" stroke-linejoin="round">',
+                *paths,
+                "</g>",
+                "</svg>",
+                "",
+            ]
+        )
+
+
+STROKE_COLOURS = ("#1b6ca8", "#d1495b", "#3b8b5a", "#e09f3e", "#7b4fa0", "#4f4f4f")
+"""Colours of strokes by order, told apart by most colour-blind readers."""
+
+SVG_PIECES = 8
+
+
+def visible_width(sigma: float, darkness: float) -> float:
+    """Full width at half of white of a straight stroke, or at half of its own peak if fainter."""
+    half = min(0.5, math.tanh(darkness) / 2)
+    if darkness <= 0:
+        return 0.0
+    return 2 * sigma * math.sqrt(2 * math.log(darkness / math.atanh(half)))
+
+
+def _svg_path(control: Tensor, size: int) -> str:
+    """A curve of any degree as cubic pieces with its own ends and tangents (SVG knows no others)."""
+    degree = control.shape[0] - 1
+    t = torch.linspace(0, 1, SVG_PIECES + 1, dtype=torch.float64)
+    control = (control.double() + 1) * size / 2
+    points = bernstein(degree, t) @ control
+    tangents = bernstein(degree - 1, t) @ (degree * control.diff(dim=0)) / (3 * SVG_PIECES)
+    path = [f"M{points[0, 0]:.2f} {points[0, 1]:.2f}"]
+    for i in range(SVG_PIECES):
+        corners = (points[i] + tangents[i], points[i + 1] - tangents[i + 1], points[i + 1])
+        path.append("C" + " ".join(f"{x:.2f} {y:.2f}" for x, y in (c.tolist() for c in corners)))
+    return "".join(path)

@@ -247,16 +247,14 @@ class DooD(nn.Module):
     def step(self, t: int, state: State) -> State:
         """Step t of equation 1."""
         view = self.look(state)
-        on = pyro.sample(
-            f"on_{t}", dist.Bernoulli(logits=self.p_on(view)).mask(state.alive > 0)
-        )
+        on = pyro.sample(f"on_{t}", dist.Bernoulli(logits=self.p_on(view)).mask(state.alive > 0))
         alive = state.alive * on > 0
         layout = pyro.sample(f"layout_{t}", self.p_layout(view).mask(alive))
         stroke = pyro.sample(f"stroke_{t}", self.p_stroke(view, layout).mask(alive))
         if self.config.pen == "latent":
             pen = pyro.sample(f"pen_{t}", self.p_pen(view, layout).mask(alive))
         else:
-            pen = self.shared_pen(view)
+            pen = pyro.deterministic(f"pen_{t}", self.shared_pen(view), event_dim=1)
         state = self.draw(state, view, Stroke(on, layout, stroke, pen))
         pyro.deterministic(f"canvas_{t}", state.canvas, event_dim=2)
         return state

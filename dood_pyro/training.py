@@ -10,7 +10,7 @@ import dataclasses
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import pyro
@@ -37,6 +37,14 @@ CHECKPOINT_SECONDS = 120.0
 HELD_OUT = 512
 MANY_SKIPPED = 2 * LOG_EVERY
 """Steps in a row with a non-finite loss or gradient that end a run."""
+
+
+@runtime_checkable
+class Anneals(Protocol):
+    """A guide that changes with the number of steps taken; what it sets must be a buffer."""
+
+    def anneal(self, step: int) -> None:
+        """Called before every training step."""
 
 
 class Batches:
@@ -77,7 +85,9 @@ class Trainer:
             for prefix, module in (("model", self.model), ("guide", self.guide))
             for name, parameter in module.named_parameters()
         }
-        self.averages = {n: p.detach().clone() for n, p in self.parameters.items()}
+        self.averages: dict[str, Tensor] = {
+            n: p.detach().clone() for n, p in self.parameters.items()
+        }
         self.groups = self._groups()
         self.optimiser = torch.optim.Adam(
             [{"params": parameters} for parameters, _ in self.groups],
@@ -115,6 +125,8 @@ class Trainer:
         A step whose loss or gradient is not finite changes nothing but the counts.
         """
         self.estimator.anneal(self.step, self.guide)
+        if isinstance(self.guide, Anneals):
+            self.guide.anneal(self.step)
         loss = self.estimator.differentiable_loss(self.model, self.guide, image)
         self.optimiser.zero_grad()
         (loss / image.numel()).backward()
@@ -149,25 +161,26 @@ class Trainer:
         """The averaged weights' terms on held-out images; the random state is left as it was."""
         devices = [self.device] if self.device.type == "cuda" else []
         kept = {name: p.detach().clone() for name, p in self.parameters.items()}
+        has_floor = hasattr(self.guide, "on_floor")
         with torch.random.fork_rng(devices), torch.no_grad():
             torch.manual_seed(0)
-            floor, had = getattr(self.guide, "on_floor", 0.0), hasattr(self.guide, "on_floor")
+            floor: Any = getattr(self.guide, "on_floor", None)
             try:
                 for name, parameter in self.parameters.items():
                     parameter.copy_(self.averages[name])
-                if had:
+                if has_floor:
                     self.guide.on_floor = 0.0  # type: ignore[assignment]
                 parts = [stop_time_terms(self.model, self.guide, part) for part in images.split(64)]
             finally:
                 for name, parameter in self.parameters.items():
                     parameter.copy_(kept[name])
-                if had:
+                if has_floor:
                     self.guide.on_floor = floor
         return StopTimeTerms(*(torch.cat(column, dim=-1) for column in zip(*parts, strict=True)))
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, str]]:
         """All that going on needs, as tensors and notes."""
-        tensors = {f"weights.{name}": p for name, p in self.parameters.items()}
+        tensors: dict[str, Tensor] = {f"weights.{n}": p for n, p in self.parameters.items()}
         tensors |= {f"average.{name}": p for name, p in self.averages.items()}
         names = {id(parameter): name for name, parameter in self.parameters.items()}
         for parameter, moments in self.optimiser.state.items():
@@ -361,7 +374,7 @@ class _Log:
         self.clock = (now, self.trainer.step)
         values = dict(zip([*Report._fields, "gradient_norm"], means, strict=True))
         values |= {
-            "scale": float(self.trainer.model.likelihood_scale()),  # type: ignore[operator]
+            "scale": float(self.trainer.model.likelihood_scale().detach()),  # type: ignore[operator]
             "learning_rate": self.trainer.learning_rate(),
             "steps_per_second": (self.trainer.step - step_then) / max(now - then, 1e-9),
             "skipped": int(self.trainer.skipped),

@@ -35,7 +35,7 @@ class Drawings:
     source: str
     images: UInt8[Tensor, "count size size"]
     """Brightness, 0…255, ink bright; divide by 255 for [0, 1]."""
-    labels: Integer[np.ndarray, "count"]
+    labels: Integer[np.ndarray, count]
     sha256: str
     """Hash of the prepared file."""
 

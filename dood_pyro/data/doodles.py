@@ -60,6 +60,6 @@ def _random_strokes(
     walk = torch.cat([torch.zeros(count, MAX_STROKES, 1, 2), steps.cumsum(-2)], dim=-2)
     control = walk - walk.mean(-2, keepdim=True) + uniform(-0.45, 0.45, MAX_STROKES, 1, 2)
     reach = 0.95
-    sigma = uniform(*(float(np.exp(v)) for v in (drawing.PEN_LOW[0], -2.7)))
+    sigma = uniform(float(np.exp(drawing.PEN_LOW[0])), 0.07)
     strokes = torch.randint(1, MAX_STROKES + 1, (count,), generator=generator)
     return control.clamp(-reach, reach), sigma, uniform(1.0, 3.5), strokes

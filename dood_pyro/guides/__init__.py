@@ -31,5 +31,7 @@ def make_guide(name: str, model: nn.Module) -> nn.Module:
         raise UserError(f"cannot import the guide {name!r}: {error}") from None
     guide = guide_class(model)
     if not isinstance(guide, nn.Module):
-        raise UserError(f"the guide {name!r} must be a torch.nn.Module whose forward is the program")
+        raise UserError(
+            f"the guide {name!r} must be a torch.nn.Module whose forward is the program"
+        )
     return guide

@@ -2,11 +2,13 @@
 
 The sites of `dood_pyro.model` with single Gaussians, from the residual Δx_t = image − canvas so far,
 its glimpse, and the RNNs that the model shares. Departure from the paper: having proposed a stroke
-from the glimpse, the guide renders its own proposal in the glimpse's frame, looks at both side by
-side and corrects it (``corrections`` times); each look narrows what a single regression leaves.
+from the glimpse, the guide draws it in its mind, looks at what is then left, and corrects it
+(``corrections`` times; `dood_pyro.guides.corrections`).
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import pyro
 import pyro.distributions as dist
@@ -15,9 +17,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dood_pyro import drawing
+from dood_pyro.guides.corrections import Correction
 from dood_pyro.model import DooD, State, Stroke, View
 from dood_pyro.networks import ImageEncoder, Squash, concatenate, glimpse, mlp, positive
-from dood_pyro.rendering import canvas_from_ink, stroke_ink
 
 DEAD_LOGIT = -60.0
 """Logit of on_t for a drawing that has stopped: its score term vanishes, where a mask would not
@@ -33,8 +35,10 @@ class AmortisedGuide(nn.Module):
     """
 
     LEAST_STD = 0.003
+    TRUST_STEPS = (200, 600)
+    """Training steps over which corrections are let in."""
 
-    def __init__(self, model: DooD, corrections: int = 1) -> None:
+    def __init__(self, model: DooD, corrections: int = 2) -> None:
         super().__init__()
         # Held in a list: as a submodule the model's weights would be the guide's, too.
         self._model = [model]
@@ -47,16 +51,9 @@ class AmortisedGuide(nn.Module):
         self.layout_squash = Squash(drawing.LAYOUT_LOW, drawing.LAYOUT_HIGH)
         self.glimpse_encoder = ImageEncoder(config.glimpse_size, width)
         self.pens = 2 if config.pen == "latent" else 0
-        outputs = 2 * (2 * self.controls + self.pens)
-        self.stroke_head = mlp(2 * width + 4, width, outputs)
-        self.correctors = nn.ModuleList(
-            nn.ModuleDict(
-                {
-                    "encoder": ImageEncoder(config.glimpse_size, width, channels=3),
-                    "head": mlp(width + 4 + outputs, width, outputs),
-                }
-            )
-            for _ in range(corrections)
+        self.stroke_head = mlp(2 * width + 4, width, 2 * (2 * self.controls + self.pens))
+        self.corrections = nn.ModuleList(
+            Correction(self.controls, width) for _ in range(corrections)
         )
         reach = drawing.CONTROL_REACH
         self.stroke_squash = Squash([-reach, -reach], [reach, reach])
@@ -64,6 +61,10 @@ class AmortisedGuide(nn.Module):
         # Predicts, in units that the estimator normalises, what is still to come.
         self.baseline = mlp(3 * width, width, 1)
 
+        # Corrections that move while proposals are still wild set both chasing each other: they
+        # are let in once proposals lie near the ink. Kept with the weights.
+        self.register_buffer("trust", torch.ones(()))
+        self.trust: Tensor
         self.on_floor = 0.0
         """Lower bound on the probability of ``on``; the trainer holds it up at the start of a
         training by score function, which otherwise stops drawing before it has learned to draw."""
@@ -71,6 +72,11 @@ class AmortisedGuide(nn.Module):
     @property
     def model(self) -> DooD:
         return self._model[0]
+
+    def anneal(self, step: int) -> None:
+        """Sets what depends on the number of training steps taken."""
+        begin, full = self.TRUST_STEPS
+        self.trust.fill_(min(1.0, max(0.0, (step - begin) / (full - begin))))
 
     def q_on(self, features: Tensor, alive: Tensor) -> Float[Tensor, "*batch"]:
         """Logit of q_on(o_t | Δx_t)."""
@@ -87,64 +93,50 @@ class AmortisedGuide(nn.Module):
         return dist.Normal(mean, positive(raw[..., 4:], self.LEAST_STD, 0.05)).to_event(1)
 
     def q_stroke_and_pen(
-        self, residual: Tensor, layout: Tensor, view: View
+        self, image: Tensor, layout: Tensor, state: State, view: View
     ) -> tuple[dist.TorchDistribution, dist.TorchDistribution | None]:
         """q_stroke(s_t | Δx̃_t, h^s_t), equation 8, and the pen's Gaussian, from the same glimpse."""
-        size = self.model.config.glimpse_size
         matrix = drawing.affine_matrix(layout)
-        seen = glimpse(residual, matrix, size)
-        # The sampled layout matters through its frame alone, so the heads are given it as it is.
+        seen = glimpse(image - view.canvas, matrix, self.model.config.glimpse_size)
         features = self.glimpse_encoder(seen.unsqueeze(-3))
         raw = self.stroke_head(concatenate(layout, features, view.stroke_rnn))
-        before = glimpse(view.canvas, matrix, size) if len(self.correctors) else seen
-        for corrector in self.correctors:
-            proposal = self._render_proposal(raw.detach(), layout.detach(), view)
-            looks = torch.stack([seen, before, proposal.expand(seen.shape)], dim=-3)
-            features = corrector["encoder"](looks)
-            raw = raw + corrector["head"](concatenate(layout, features, raw.detach()))
-        (points, point_std), pen = self._split(raw)
-        q_stroke = dist.Normal(points, point_std).to_event(2)
-        return q_stroke, None if pen is None else dist.Normal(*pen).to_event(1)
-
-    def _split(self, raw: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor] | None]:
-        """Means and standard deviations of control points and pen out of the heads' outputs."""
         dims = 2 * self.controls
-        points = self.stroke_squash(raw[..., :dims].unflatten(-1, (self.controls, 2)))
-        point_std = positive(raw[..., dims : 2 * dims], self.LEAST_STD, 0.05)
-        control = (points, point_std.unflatten(-1, (self.controls, 2)))
+        points, point_std, pen, pen_std = raw.split([dims, dims, self.pens, self.pens], dim=-1)
+        points = self.stroke_squash(points.unflatten(-1, (self.controls, 2)))
+        point_std = point_std.unflatten(-1, (self.controls, 2))
+        pen = self.pen_squash(pen) if self.pens else self.model.shared_pen(view)
+        for correction in self.corrections:
+            moves, more_std, pen_move, more_pen_std = correction(
+                points.detach(), pen.detach(), layout.detach(), image, state.ink.detach()
+            )
+            points = points + self.trust * moves
+            point_std = point_std + self.trust * more_std
+            if self.pens:
+                pen, pen_std = pen + self.trust * pen_move, pen_std + self.trust * more_pen_std
+        q_stroke = dist.Normal(points, positive(point_std, self.LEAST_STD, 0.05)).to_event(2)
         if not self.pens:
-            return control, None
-        pen = self.pen_squash(raw[..., 2 * dims : 2 * dims + 2])
-        return control, (pen, positive(raw[..., 2 * dims + 2 :], self.LEAST_STD, 0.1))
-
-    @torch.no_grad()
-    def _render_proposal(self, raw: Tensor, layout: Tensor, view: View) -> Tensor:
-        """The proposed stroke by itself, in the glimpse's frame: (*batch, size, size)."""
-        (points, _), pen = self._split(raw)
-        sigma, darkness = drawing.pen_profile(self.model.shared_pen(view) if pen is None else pen[0])
-        scale = layout[..., 0].clamp(min=drawing.LEAST_SCALE)
-        size = self.model.config.glimpse_size
-        return canvas_from_ink(stroke_ink(points, sigma / scale, darkness, size, points=48))
+            return q_stroke, None
+        return q_stroke, dist.Normal(pen, positive(pen_std, self.LEAST_STD, 0.1)).to_event(1)
 
     def step(self, t: int, state: State, image: Tensor) -> State:
         """Step t of equation 6."""
         view = self.model.look(state)
         residual = image - view.canvas
         features = self.residual_encoder(residual.unsqueeze(-3))
-        baseline_input = concatenate(features, view.features, view.layout_rnn)
+        infer: Any = {
+            "baseline": {
+                "nn_baseline": lambda seen: self.baseline(seen).squeeze(-1),
+                "nn_baseline_input": concatenate(features, view.features, view.layout_rnn),
+            }
+        }
         on = pyro.sample(
             f"on_{t}",
             dist.Bernoulli(logits=self.q_on(features, state.alive)).mask(state.alive > 0),
-            infer={
-                "baseline": {
-                    "nn_baseline": lambda seen: self.baseline(seen).squeeze(-1),
-                    "nn_baseline_input": baseline_input,
-                }
-            },
+            infer=infer,
         )
         alive = state.alive * on > 0
         layout = pyro.sample(f"layout_{t}", self.q_layout(features, view).mask(alive))
-        q_stroke, q_pen = self.q_stroke_and_pen(residual, layout, view)
+        q_stroke, q_pen = self.q_stroke_and_pen(image, layout, state, view)
         stroke = pyro.sample(f"stroke_{t}", q_stroke.mask(alive))
         if q_pen is None:
             pen = self.model.shared_pen(view)

@@ -79,7 +79,7 @@ class NVIL(TraceGraph_ELBO):
         self.normalise = normalise
         self.hold_steps = hold_steps
         names = [f"on_{t}" for t in range(1, max_strokes + 1)]
-        self.state = nn.ModuleDict(
+        self.state: nn.Module = nn.ModuleDict(
             {name: nn.ModuleDict({"cost": _Moments(), "signal": _Moments()}) for name in names}
         )
         """Running moments: part of a checkpoint."""
@@ -88,7 +88,7 @@ class NVIL(TraceGraph_ELBO):
     def anneal(self, step: int, guide: nn.Module) -> None:
         """Sets what depends on the number of steps taken."""
         if self.hold_steps and hasattr(guide, "on_floor"):
-            guide.on_floor = 0.8 * max(0.0, 1 - step / self.hold_steps)
+            setattr(guide, "on_floor", 0.8 * max(0.0, 1 - step / self.hold_steps))  # noqa: B010
 
     def differentiable_loss(
         self, model: nn.Module, guide: nn.Module, image: Tensor
@@ -132,7 +132,7 @@ class NVIL(TraceGraph_ELBO):
 
     def _signal(self, site: dict[str, Any], cost: Tensor) -> tuple[Tensor, Tensor | float]:
         """What multiplies a site's score, and the loss of its baseline."""
-        moments = self.state[site["name"]]
+        moments = self.state.get_submodule(site["name"])
         assert isinstance(moments, nn.ModuleDict)
         mask = _mask(site).expand(cost.shape).to(cost)
         options = site["infer"].get("baseline")
@@ -165,8 +165,8 @@ def _mask(site: dict[str, Any]) -> Tensor:
     fn = site["fn"]
     while hasattr(fn, "base_dist"):
         if isinstance(fn, MaskedDistribution):
-            mask: Tensor = detach_provenance(fn._mask)
-            return mask
+            mask: Any = fn._mask
+            return detach_provenance(mask)
         fn = fn.base_dist
     value: Tensor = detach_provenance(site["value"])
     return torch.ones_like(value)
@@ -181,8 +181,8 @@ def _report(model_trace: Any, guide_trace: Any) -> Report:
     for name, site in guide_trace.nodes.items():
         if site["type"] != "sample":
             continue
-        both = detach_provenance([site["log_prob_sum"], model_trace.nodes[name]["log_prob_sum"]])
-        cost = (both[0] - both[1]).detach()
+        log_p = detach_provenance(model_trace.nodes[name]["log_prob_sum"])
+        cost = (detach_provenance(site["log_prob_sum"]) - log_p).detach()
         if _is_stop(site):
             stop = stop + cost
             drawn = drawn + (detach_provenance(site["value"]) * _mask(site)).sum()

@@ -37,20 +37,20 @@ class AlwaysOn(Messenger):
 
     def _pyro_sample(self, msg: Any) -> None:
         if msg["name"].startswith("on_"):
-            msg["value"] = torch.ones_like(_logits(msg)).expand(msg["fn"].batch_shape)
+            msg["value"] = torch.ones_like(bernoulli_logits(msg)).expand(msg["fn"].batch_shape)
             msg["done"] = True
 
 
 class StopTimeTerms(NamedTuple):
     """What one pass that draws every stroke says of each number of strokes k = 0…K, in nats."""
 
-    log_q: Float[Tensor, "stops *batch"]
+    log_q: Float[Tensor, stops * batch]
     """log q_k"""
-    log_p: Float[Tensor, "stops *batch"]
+    log_p: Float[Tensor, stops * batch]
     """log p_k"""
-    log_likelihood: Float[Tensor, "stops *batch"]
+    log_likelihood: Float[Tensor, stops * batch]
     """log p(x | canvas_k)"""
-    log_ratio: Float[Tensor, "stops *batch"]
+    log_ratio: Float[Tensor, stops * batch]
     """Σ_{t≤k} log p/q of the latent variables of step t other than on_t"""
 
     def elbo(self) -> Float[Tensor, "*batch"]:
@@ -75,7 +75,7 @@ class StopTimeTerms(NamedTuple):
         )
 
 
-def stop_log_probs(logits: Float[Tensor, "steps *batch"]) -> Float[Tensor, "stops *batch"]:
+def stop_log_probs(logits: Float[Tensor, steps * batch]) -> Float[Tensor, stops * batch]:
     """Logs of the probabilities of k = 0…K strokes, given the logits of on_1…on_K."""
     goes_on = F.logsigmoid(logits).cumsum(0)
     start = torch.zeros_like(goes_on[:1])
@@ -105,22 +105,18 @@ def stop_time_terms(
     Batch shape of the terms: (images,), or (particles, images) for more than one.
     """
     p_trace, q_trace = stroke_traces(model, guide, image, particles)
-    blank = model.initial_state(image.shape[-3]).canvas  # type: ignore[operator, union-attr]
+    blank = model.initial_state(image.shape[-3]).canvas  # type: ignore[operator]
     q_logits, p_logits, ratios, canvases = [], [], [], [blank]
     step = 1
     while f"on_{step}" in p_trace.nodes:
-        q_logits.append(_logits(q_trace.nodes[f"on_{step}"]))
-        p_logits.append(_logits(p_trace.nodes[f"on_{step}"]))
+        q_logits.append(bernoulli_logits(q_trace.nodes[f"on_{step}"]))
+        p_logits.append(bernoulli_logits(p_trace.nodes[f"on_{step}"]))
         ratio = torch.zeros_like(q_logits[-1])
-        for name, site in p_trace.nodes.items():
-            if (
-                site["type"] == "sample"
-                and name.endswith(f"_{step}")
-                and not name.startswith(("on_", "canvas_"))
-            ):
-                q_site = q_trace.nodes[name]
-                value = site["value"]
-                ratio = ratio + site["fn"].log_prob(value) - q_site["fn"].log_prob(value)
+        for name, q_site in q_trace.nodes.items():
+            if name.endswith(f"_{step}") and not name.startswith("on_"):
+                p: Any = p_trace.nodes[name]["fn"]
+                q: Any = q_site["fn"]
+                ratio = ratio + p.log_prob(q_site["value"]) - q.log_prob(q_site["value"])
         ratios.append(ratio)
         canvases.append(p_trace.nodes[f"canvas_{step}"]["value"])
         step += 1
@@ -144,7 +140,7 @@ def stop_time_terms(
     )
 
 
-def _logits(site: Any) -> Tensor:
+def bernoulli_logits(site: Any) -> Tensor:
     """Logits of a site's Bernoulli, whatever masks and plates have wrapped around it."""
     fn = site["fn"]
     while hasattr(fn, "base_dist"):

@@ -1,6 +1,14 @@
 """Strokes to pixels (section 2.1, Rendering and Compositing modules): differentiable, on any device."""
 
 from dood_pyro.rendering.compositing import canvas_from_ink, ink_from_canvas
-from dood_pyro.rendering.strokes import curve_points, splat, stroke_ink
+from dood_pyro.rendering.strokes import CURVE_POINTS, bernstein, curve_points, splat, stroke_ink
 
-__all__ = ["canvas_from_ink", "curve_points", "ink_from_canvas", "splat", "stroke_ink"]
+__all__ = [
+    "CURVE_POINTS",
+    "bernstein",
+    "canvas_from_ink",
+    "curve_points",
+    "ink_from_canvas",
+    "splat",
+    "stroke_ink",
+]

@@ -12,7 +12,9 @@ WHITEST = 1.0 - 1e-3
 """A pixel at 1 would need infinite ink; pictures are taken to be at most this bright."""
 
 
-def canvas_from_ink(ink: Float[Tensor, "*batch height width"]) -> Float[Tensor, "*batch height width"]:
+def canvas_from_ink(
+    ink: Float[Tensor, "*batch height width"],
+) -> Float[Tensor, "*batch height width"]:
     """The picture, in [0, 1), that an amount of ink ≥ 0 leaves: tanh(ink)."""
     return torch.tanh(ink)
 

@@ -38,18 +38,20 @@ def pixel_centres(size: int, like: Tensor) -> Float[Tensor, "size"]:
     return (torch.arange(size, dtype=like.dtype, device=like.device) * 2 + 1) / size - 1
 
 
+def bernstein(degree: int, t: Float[Tensor, "points"]) -> Float[Tensor, "points controls"]:
+    """The degree + 1 Bernstein polynomials at ``t``: a Bézier curve is this times its controls."""
+    columns = [math.comb(degree, i) * t**i * (1 - t) ** (degree - i) for i in range(degree + 1)]
+    return torch.stack(columns, dim=-1)
+
+
 @lru_cache(maxsize=32)
-def _bernstein_tables(degree: int, points: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Value and derivative of the Bernstein polynomials at the midpoints: (2 · points, degree + 1)."""
+def _midpoint_tables(degree: int, points: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Values, then derivatives, of the polynomials at the midpoints: (2 · points, degree + 1)."""
     t = (torch.arange(points, dtype=torch.float64) + 0.5) / points
-
-    def basis(n: int) -> Tensor:
-        return torch.stack([math.comb(n, i) * t**i * (1 - t) ** (n - i) for i in range(n + 1)], -1)
-
-    value = basis(degree)
+    value = bernstein(degree, t)
     slope = torch.zeros_like(value)
     if degree > 0:
-        lower = degree * basis(degree - 1)
+        lower = degree * bernstein(degree - 1, t)
         slope[:, :-1] -= lower
         slope[:, 1:] += lower
     return torch.cat([value, slope]).to(dtype=dtype, device=device)
@@ -63,7 +65,7 @@ def curve_points(
     ``control`` holds degree + 1 control points in any unit; positions come back in that unit,
     velocities in that unit per unit of t.
     """
-    tables = _bernstein_tables(control.shape[-2] - 1, points, control.dtype, control.device)
+    tables = _midpoint_tables(control.shape[-2] - 1, points, control.dtype, control.device)
     both = tables @ control
     return both[..., :points, :], both[..., points:, :]
 

@@ -1,0 +1,49 @@
+# Two commands do everything, environment included: make train, make test.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+
+SOURCE ?= digits
+BUDGET ?= 5m
+SEED   ?= 0
+RUN    ?= runs/dood-$(basename $(notdir $(SOURCE)))-$(SEED)
+# Where the data lie; the platform's cache folder unless set.
+export DOOD_DATA
+
+.DEFAULT_GOAL := help
+.PHONY: help install train test test-fast bench format
+
+help: ## list what can be made
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
+
+install: $(VENV)/installed ## set up .venv
+
+$(VENV)/installed: setup.cfg pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if v >= (3, 11) else "dood-pyro needs Python 3.11 or newer; this is %d.%d: make PYTHON=python3.12 ..." % v)'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --editable '.[dev]'
+	touch $@
+
+train: install ## train on SOURCE for BUDGET (or go on for longer), draw what was learned
+	@if [ -e $(RUN) ]; then \
+	    $(BIN)/dood-pyro train --resume $(RUN) --budget $(BUDGET); \
+	else \
+	    $(BIN)/dood-pyro train --source $(SOURCE) --budget $(BUDGET) --seed $(SEED) --out $(RUN); \
+	fi
+
+test: install ## style, types and all tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pytest
+
+test-fast: install ## the tests that take seconds
+	$(BIN)/pytest -m 'not slow'
+
+bench: install ## time the renderer, a training step and a parse
+	$(BIN)/python experiments/bench.py
+
+format: install ## put the code into shape
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .

@@ -1,0 +1,80 @@
+"""``dood-pyro evaluate``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from . import options
+
+
+@click.command()
+@click.argument("run")
+@click.option("--target", required=True, help="Source whose test images are explained, or a path.")
+@click.option("--particles", type=click.IntRange(min=1), default=200, show_default=True)
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    default=1000,
+    show_default=True,
+    help="Test images: the first of the shuffle of seed 0.",
+)
+@click.option(
+    "--csv", "table", type=click.Path(path_type=Path), help="Record the row in this table."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON alone.")
+@options.which
+@options.device
+@options.data_dir
+def evaluate(
+    run: str,
+    target: str,
+    particles: int,
+    limit: int,
+    table: Path | None,
+    as_json: bool,
+    which: str,
+    device: str,
+    data_dir: Path | None,
+) -> None:
+    """Measures how well RUN explains a target: log p(x), its bound, strokes, errors."""
+    from tqdm import tqdm
+
+    from dood_pyro.recognition import open_run
+    from dood_pyro.tasks.evaluate import evaluate as measure
+    from dood_pyro.tasks.evaluate import read_rows, record
+    from dood_pyro.training import choose_device
+
+    if table is not None:
+        read_rows(table)  # a damaged table is found out before the work, not after
+    with tqdm(unit="image", desc=f"{Path(run).name} on {target}", disable=as_json) as bar:
+
+        def show(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done)
+
+        row = measure(
+            open_run(run), target, particles, limit, choose_device(device), data_dir, which, show
+        )
+    if table is not None:
+        record(table, row)
+    if as_json:
+        click.echo(json.dumps(row))
+        return
+    lines = [
+        ("log p(x), stops sampled", f"{row['log_p']:.1f} ± {row['log_p_se']:.1f} nats"),
+        (
+            "log p(x), stops summed out",
+            f"{row['log_p_summed']:.1f} ± {row['log_p_summed_se']:.1f} nats",
+        ),
+        ("ELBO", f"{row['elbo']:.1f} nats"),
+        ("strokes a drawing", f"{row['mean_strokes']:.2f}"),
+        ("mean absolute error", f"{row['mean_absolute_error']:.4f} a pixel"),
+        ("effective samples", f"{row['effective_samples']:.1f} of {particles}"),
+        ("images", str(row["images"])),
+    ]
+    for name, value in lines:
+        click.echo(f"{name:<28} {value}")
+    click.echo(json.dumps(row))

@@ -1,0 +1,49 @@
+"""Entry point: the group of commands, and how errors leave it."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from dood_pyro.errors import UserError
+
+from .evaluate import evaluate
+from .reconstruct import reconstruct
+from .sources import sources
+from .train import train
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="dood-pyro")
+def cli() -> None:
+    """Learns, from images alone, to draw them stroke by stroke (DooD, NeurIPS 2022)."""
+
+
+for command in (train, reconstruct, evaluate, sources):
+    cli.add_command(command)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs the command line; a user's mistake is one line on standard error and status 1 or 2."""
+    try:
+        status = cli.main(args=arguments, standalone_mode=False)
+    except UserError as error:
+        fail(str(error), 1)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        sys.exit(2)
+    except click.ClickException as error:
+        fail(error.format_message(), error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        fail("interrupted", 130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(141)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def fail(message: str, status: int) -> None:
+    """Ends the program with one line."""
+    click.echo("dood-pyro: " + " ".join(message.split()), err=True)
+    sys.exit(status)

@@ -1,0 +1,47 @@
+"""Options that several commands share, and the types of their values."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import click
+
+data_dir = click.option(
+    "--data-dir",
+    type=click.Path(path_type=Path),
+    help="Data folder.  [default: DOOD_DATA, else the platform's cache folder]",
+)
+device = click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="Where to compute; auto takes a GPU where there is one.",
+)
+which = click.option(
+    "--which",
+    type=click.Choice(["best", "last"]),
+    default="best",
+    show_default=True,
+    help="Checkpoint: the best by held-out bound, or the last.",
+)
+
+
+class Duration(click.ParamType):
+    """A time such as 90m, 1h30m or 45s, in seconds."""
+
+    name = "duration"
+    UNITS = {"h": 3600, "m": 60, "s": 1}  # noqa: RUF012
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        if isinstance(value, float):
+            return value
+        parts = re.findall(r"(\d+(?:\.\d+)?)([hms])", str(value))
+        seconds = sum(float(number) * self.UNITS[unit] for number, unit in parts)
+        if "".join(number + unit for number, unit in parts) != value or seconds <= 0:
+            self.fail(f"{value!r} is not a time; write 90m, 1h30m or 45s", param, ctx)
+        return seconds

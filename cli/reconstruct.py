@@ -1,0 +1,44 @@
+"""``dood-pyro reconstruct``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from . import options
+
+
+@click.command()
+@click.argument("run")
+@click.option("--target", required=True, help="Source whose test images are drawn, or a path.")
+@click.option("--count", type=click.IntRange(1, 200), default=12, show_default=True)
+@click.option("--out", type=click.Path(path_type=Path), help="PNG.  [default: RUN-on-TARGET.png]")
+@click.option(
+    "--svg/--no-svg", default=True, show_default=True, help="Also an SVG and a JSON a drawing."
+)
+@options.which
+@options.device
+@options.data_dir
+def reconstruct(
+    run: str,
+    target: str,
+    count: int,
+    out: Path | None,
+    svg: bool,
+    which: str,
+    device: str,
+    data_dir: Path | None,
+) -> None:
+    """Draws test images stroke by stroke, strokes coloured by order (Fig. 1 and 3).
+
+    RUN is a run folder, or the name of trained weights that come with the package.
+    """
+    from dood_pyro.recognition import load
+    from dood_pyro.tasks.reconstruct import reconstruct as draw
+    from dood_pyro.training import choose_device
+
+    dood = load(run, choose_device(device), which)
+    out = out or Path(f"{Path(run).name}-on-{Path(target).stem}.png")
+    written = draw(dood, target, out, count, data_dir=data_dir, svg=svg)
+    click.echo(f"{written[0]}" + (f" and {len(written) - 1} files beside it" if svg else ""))

@@ -1,0 +1,33 @@
+"""``dood-pyro sources``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from . import options
+
+
+@click.command()
+@click.option("--prepare", metavar="NAME", help="Prepare this source now.")
+@options.data_dir
+def sources(prepare: str | None, data_dir: Path | None) -> None:
+    """Lists the data sources, how many images each has, and where they lie."""
+    from dood_pyro import data
+    from dood_pyro.data import prepared
+
+    if prepare is not None:
+        data.locate(prepare, data_dir)
+    click.echo(f"data folder: {data.data_folder(data_dir)}")
+    click.echo(f"{'name':<10} {'train':>7} {'test':>7}  {'pixels':<8} {'what':<52} where")
+    for name in data.NAMES:
+        path = data.find(name, data_dir)
+        what = data.describe(name)
+        if path is None:
+            click.echo(f"{name:<10} {'–':>7} {'–':>7}  {'–':<8} {what:<52} prepared on first use")
+            continue
+        train, test = (prepared.counts(path)[part] for part in prepared.PARTS)
+        pixels = f"{train[1]}×{train[2]}"
+        click.echo(f"{name:<10} {train[0]:>7} {test[0]:>7}  {pixels:<8} {what:<52} {path}")
+    click.echo("any folder of pictures, or an .npz in the same layout, is a source by its path")

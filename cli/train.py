@@ -1,0 +1,158 @@
+"""``dood-pyro train``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dood_pyro.errors import UserError
+
+from . import options
+
+if TYPE_CHECKING:
+    from dood_pyro.checkpoints import Run, Until
+    from dood_pyro.training import Trainer
+
+
+@click.command()
+@click.option(
+    "--source", help="mnist, emnist, kmnist, quickdraw, omniglot, digits, doodles, or a path."
+)
+@click.option("--steps", type=click.IntRange(min=1), help="Train for so many steps in all.")
+@click.option("--budget", type=options.Duration(), help="Train for so long in all: 90m, 1h30m.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Run folder.  [default: runs/dood-SOURCE-SEED]"
+)
+@click.option("--resume", type=click.Path(path_type=Path), help="Go on with this run folder.")
+@click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option(
+    "--estimator",
+    type=click.Choice(["stop-time", "nvil"]),
+    default="stop-time",
+    show_default=True,
+    help="Stops summed out exactly, or the paper's score function.",
+)
+@click.option(
+    "--guide", default="amortised", show_default=True, help="A built-in one, or module:Class."
+)
+@click.option(
+    "--beta", type=float, default=4.0, show_default=True, help="A stroke must gain β times its KL."
+)
+@click.option("--learning-rate", type=float, default=1e-3, show_default=True)
+@click.option("--max-strokes", type=int, default=6, show_default=True)
+@click.option(
+    "--degree", type=int, default=4, show_default=True, help="Degree of the Bézier curves."
+)
+@click.option("--layout-components", type=int, default=20, show_default=True)
+@click.option("--stroke-components", type=int, default=20, show_default=True)
+@click.option("--canvas-size", type=int, default=50, show_default=True, help="Pixels a side.")
+@click.option("--pen", type=click.Choice(["latent", "shared"]), default="latent", show_default=True)
+@click.option("--tensorboard/--no-tensorboard", default=True, show_default=True)
+@options.device
+@options.data_dir
+@click.pass_context
+def train(ctx: click.Context, /, **given: Any) -> None:
+    """Trains model and guide on a source, or goes on with a run.
+
+    Ctrl-C saves. A run that was stopped, or killed, goes on with --resume RUN and ends with the
+    weights that it would have had; --steps or --budget may then be raised, nothing else changed.
+    """
+    from dood_pyro.checkpoints import Run
+    from dood_pyro.training import choose_device
+
+    device = choose_device(given["device"])
+    if given["resume"] is not None:
+        _refuse_changes(ctx)
+        run = Run(given["resume"])
+        config, until = run.read_config()
+        until = until.raised(given["steps"], given["budget"])
+        run.write_config(config, until)
+    else:
+        run, until = _create(given, device)
+    trainer = _train(run, until, device, given)
+    picture = _reconstructions(run, trainer, given["data_dir"])
+    click.echo(f"run: {run.path}")
+    click.echo(f"reconstructions, stroke by stroke: {picture}")
+
+
+MAY_CHANGE = {"resume", "steps", "budget", "device", "data_dir", "tensorboard"}
+
+
+def _refuse_changes(ctx: click.Context) -> None:
+    for name in ctx.params.keys() - MAY_CHANGE:
+        if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
+            option = "--" + name.replace("_", "-")
+            raise UserError(
+                f"{option} cannot change when a run is resumed; leave it out, or train a new run "
+                "with --out"
+            )
+
+
+def _create(given: dict[str, Any], device: Any) -> tuple[Run, Until]:
+    from dood_pyro import data
+    from dood_pyro.checkpoints import Run, RunConfig, Until
+    from dood_pyro.config import ModelConfig, TrainConfig
+
+    if given["source"] is None:
+        raise UserError(f"say what to train on: --source {'|'.join(data.NAMES)} or a path")
+    model_names = ("max_strokes", "degree", "layout_components", "stroke_components")
+    model = ModelConfig(
+        canvas_size=given["canvas_size"], pen=given["pen"], **{n: given[n] for n in model_names}
+    )
+    train_names = ("source", "seed", "batch_size", "estimator", "guide", "beta", "learning_rate")
+    config = RunConfig("dood", model, TrainConfig(**{name: given[name] for name in train_names}))
+    until = Until(given["steps"], given["budget"])
+    config.build()  # a guide that cannot be made is found out before anything is written
+    data.locate(given["source"], given["data_dir"])
+    stem = Path(given["source"]).stem or "folder"
+    out = given["out"] or Path("runs") / f"dood-{stem}-{given['seed']}"
+    return Run.create(out, config, until, device), until
+
+
+def _train(run: Run, until: Until, device: Any, given: dict[str, Any]) -> Trainer:
+    from tqdm import tqdm
+
+    from dood_pyro.training import train as train_run
+
+    by_steps = until.steps is not None
+    unit, total = ("step", until.steps) if by_steps else ("s", round(until.seconds or 0))
+    with tqdm(total=total, unit=unit, desc=run.path.name, bar_format=BAR) as bar:
+
+        def show(trainer: Trainer, line: dict[str, Any]) -> None:
+            bar.n = trainer.step if by_steps else round(trainer.seconds)
+            if line["kind"] == "held-out":
+                bar.write(
+                    f"step {line['step']:>6}  held-out ELBO {line['elbo']:8.1f}  "
+                    f"strokes {line['strokes']:.2f}  after {line['seconds'] / 60:.1f} min"
+                )
+            else:
+                bar.set_postfix_str(
+                    f"ELBO {line['elbo']:.0f} = {line['log_likelihood']:.0f} "
+                    f"− {line['kl_strokes']:.0f} − {line['kl_stop']:.1f}, "
+                    f"{line['strokes']:.2f} strokes, {line['steps_per_second']:.2f} steps/s"
+                    + (f", {line['skipped']} skipped" if line["skipped"] else "")
+                )
+
+        try:
+            return train_run(run, device, given["data_dir"], show, given["tensorboard"])
+        except KeyboardInterrupt:
+            bar.close()
+            raise UserError(
+                f"interrupted; go on with: dood-pyro train --resume {run.path}"
+            ) from None
+
+
+BAR = "{desc} {percentage:3.0f}%|{bar:20}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}] {postfix}"
+
+
+def _reconstructions(run: Run, trainer: Trainer, data_dir: Path | None) -> Path:
+    from dood_pyro.recognition import Dood
+    from dood_pyro.tasks.reconstruct import reconstruct
+
+    dood = Dood(*run.load("best"))
+    picture = run.path / "reconstructions.png"
+    reconstruct(dood, trainer.config.train.source, picture, data_dir=data_dir, svg=False)
+    return picture

@@ -1,0 +1,162 @@
+"""How well a run explains a target: the importance-weighted bound and what goes with it."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyro
+import torch
+
+from dood_pyro import data
+from dood_pyro.checkpoints import FORMAT, Run, hardware, write_atomically
+from dood_pyro.errors import UserError
+from dood_pyro.inference.importance import importance_bound
+from dood_pyro.inference.parsing import parse
+
+COLUMNS = (
+    "model",
+    "source",
+    "target",
+    "seed",
+    "particles",
+    "images",
+    "log_p",
+    "log_p_se",
+    "log_p_summed",
+    "log_p_summed_se",
+    "elbo",
+    "mean_strokes",
+    "mean_absolute_error",
+    "effective_samples",
+    "steps",
+    "seconds",
+    "hardware",
+    "revision",
+    "data_sha256",
+    "config_sha256",
+    "format",
+)
+"""Of experiments/results/transfer.csv; nats an image, seconds of training."""
+KEY = ("model", "source", "target", "seed", "particles", "images", "format")
+"""What makes two rows measurements of the same cell."""
+
+
+def evaluate(
+    run: Run,
+    target: str,
+    particles: int = 200,
+    limit: int | None = 1000,
+    device: torch.device | None = None,
+    data_dir: str | Path | None = None,
+    which: str = "best",
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:
+    """Measures a run on the first ``limit`` test images of the target's shuffle of seed 0.
+
+    Args:
+        progress: called with images done since the last call, and images in all.
+
+    Returns:
+        A row with `COLUMNS` as keys; bounds in nats an image, ``_se`` their standard errors over
+        images, ``mean_absolute_error`` that of the guide's best guess, in brightness a pixel.
+
+    Raises:
+        UserError: the run or the target cannot be read.
+    """
+    device = device or torch.device("cpu")
+    model, guide, config = run.load(which)
+    model, guide = model.to(device), guide.to(device)
+    drawings = data.load(target, "test", config.model.canvas_size, data_dir)
+    images = (drawings.shuffled(limit).float() / 255).to(device)
+    _, notes = run.read_tensors(f"{which}.safetensors")
+    step = int(notes.get("step", 0))
+    trained = [line for line in run.read_metrics() if line["step"] <= step]
+
+    def show(done: int) -> None:
+        if progress is not None:
+            progress(done, len(images))
+
+    with pyro.validation_enabled(False), torch.random.fork_rng():
+        torch.manual_seed(0)
+        bound = importance_bound(model, guide, images, particles, progress=show)
+        errors = torch.cat(
+            [
+                (parse(model, guide, part).canvas[-1] - part).abs().mean((-1, -2))
+                for part in images.split(64)
+            ]
+        )
+
+    def mean_and_se(values: torch.Tensor) -> tuple[float, float]:
+        values = values.double()
+        spread = float(values.std()) if len(values) > 1 else float("nan")
+        return float(values.mean()), spread / len(values) ** 0.5
+
+    log_p, log_p_summed = mean_and_se(bound.log_p), mean_and_se(bound.log_p_summed)
+    values = (
+        config.program,
+        config.train.source,
+        target,
+        config.train.seed,
+        particles,
+        len(images),
+        *log_p,
+        *log_p_summed,
+        float(bound.elbo.mean()),
+        float(bound.strokes.mean()),
+        float(errors.mean()),
+        float(bound.effective_samples.mean()),
+        step,
+        trained[-1]["seconds"] if trained else float("nan"),
+        run.versions().get("hardware", hardware(device)),
+        run.versions().get("revision", ""),
+        drawings.sha256,
+        config.sha256(),
+        FORMAT,
+    )
+    return dict(zip(COLUMNS, values, strict=True))
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a table of evaluations.
+
+    Raises:
+        UserError: a line is malformed; it is named.
+    """
+    if not path.exists():
+        return []
+    lines = list(csv.reader(path.read_text().splitlines()))
+    if not lines or tuple(lines[0]) != COLUMNS:
+        raise UserError(f"{path}, line 1: the columns are not {', '.join(COLUMNS)}")
+    rows = []
+    for number, line in enumerate(lines[1:], start=2):
+        if len(line) != len(COLUMNS):
+            raise UserError(
+                f"{path}, line {number}: {len(line)} fields where {len(COLUMNS)} belong; "
+                "the file is cut short or damaged: delete that line"
+            )
+        rows.append(dict(zip(COLUMNS, line, strict=True)))
+    return rows
+
+
+def record(path: Path, row: dict[str, Any]) -> None:
+    """Puts a row into a table, in place of an earlier one of the same cell.
+
+    Raises:
+        UserError: the table is malformed or cannot be written.
+    """
+    text = {
+        name: f"{value:.6g}" if isinstance(value, float) else str(value)
+        for name, value in row.items()
+    }
+    rows = [old for old in read_rows(path) if any(old[name] != text[name] for name in KEY)]
+    rows.append(text)
+    rows.sort(key=lambda row: tuple(row[name] for name in KEY))
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomically(path, buffer.getvalue().encode())

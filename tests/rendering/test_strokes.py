@@ -1,0 +1,93 @@
+"""The renderer against its formula, finite differences, and what ink should do."""
+
+import pytest
+import torch
+
+from dood_pyro.rendering import CURVE_POINTS, canvas_from_ink, ink_from_canvas, splat, stroke_ink
+from dood_pyro.rendering.reference import stroke_ink_per_pixel
+
+
+def random_strokes(
+    *batch: int, dtype: torch.dtype = torch.float64, degree: int = 4
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    torch.manual_seed(0)
+    control = torch.randn(*batch, degree + 1, 2, dtype=dtype) * 0.5
+    sigma = 0.03 + 0.1 * torch.rand(batch, dtype=dtype)
+    return control, sigma, 0.2 + 3 * torch.rand(batch, dtype=dtype)
+
+
+@pytest.mark.parametrize("degree", [0, 1, 2, 4, 7])
+@pytest.mark.parametrize("batch", [(), (3,), (2, 3)])
+def test_equals_the_formula(degree: int, batch: tuple[int, ...]) -> None:
+    strokes = random_strokes(*batch, degree=degree)
+    fast, plain = stroke_ink(*strokes, 23), stroke_ink_per_pixel(*strokes, 23)
+    assert fast.shape == (*batch, 23, 23)
+    torch.testing.assert_close(fast, plain, rtol=1e-9, atol=1e-9)
+
+
+def test_single_precision_is_enough() -> None:
+    strokes = random_strokes(16)
+    singles = [tensor.float() for tensor in strokes]
+    error = (stroke_ink(*singles, 50).double() - stroke_ink_per_pixel(*strokes, 50)).abs().max()
+    assert error < 1e-4
+
+
+def test_gradients() -> None:
+    inputs = [tensor.requires_grad_() for tensor in random_strokes(2, 2)]
+    assert torch.autograd.gradcheck(lambda *s: stroke_ink(*s, 7, points=9), inputs)
+    sigma = (0.05 + torch.rand(3, dtype=torch.float64)).requires_grad_()
+    weight = torch.rand(3, dtype=torch.float64, requires_grad=True)
+    x, y = torch.randn(2, 3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda *p: splat(*p, 5), [x, y, sigma, weight])
+
+
+def test_gradients_broadcast() -> None:
+    control, _, _ = random_strokes(4)
+    sigma = torch.tensor(0.1, dtype=torch.float64, requires_grad=True)
+    darkness = torch.ones(4, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda s, d: stroke_ink(control, s, d, 6, 8), (sigma, darkness))
+
+
+@pytest.mark.parametrize("length", [0.4, 0.8, 1.6])
+def test_ink_inside_a_straight_stroke_is_its_darkness(length: float) -> None:
+    sigma = 0.05
+    control = torch.tensor([[-length / 2, 0.0], [length / 2, 0.0]], dtype=torch.float64)
+    ink = stroke_ink(control, torch.tensor(sigma).double(), torch.tensor(2.5).double(), 401)
+    assert ink[200, 200] == pytest.approx(2.5, rel=1e-3)
+
+
+def test_a_stroke_without_length_is_a_dot_with_a_finite_gradient() -> None:
+    control = torch.full((5, 2), 0.1, requires_grad=True)
+    ink = stroke_ink(control, torch.tensor(0.05), torch.tensor(3.0), 50)
+    ink.sum().backward()
+    assert ink.max() > 0.1
+    assert control.grad is not None and torch.isfinite(control.grad).all()
+
+
+@pytest.mark.parametrize(
+    ("control", "thinnest"),
+    [
+        ([[-1.2, 0], [-0.6, 0], [0, 0], [0.6, 0], [1.2, 0]], 0.015),
+        ([[-1.2, 1.2], [-1.2, -1.2], [0, -1.2], [1.2, -1.2], [1.2, 1.2]], 0.03),
+        ([[-1.2, -1.2], [1.2, -1.2], [1.2, 1.2], [1.2, 1.2], [-1.2, 1.2]], 0.035),
+    ],
+    ids=["straight", "arch", "three sides of a square"],
+)
+def test_no_beads_along_the_longest_curves(control: list[list[float]], thinnest: float) -> None:
+    """Strokes that fill the widest frame look as if their points were twenty times as many."""
+    stroke = torch.tensor(control, dtype=torch.float64)
+    pen = torch.tensor([thinnest, 1.0], dtype=torch.float64)
+    ink = stroke_ink(stroke, *pen, 501)
+    dense = stroke_ink(stroke, *pen, 501, points=20 * CURVE_POINTS)
+    assert (ink - dense).abs().max() < 0.05
+
+
+def test_far_strokes_leave_nothing() -> None:
+    control = torch.full((5, 2), 9.0)
+    assert stroke_ink(control, torch.tensor(0.1), torch.tensor(3.0), 20).max() < 1e-12
+
+
+def test_ink_and_canvas_are_inverse() -> None:
+    canvas = torch.linspace(0, 0.999, 50).reshape(5, 10)
+    torch.testing.assert_close(canvas_from_ink(ink_from_canvas(canvas)), canvas)
+    assert torch.isfinite(ink_from_canvas(torch.ones(2, 2))).all()
