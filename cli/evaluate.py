@@ -49,15 +49,20 @@ def evaluate(
 
     if table is not None:
         read_rows(table)  # a damaged table is found out before the work, not after
-    with tqdm(unit="image", desc=f"{Path(run).name} on {target}", disable=as_json) as bar:
+    bar: tqdm | None = None
 
-        def show(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done)
+    def show(done: int, total: int) -> None:
+        nonlocal bar
+        if bar is None:
+            name = f"{Path(run).name} on {Path(target).stem}"
+            bar = tqdm(total=total, unit="image", desc=name, disable=as_json)
+        bar.update(done)
 
-        row = measure(
-            open_run(run), target, particles, limit, choose_device(device), data_dir, which, show
-        )
+    row = measure(
+        open_run(run), target, particles, limit, choose_device(device), data_dir, which, show
+    )
+    if bar is not None:
+        bar.close()
     if table is not None:
         record(table, row)
     if as_json:

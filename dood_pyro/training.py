@@ -24,7 +24,7 @@ from dood_pyro.inference import Estimator, Report, StopTimeTerms, make_estimator
 
 WARM_UP = 100
 """Steps over which the learning rate rises from 0."""
-HALF_RATE = 2000
+HALF_RATE = 1000
 """The learning rate is divided by √(1 + step / HALF_RATE)."""
 SCALE_RATE = 20.0
 """The likelihood's scale, one number among millions, learns faster than the rest by this."""
@@ -127,7 +127,9 @@ class Trainer:
         self.estimator.anneal(self.step, self.guide)
         if isinstance(self.guide, Anneals):
             self.guide.anneal(self.step)
-        loss = self.estimator.differentiable_loss(self.model, self.guide, image)
+        # Checks of supports and shapes in every step would wait for the device.
+        with pyro.validation_enabled(False):
+            loss = self.estimator.differentiable_loss(self.model, self.guide, image)
         self.optimiser.zero_grad()
         (loss / image.numel()).backward()
         norms = [torch.nn.utils.clip_grad_norm_(group, CLIP) for group, _ in self.groups]
@@ -162,16 +164,18 @@ class Trainer:
         devices = [self.device] if self.device.type == "cuda" else []
         kept = {name: p.detach().clone() for name, p in self.parameters.items()}
         has_floor = hasattr(self.guide, "on_floor")
-        with torch.random.fork_rng(devices), torch.no_grad():
+        with torch.random.fork_rng(devices), torch.no_grad(), pyro.validation_enabled(False):
             torch.manual_seed(0)
             floor: Any = getattr(self.guide, "on_floor", None)
             try:
+                self.guide.eval()
                 for name, parameter in self.parameters.items():
                     parameter.copy_(self.averages[name])
                 if has_floor:
                     self.guide.on_floor = 0.0  # type: ignore[assignment]
                 parts = [stop_time_terms(self.model, self.guide, part) for part in images.split(64)]
             finally:
+                self.guide.train()
                 for name, parameter in self.parameters.items():
                     parameter.copy_(kept[name])
                 if has_floor:
@@ -291,9 +295,7 @@ def train(
     held_out = held_out.to(device).float() / 255
     log = _Log(run, trainer, show, tensorboard)
     try:
-        # Checks of supports and shapes in every step would wait for the device.
-        with pyro.validation_enabled(False):
-            _loop(run, trainer, until, batches, held_out, log)
+        _loop(run, trainer, until, batches, held_out, log)
     finally:
         log.close()
     return trainer

@@ -35,7 +35,7 @@ class AmortisedGuide(nn.Module):
     """
 
     LEAST_STD = 0.003
-    TRUST_STEPS = (200, 600)
+    TRUST_STEPS = (100, 300)
     """Training steps over which corrections are let in."""
 
     def __init__(self, model: DooD, corrections: int = 2) -> None:
@@ -107,7 +107,7 @@ class AmortisedGuide(nn.Module):
         pen = self.pen_squash(pen) if self.pens else self.model.shared_pen(view)
         for correction in self.corrections:
             moves, more_std, pen_move, more_pen_std = correction(
-                points.detach(), pen.detach(), layout.detach(), image, state.ink.detach()
+                points, pen, layout, image, state.ink.detach()
             )
             points = points + self.trust * moves
             point_std = point_std + self.trust * more_std

@@ -30,7 +30,11 @@ SPACING = 0.03
 
 
 class Correction(nn.Module):
-    """One look. ``forward`` returns what to add to a proposal; nothing flows back through the look.
+    """One look. ``forward`` returns what to add to a proposal.
+
+    The gradient passes through the look, rendering and sampling included. Cut off there, proposals
+    and layouts would be blamed in full for errors that the correction mends, chase it, and training
+    falls apart within a hundred steps.
 
     Args:
         controls: control points of a stroke.
@@ -77,8 +81,7 @@ class Correction(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Displacements of the control points (glimpse's frame) and the pen, and raw changes of the
         standard deviations of either, for a proposal on the canvas of ``ink``."""
-        with torch.no_grad():
-            seen, normal, tangent = self._look(control, pen, layout, image, ink)
+        seen, normal, tangent = self._look(control, pen, layout, image, ink)
         out = self.network(concatenate(seen, layout, pen))
         across, along, point_std, pen_mean, pen_std = out.split(
             [self.controls, self.controls, 2 * self.controls, 2, 2], dim=-1

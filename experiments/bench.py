@@ -1,0 +1,203 @@
+"""What things cost here: the renderer, a training step, Pyro, memory, a parse.
+
+    make bench            (or: python experiments/bench.py --out experiments/results/bench.json)
+
+Everything is measured in one run, medians of several; compare ratios rather than times between
+machines. The training step is that of the published settings: batch 64, 50×50 pixels, six strokes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyro
+import torch
+from torch import Tensor, nn
+from torch.distributions import Normal
+
+from dood_pyro.checkpoints import RunConfig, hardware, revision
+from dood_pyro.config import ModelConfig, TrainConfig
+from dood_pyro.guides.amortised import AmortisedGuide
+from dood_pyro.inference import StopTimeELBO, StopTimeTerms
+from dood_pyro.inference.stop_time import stop_log_probs
+from dood_pyro.model import DooD, Stroke
+from dood_pyro.recognition import Dood
+from dood_pyro.rendering import canvas_from_ink, stroke_ink
+from dood_pyro.rendering.reference import stroke_ink_per_pixel
+from dood_pyro.training import Trainer
+
+RESULTS = Path(__file__).parent / "results"
+STROKES = 384
+BATCH = 64
+
+
+def seconds(work: Callable[[], Any], repeats: int, warm_up: int = 2) -> float:
+    """Median time of ``work`` over ``repeats`` calls."""
+    times = []
+    for repeat in range(warm_up + repeats):
+        began = time.perf_counter()
+        work()
+        if repeat >= warm_up:
+            times.append(time.perf_counter() - began)
+    return statistics.median(times)
+
+
+def pictures(count: int, size: int = 50) -> Tensor:
+    """Pictures of two strokes each, about as much ink as a digit."""
+    generator = torch.Generator().manual_seed(0)
+    control = torch.rand(count, 2, 5, 2, generator=generator) * 1.2 - 0.6
+    ink = stroke_ink(control, torch.full((count, 2), 0.05), torch.full((count, 2), 3.0), size)
+    return canvas_from_ink(ink.sum(1))
+
+
+def renderer() -> dict[str, float]:
+    """Forward and backward of 384 strokes of 100 points, against the plain formula."""
+    torch.manual_seed(0)
+    strokes = (torch.rand(STROKES, 5, 2) - 0.5, torch.rand(STROKES) * 0.1 + 0.03)
+    inputs = [t.requires_grad_() for t in (*strokes, torch.rand(STROKES) * 3)]
+    grad = torch.randn(STROKES, 50, 50)
+
+    def both(render: Callable[..., Tensor]) -> None:
+        for tensor in inputs:
+            tensor.grad = None
+        render(*inputs, 50, points=100).backward(grad)
+
+    fast = seconds(lambda: both(stroke_ink), 15)
+    plain = seconds(lambda: both(stroke_ink_per_pixel), 3, warm_up=1)
+    return {
+        "renderer_seconds": fast,
+        "renderer_plain_seconds": plain,
+        "renderer_speedup": plain / fast,
+    }
+
+
+def plain_terms(model: DooD, guide: AmortisedGuide, image: Tensor) -> StopTimeTerms:
+    """`stop_time_terms` without Pyro: the same networks, samples and densities in plain torch."""
+    state = model.initial_state(len(image))
+    on = torch.ones(len(image))
+    q_on, p_on, ratios, canvases = [], [], [], [state.canvas]
+    for _ in range(model.config.max_strokes):
+        view = model.look(state)
+        residual = image - view.canvas
+        features = guide.residual_encoder(residual.unsqueeze(-3))
+        q_on.append(guide.q_on(features, state.alive))
+        p_on.append(model.p_on(view))
+        ratio = torch.zeros(len(image))
+
+        def sample(q: Any, p: Any) -> Tensor:
+            nonlocal ratio
+            base: Any = q.base_dist
+            base = Normal(base.loc, base.scale, validate_args=False)
+            value = base.rsample()
+            log_q = base.log_prob(value).flatten(1).sum(-1)
+            ratio = ratio + p.log_prob(value) - log_q
+            return value
+
+        q_layout = guide.q_layout(features, view)
+        layout = sample(q_layout, model.p_layout(view))
+        q_stroke, q_pen = guide.q_stroke_and_pen(image, layout, state, view)
+        stroke = sample(q_stroke, model.p_stroke(view, layout))
+        pen = sample(q_pen, model.p_pen(view, layout))
+        state = model.draw(state, view, Stroke(on, layout, stroke, pen))
+        ratios.append(ratio)
+        canvases.append(state.canvas)
+    scale = model.likelihood_scale()
+    log_likelihood = torch.stack(
+        [model.likelihood(canvas, scale).log_prob(image).sum((-1, -2)) for canvas in canvases]
+    )
+    log_ratio = torch.stack(ratios).cumsum(0)
+    return StopTimeTerms(
+        stop_log_probs(torch.stack(q_on)),
+        stop_log_probs(torch.stack(p_on)),
+        log_likelihood,
+        torch.cat([torch.zeros_like(log_ratio[:1]), log_ratio]),
+    )
+
+
+class PlainElbo(StopTimeELBO):
+    """The training objective over `plain_terms`."""
+
+    def differentiable_loss(self, model: nn.Module, guide: nn.Module, image: Tensor) -> Tensor:
+        assert isinstance(model, DooD) and isinstance(guide, AmortisedGuide)
+        terms = plain_terms(model, guide, image)
+        self.report = terms.report()
+        return -self.objective(terms).sum()
+
+
+def training() -> dict[str, float]:
+    """A training step through Pyro and in plain torch, in turn."""
+    trainer = Trainer(RunConfig("dood", ModelConfig(), TrainConfig("bench")), torch.device("cpu"))
+    trainer.step = 1000  # past what differs at the start of a training
+    image = pictures(BATCH)
+    pyro_elbo, plain_elbo = StopTimeELBO(4.0), PlainElbo(4.0)
+    losses = []
+    for elbo in (pyro_elbo, plain_elbo):
+        torch.manual_seed(0)
+        with torch.no_grad(), pyro.validation_enabled(False):
+            losses.append(float(elbo.differentiable_loss(trainer.model, trainer.guide, image)))
+    assert abs(losses[0] - losses[1]) < 1e-3 * abs(losses[0]), f"not the same arithmetic: {losses}"
+    times: dict[str, list[float]] = {"pyro": [], "plain": []}
+    for repeat in range(12):
+        for name, elbo in (("pyro", pyro_elbo), ("plain", plain_elbo)):
+            trainer.estimator = elbo
+            began = time.perf_counter()
+            trainer.train_step(image)
+            if repeat >= 2:
+                times[name].append(time.perf_counter() - began)
+    step, plain = (statistics.median(times[name]) for name in ("pyro", "plain"))
+    ratios = [a / b for a, b in zip(times["pyro"], times["plain"], strict=True)]
+    return {
+        "train_step_seconds": step,
+        "train_step_plain_seconds": plain,
+        "pyro_overhead": statistics.median(ratios) - 1,
+    }
+
+
+def parsing() -> dict[str, float]:
+    """One picture, as ``parse`` takes it, and many."""
+    torch.manual_seed(0)
+    config = RunConfig("dood", ModelConfig(), TrainConfig("bench"))
+    model, guide = config.build()
+    with torch.no_grad():
+        guide.on_head[-1].bias.fill_(10.0)  # type: ignore[index, union-attr]
+    dood = Dood(model.eval(), guide.eval(), config)
+    many = pictures(256)
+    return {
+        "parse_one_ms": 1000 * seconds(lambda: dood.parse(many[0]), 20),
+        "parse_bulk_per_second": len(many) / seconds(lambda: dood.drawings(many), 5),
+    }
+
+
+def main() -> None:
+    """Measures, prints and writes the figures."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, default=RESULTS / "bench.json")
+    out = parser.parse_args().out
+    figures: dict[str, Any] = training()
+    # Linux counts in KiB; taken before the plain renderer, which needs far more.
+    figures["peak_memory_gib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    figures |= parsing()
+    figures |= renderer()
+    figures |= {
+        "hardware": hardware(torch.device("cpu")),
+        "torch": torch.__version__,
+        "revision": revision(),
+    }
+    for name, value in figures.items():
+        print(f"{name:<26} {value:.4g}" if isinstance(value, float) else f"{name:<26} {value}")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(figures, indent=2) + "\n")
+    print(f"written to {out}")
+
+
+if __name__ == "__main__":
+    main()

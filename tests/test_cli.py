@@ -1,0 +1,242 @@
+"""The commands as a stranger types them: what works, and one clear line for what does not."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from dood_pyro.cli.main import main
+
+from dood_pyro import checkpoints, training
+from dood_pyro.checkpoints import Run, RunConfig, Until
+from dood_pyro.config import TrainConfig
+from tests.conftest import TINY
+
+Out = pytest.CaptureFixture[str]
+
+
+def call(capsys: Out, *arguments: Any) -> tuple[int, str, str]:
+    """Status, standard output and standard error of a command."""
+    with pytest.raises(SystemExit) as exit_info:
+        main([str(argument) for argument in arguments])
+    out, err = capsys.readouterr()
+    return int(exit_info.value.code or 0), out, err
+
+
+def refused(capsys: Out, *arguments: Any) -> str:
+    """The one line that a refused command says."""
+    status, out, err = call(capsys, *arguments)
+    lines = [line for line in err.splitlines() if line.strip()]
+    assert status in (1, 2) and out == "" and len(lines) == 1, (status, out, err)
+    assert lines[0].startswith("dood-pyro: ")
+    return lines[0]
+
+
+@pytest.fixture
+def run(tmp_path: Path, source: Path) -> Run:
+    """A trained run of the tiny model."""
+    config = RunConfig("dood", TINY, TrainConfig(source=str(source), batch_size=8))
+    made = Run.create(tmp_path / "run", config, Until(steps=4), torch.device("cpu"))
+    training.train(made, torch.device("cpu"), tensorboard=False)
+    return made
+
+
+def test_help_is_quick_and_imports_nothing_heavy() -> None:
+    program = (
+        "import sys; from dood_pyro.cli.main import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'pyro', 'numpy', 'matplotlib'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    began = time.perf_counter()
+    subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
+    assert time.perf_counter() - began < 1
+
+
+def test_importing_the_package_pulls_in_no_extras() -> None:
+    program = (
+        "import sys, dood_pyro; dood_pyro.load; dood_pyro.DooD; dood_pyro.Drawing\n"
+        "extras = {'torchvision', 'matplotlib', 'sklearn', 'tensorboard'} & set(sys.modules)\n"
+        "assert not extras, extras\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, cwd="/")
+
+
+def test_train_resume_reconstruct_evaluate(
+    capsys: Out, tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    small = ["--canvas-size", 16, "--max-strokes", 2, "--batch-size", 4]
+    status, out, _ = call(capsys, "train", "--source", source, "--steps", 3, *small)
+    assert status == 0
+    folder = tmp_path / "runs" / "dood-strokes-0"
+    assert (folder / "reconstructions.png").is_file() and "reconstructions.png" in out
+    status, _, _ = call(capsys, "train", "--resume", folder, "--steps", 5)
+    assert status == 0
+    assert Run(folder).read_tensors("state.safetensors")[1]["step"] == "5"
+
+    status, out, _ = call(
+        capsys, "reconstruct", folder, "--target", source, "--count", 3, "--out", "r.png"
+    )
+    assert status == 0
+    assert {p.suffix for p in (tmp_path / "r").iterdir()} == {".svg", ".json"}
+
+    table = tmp_path / "table.csv"
+    arguments = ["--target", source, "--particles", 5, "--limit", 4, "--csv", table]
+    for _ in range(2):
+        status, out, _ = call(capsys, "evaluate", folder, *arguments)
+        assert status == 0
+    row = json.loads(out.splitlines()[-1])
+    assert row["images"] == 4 and row["steps"] == 5 and row["seconds"] > 0
+    assert row["log_p"] == pytest.approx(row["log_p_summed"], abs=50)
+    assert len(table.read_text().splitlines()) == 2, "a second measurement replaces the first"
+
+
+def test_sources_lists_all(capsys: Out, tmp_path: Path) -> None:
+    status, out, _ = call(capsys, "sources", "--data-dir", tmp_path)
+    assert status == 0
+    for name in ("mnist", "emnist", "kmnist", "quickdraw", "omniglot", "digits", "doodles"):
+        assert name in out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--source", "minst", "--steps", "3"], "no source 'minst'"),
+        (["--steps", "3"], "say what to train on"),
+        (["--source", "digits"], "say how long"),
+        (["--source", "digits", "--steps", "0"], "--steps"),
+        (["--source", "digits", "--steps", "three"], "--steps"),
+        (["--source", "digits", "--budget", "soon"], "not a time"),
+        (["--source", "digits", "--budget", "-5m"], "not a time"),
+        (["--source", "digits", "--steps", "3", "--batch-size", "0"], "--batch-size"),
+        (["--source", "digits", "--steps", "3", "--seed", "-1"], "--seed"),
+        (["--source", "digits", "--steps", "3", "--beta", "-1"], "--beta"),
+        (["--source", "digits", "--steps", "3", "--beta", "nan"], "--beta"),
+        (["--source", "digits", "--steps", "3", "--learning-rate", "0"], "--learning-rate"),
+        (["--source", "digits", "--steps", "3", "--max-strokes", "0"], "max_strokes"),
+        (["--source", "digits", "--steps", "3", "--degree", "99"], "degree"),
+        (["--source", "digits", "--steps", "3", "--canvas-size", "2"], "canvas_size"),
+        (["--source", "digits", "--steps", "3", "--guide", "none"], "no guide 'none'"),
+        (["--source", "digits", "--steps", "3", "--guide", "no.module:Class"], "cannot import"),
+        (["--source", "digits", "--steps", "3", "--device", "tpu"], "--device"),
+        (["--source", "digits", "--steps", "3", "--estimator", "magic"], "--estimator"),
+        (["--source", "digits", "--steps", "3", "--data-dir", "nowhere"], "not a folder"),
+        (["--unknown"], "No such option"),
+    ],
+)
+def test_nonsense_options(
+    capsys: Out,
+    options: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert message in refused(capsys, "train", *options)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_existing_run_is_not_overwritten(capsys: Out, run: Run, source: Path) -> None:
+    line = refused(capsys, "train", "--source", source, "--steps", 3, "--out", run.path)
+    assert "--resume" in line
+
+
+def test_resume_changes_nothing_but_the_end(capsys: Out, run: Run) -> None:
+    for option, value in (
+        ("--seed", 1),
+        ("--beta", 2.0),
+        ("--source", "digits"),
+        ("--pen", "shared"),
+    ):
+        line = refused(capsys, "train", "--resume", run.path, option, value, "--steps", 9)
+        assert option in line
+    assert "not lower" in refused(capsys, "train", "--resume", run.path, "--steps", 2)
+
+
+def test_runs_that_are_none(capsys: Out, tmp_path: Path, run: Run) -> None:
+    evaluate = ["--target", "digits"]
+    assert "neither a run folder" in refused(capsys, "evaluate", tmp_path / "no", *evaluate)
+    (tmp_path / "empty").mkdir()
+    assert "no config.json" in refused(capsys, "evaluate", tmp_path / "empty", *evaluate)
+    config = json.loads((run.path / "config.json").read_text())
+
+    def with_config(**changes: Any) -> str:
+        (run.path / "config.json").write_text(json.dumps(config | changes))
+        return refused(capsys, "evaluate", run.path, *evaluate)
+
+    assert "format 99" in with_config(format=99)
+    assert "does not fit the model" in with_config(model=config["model"] | {"features": 9})
+    assert "another version" in with_config(model=config["model"] | {"colour": "red"})
+    assert "does not know" in with_config(program="gan")
+    assert "incomplete" in with_config(train=3)
+    (run.path / "config.json").write_text('{"format": 1, "pro')
+    assert "cannot be read" in refused(capsys, "evaluate", run.path, *evaluate)
+
+
+def test_half_written_weights(capsys: Out, run: Run, source: Path) -> None:
+    for name in ("best.safetensors", "state.safetensors"):
+        content = (run.path / name).read_bytes()
+        (run.path / name).write_bytes(content[: len(content) // 2])
+    assert "damaged" in refused(capsys, "evaluate", run.path, "--target", source)
+    assert "damaged" in refused(capsys, "train", "--resume", run.path, "--steps", 9)
+    (run.path / "best.safetensors").unlink()
+    assert "no best.safetensors" in refused(capsys, "evaluate", run.path, "--target", source)
+
+
+def test_a_full_disk_is_one_line_and_loses_nothing(
+    capsys: Out, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {path.name: path.read_bytes() for path in run.path.iterdir() if path.is_file()}
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoints.os, "fsync", full)
+    line = refused(capsys, "train", "--resume", run.path, "--steps", 9, "--no-tensorboard")
+    assert "No space left" in line and "--resume" in line
+    after = {path.name: path.read_bytes() for path in run.path.iterdir() if path.is_file()}
+    assert before == after
+
+
+def test_a_malformed_table_is_refused_before_any_work(
+    capsys: Out, run: Run, source: Path, tmp_path: Path
+) -> None:
+    from dood_pyro.tasks.evaluate import COLUMNS
+
+    table = tmp_path / "t.csv"
+    table.write_text(",".join(COLUMNS) + "\ndood,mnist\n")
+    line = refused(capsys, "evaluate", run.path, "--target", source, "--csv", table)
+    assert "line 2" in line and table.read_text().endswith("dood,mnist\n")
+
+
+def test_interrupting_says_how_to_go_on(tmp_path: Path, source: Path) -> None:
+    import signal
+
+    command = [sys.executable, "-c", "from dood_pyro.cli.main import main; main()"]
+    arguments = ["train", "--source", source, "--steps", 100000, "--out", tmp_path / "run"]
+    arguments += ["--canvas-size", 16, "--batch-size", 4, "--no-tensorboard"]
+    process = subprocess.Popen(
+        [*command, *map(str, arguments)],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"COLUMNS": "200"},
+    )
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    for _ in range(600):
+        if metrics.exists() and metrics.stat().st_size > 0:
+            break
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert f"dood-pyro train --resume {tmp_path / 'run'}" in err and "Traceback" not in err
+    assert (tmp_path / "run" / "state.safetensors").is_file()

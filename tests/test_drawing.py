@@ -1,0 +1,86 @@
+"""Drawings out as pictures, SVG and JSON; layouts as affine maps."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import xml.etree.ElementTree as ElementTree
+
+import pytest
+import torch
+
+from dood_pyro import drawing
+from dood_pyro.drawing import Drawing, Stroke
+from dood_pyro.errors import UserError
+from dood_pyro.rendering import bernstein
+
+
+def stroke(darkness: float = 3.0, sigma: float = 0.05) -> Stroke:
+    control = torch.tensor([[-0.5, -0.5], [0.5, -0.9], [-0.9, 0.2], [0.1, 0.9], [0.6, 0.4]])
+    width = drawing.visible_width(sigma, darkness)
+    return Stroke(control, width, sigma, darkness, confidence=0.9, uncertainty=0.01)
+
+
+def test_affine_matrix_scales_turns_and_shifts() -> None:
+    matrix = drawing.affine_matrix(torch.tensor([0.5, 0.2, -0.1, math.pi / 2]))
+    placed = drawing.place(torch.tensor([[1.0, 0.0], [0.0, 1.0]]), matrix)
+    torch.testing.assert_close(placed, torch.tensor([[0.2, 0.4], [-0.3, -0.1]]))
+
+
+def test_scale_never_vanishes() -> None:
+    assert drawing.affine_matrix(torch.tensor([-3.0, 0, 0, 0]))[0, 0] == drawing.LEAST_SCALE
+
+
+def test_render_at_any_size() -> None:
+    picture = Drawing([stroke()], 50)
+    assert picture.render().shape == (50, 50)
+    assert picture.render(200).shape == (200, 200)
+    assert picture.render().max() <= 1 and picture.render().min() >= 0
+    pooled = torch.nn.functional.avg_pool2d(picture.render(200)[None], 4)[0]
+    assert (pooled - picture.render()).abs().max() < 0.06
+    assert picture.render_steps().shape == (2, 50, 50)
+    assert Drawing([], 50).render().abs().max() == 0
+    with pytest.raises(UserError):
+        picture.render(0)
+
+
+def test_visible_width_is_where_the_picture_halves() -> None:
+    for darkness in (0.3, 1.0, 4.0):
+        sigma = 0.05
+        line = torch.tensor([[-3.0, 0.0], [3.0, 0.0]])
+        made = Stroke(line, 0.0, sigma, darkness, 1.0, 0.0)
+        column = Drawing([made], 2001).render()[:, 1000]
+        half = min(0.5, float(column.max()) / 2)
+        measured = int((column > half).sum()) * 2 / 2001
+        assert drawing.visible_width(sigma, darkness) == pytest.approx(measured, abs=0.004)
+    assert drawing.visible_width(0.05, 0.0) == 0
+
+
+def test_json_can_be_dumped_and_names_its_units() -> None:
+    values = json.loads(json.dumps(Drawing([stroke()], 50).json()))
+    assert "canvas units" in values["units"]
+    first = values["strokes"][0]
+    assert len(first["control"]) == 5 and first["confidence"] == 0.9
+    assert set(first) == set(Stroke._fields)
+
+
+def test_svg_is_the_curve() -> None:
+    """The path's pieces, sampled, lie on the Bézier curve of degree four."""
+    one = stroke()
+    document = ElementTree.fromstring(Drawing([one], 50).svg(size=400, colours=["#123456"]))
+    (path,) = document.iter("{http://www.w3.org/2000/svg}path")
+    assert path.get("stroke") == "#123456"
+    numbers = [float(n) for n in re.findall(r"-?\d+\.\d+", path.get("d") or "")]
+    points = torch.tensor(numbers).view(-1, 2)
+    pieces = [points[i : i + 4] for i in range(0, len(points) - 1, 3)]
+    assert len(pieces) == drawing.SVG_PIECES
+    t = torch.linspace(0, 1, 50)
+    drawn = torch.cat([bernstein(3, t) @ piece for piece in pieces])
+    true = (bernstein(4, torch.linspace(0, 1, 2000)) @ one.control + 1) * 200
+    assert torch.cdist(drawn, true).min(-1).values.max() < 0.5
+
+
+def test_an_empty_drawing_is_a_blank_svg() -> None:
+    document = ElementTree.fromstring(Drawing([], 50).svg())
+    assert list(document.iter("{http://www.w3.org/2000/svg}path")) == []

@@ -1,0 +1,134 @@
+"""Pictures of any of the usual forms, and those that are none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dood_pyro import pictures
+from dood_pyro.errors import UserError
+from dood_pyro.pictures import read_picture, resize
+
+
+def stroke(dtype: Any = np.uint8, most: float = 255) -> np.ndarray:
+    """Bright ink on black, 20 high and 12 wide."""
+    array = np.zeros((20, 12), dtype)
+    array[8:11, 2:10] = most
+    return array
+
+
+EXPECTED = torch.nn.functional.pad(torch.from_numpy(stroke(np.float32, 1.0)), (4, 4))
+
+
+@pytest.mark.parametrize(
+    "picture",
+    [
+        stroke(),
+        stroke(np.uint16, 65535),
+        stroke(np.float64, 1.0),
+        stroke() > 0,
+        torch.from_numpy(stroke()),
+        torch.from_numpy(stroke(np.float32, 1.0))[None].repeat(3, 1, 1),
+        np.repeat(stroke()[..., None], 3, -1),
+        stroke()[None],
+        Image.fromarray(stroke()),
+        Image.fromarray(stroke()).convert("RGB"),
+        Image.fromarray(stroke()).convert("1"),
+        Image.fromarray(stroke()).convert("P"),
+        Image.fromarray(stroke(np.uint16, 65535)),
+        Image.fromarray(stroke(np.float32, 1.0)),
+    ],
+    ids=lambda p: f"{type(p).__name__} {getattr(p, 'mode', getattr(p, 'dtype', ''))}",
+)
+@pytest.mark.parametrize("inverted", [False, True])
+def test_every_form_and_polarity_gives_the_same_square(picture: Any, inverted: bool) -> None:
+    if inverted:
+        if isinstance(picture, Image.Image):
+            if picture.mode in ("F", "I;16", "P", "1"):
+                pytest.skip("PIL does not invert this mode")
+            picture = Image.eval(picture, lambda value: 255 - value)
+        elif picture.dtype in (np.dtype(bool), torch.bool):
+            picture = ~picture
+        else:
+            integral = picture.dtype in (np.uint8, torch.uint8)
+            most = 255 if integral else 65535 if picture.dtype == np.uint16 else 1
+            picture = most - picture
+    square = read_picture(picture)
+    assert square.shape == (20, 20)
+    torch.testing.assert_close(square, EXPECTED, atol=2e-3, rtol=0)
+
+
+def test_transparent_paper_is_white(tmp_path: Path) -> None:
+    rgba = np.zeros((20, 12, 4), np.uint8)
+    rgba[8:11, 2:10, 3] = 255  # black ink, transparent elsewhere
+    Image.fromarray(rgba).save(tmp_path / "x.png")
+    for picture in (tmp_path / "x.png", str(tmp_path / "x.png"), rgba, Image.fromarray(rgba)):
+        torch.testing.assert_close(read_picture(picture), EXPECTED, atol=2e-3, rtol=0)
+
+
+def test_16_bit_files(tmp_path: Path) -> None:
+    Image.fromarray(stroke(np.uint16, 65535)).save(tmp_path / "x.png")
+    torch.testing.assert_close(read_picture(tmp_path / "x.png"), EXPECTED, atol=2e-3, rtol=0)
+
+
+def test_polarity_can_be_said(tmp_path: Path) -> None:
+    bright = stroke()
+    assert read_picture(bright, "dark-ink").mean() > 0.5
+    assert read_picture(255 - bright, "bright-ink").mean() > 0.5
+    with pytest.raises(UserError, match="polarity"):
+        read_picture(bright, "inverted")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("picture", "message"),
+    [
+        (np.zeros((20, 20), np.uint8), "blank"),
+        (np.full((20, 20), 255, np.uint8), "blank"),
+        (np.zeros((1, 20), np.uint8), "20×1 pixels"),
+        (np.zeros((20, 1), np.uint8), "1×20 pixels"),
+        (np.zeros((0, 0), np.uint8), "0×0 pixels"),
+        (np.zeros((5, 5, 2), np.uint8), "has shape"),
+        (np.zeros(5), "has shape"),
+        (np.full((9, 9), np.nan), "not finite"),
+        (np.eye(9) * 300.0, "must lie in"),
+        (np.array([["a"]]), "pixels of type"),
+        (object(), "cannot read a picture"),
+        ("nowhere.png", "there is no picture"),
+        (Path("/"), "is a folder"),
+    ],
+)
+def test_what_is_no_drawing_is_refused(picture: Any, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        read_picture(picture)
+
+
+def test_damaged_files(tmp_path: Path) -> None:
+    path = tmp_path / "x.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (90, 90)).astype(np.uint8)).save(path)
+    whole = path.read_bytes()
+    for content in (b"", b"hello", whole[:30], whole[: len(whole) // 2]):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=r"x\.png"):
+            read_picture(path)
+
+
+def test_huge_pictures_are_refused_before_they_are_unpacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pictures, "MOST_PIXELS", 100)
+    Image.fromarray(stroke()).save(tmp_path / "x.png")
+    with pytest.raises(UserError, match="scale it down"):
+        read_picture(tmp_path / "x.png")
+
+
+def test_resize_keeps_the_mean() -> None:
+    torch.manual_seed(0)
+    fine = torch.rand(3, 100, 100)
+    small = resize(fine, 50)
+    assert small.shape == (3, 50, 50)
+    torch.testing.assert_close(small.mean((1, 2)), fine.mean((1, 2)), atol=2e-3, rtol=0)

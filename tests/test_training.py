@@ -1,0 +1,232 @@
+"""The training loop: runs that are killed, stopped, resumed, poisoned."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from dood_pyro import training
+from dood_pyro.checkpoints import Run, RunConfig, Until
+from dood_pyro.config import TrainConfig
+from dood_pyro.errors import UserError
+from dood_pyro.training import Batches, Trainer, split_held_out, train
+from tests.conftest import TINY
+
+CPU = torch.device("cpu")
+
+
+def start(path: Path, source: Path, steps: int, estimator: Any = "stop-time") -> Run:
+    config = TrainConfig(source=str(source), batch_size=8, estimator=estimator)
+    return Run.create(path, RunConfig("dood", TINY, config), Until(steps=steps), CPU)
+
+
+def weights(run: Run, name: str = "state.safetensors") -> dict[str, torch.Tensor]:
+    return run.read_tensors(name)[0]
+
+
+def assert_same_weights(first: Run, second: Run) -> None:
+    for name in ("state.safetensors", "last.safetensors", "best.safetensors"):
+        a, b = weights(first, name), weights(second, name)
+        assert set(a) == set(b)
+        for key in a:
+            assert torch.equal(a[key], b[key]), f"{name}: {key}"
+
+
+@pytest.mark.parametrize("estimator", ["stop-time", "nvil"])
+def test_a_stopped_and_resumed_run_ends_with_the_same_weights(
+    tmp_path: Path, source: Path, estimator: str
+) -> None:
+    """Stopped at step 13, in the middle of an epoch, and raised from there to 30."""
+    whole = start(tmp_path / "whole", source, 30, estimator)
+    train(whole, CPU, tensorboard=False)
+    parts = start(tmp_path / "parts", source, 13, estimator)
+    train(parts, CPU, tensorboard=False)
+    config, until = parts.read_config()
+    parts.write_config(config, until.raised(30, None))
+    torch.manual_seed(99)  # whatever the new process's random state is
+    train(parts, CPU, tensorboard=False)
+    a, b = weights(whole), weights(parts)
+    assert set(a) == set(b)
+    for key in a:
+        assert torch.equal(a[key], b[key]), key
+
+
+@pytest.mark.slow
+def test_a_killed_run_resumes_bit_for_bit(tmp_path: Path, source: Path) -> None:
+    """Killed without warning, three times, whatever it is doing."""
+    whole = start(tmp_path / "whole", source, 60)
+    train(whole, CPU, tensorboard=False)
+    killed = start(tmp_path / "killed", source, 60)
+    program = (
+        "import sys, torch\n"
+        "from dood_pyro import training\n"
+        "from dood_pyro.checkpoints import Run\n"
+        "training.CHECKPOINT_SECONDS = 0.0\n"
+        "run = Run(sys.argv[1])\n"
+        "training.train(run, torch.device('cpu'), tensorboard=False)\n"
+    )
+    kills = 0
+    while kills < 3:
+        process = subprocess.Popen([sys.executable, "-c", program, str(killed.path)])
+        before = seen = _step(killed)
+        while seen < before + 8 and process.poll() is None:
+            time.sleep(0.01)
+            seen = _step(killed)
+        assert process.poll() is None, "the run ended before it could be killed"
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        kills += 1
+    assert _step(killed) < 60
+    train(killed, CPU, tensorboard=False)
+    a, b = weights(whole), weights(killed)
+    for key in a:
+        assert torch.equal(a[key], b[key]), key
+    steps = [line["step"] for line in killed.read_metrics() if line["kind"] == "train"]
+    assert steps == [20, 40, 60]
+
+
+def _step(run: Run) -> int:
+    try:
+        return int(run.read_tensors("state.safetensors")[1]["step"])
+    except UserError:
+        return 0
+
+
+def test_the_same_seed_gives_the_same_run(tmp_path: Path, source: Path) -> None:
+    runs = [start(tmp_path / name, source, 5) for name in ("a", "b")]
+    for run in runs:
+        train(run, CPU, tensorboard=False)
+    assert_same_weights(*runs)
+
+
+def test_a_run_folder_holds_what_it_should(tmp_path: Path, source: Path) -> None:
+    run = start(tmp_path / "run", source, 20)
+    train(run, CPU)
+    names = {path.name.split(".")[0] for path in run.path.iterdir()}
+    assert names == {"config", "versions", "metrics", "best", "last", "state", "events"}
+    config = json.loads((run.path / "config.json").read_text())
+    assert len(config["train"]["data_sha256"]) == 64
+    assert {"torch", "pyro-ppl", "python", "revision"} <= set(run.versions())
+    kinds = [line["kind"] for line in run.read_metrics()]
+    assert kinds == ["train", "held-out"]
+    line = run.read_metrics()[0]
+    parts = line["log_likelihood"] - line["kl_strokes"] - line["kl_stop"]
+    assert line["elbo"] == pytest.approx(parts, abs=0.1)
+
+
+def test_a_non_finite_step_changes_nothing_and_is_counted(source: Path) -> None:
+    config = RunConfig("dood", TINY, TrainConfig(source=str(source), batch_size=4))
+    trainer = Trainer(config, CPU)
+    good = torch.rand(4, 16, 16)
+    trainer.train_step(good)
+    before = {n: p.detach().clone() for n, p in trainer.parameters.items()}
+    moments = [
+        {k: v.clone() for k, v in state.items()} for state in trainer.optimiser.state.values()
+    ]
+    bad = good.clone()
+    bad[0, 0, 0] = float("nan")
+    trainer.train_step(bad)
+    assert int(trainer.skipped) == 1 and int(trainer.skipped_in_a_row) == 1
+    for name, parameter in trainer.parameters.items():
+        assert torch.equal(parameter, before[name]), name
+    for state, old in zip(trainer.optimiser.state.values(), moments, strict=True):
+        assert all(torch.equal(state[key], old[key]) for key in old)
+    trainer.train_step(good)
+    assert int(trainer.skipped) == 1 and int(trainer.skipped_in_a_row) == 0
+
+
+def test_many_bad_steps_end_the_run_and_keep_the_checkpoint(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = start(tmp_path / "run", source, 20)
+    train(run, CPU, tensorboard=False)
+    good = weights(run)
+    config, until = run.read_config()
+    run.write_config(config, until.raised(500, None))
+    whole = Batches.__getitem__
+    monkeypatch.setattr(Batches, "__getitem__", lambda self, step: whole(self, step) * torch.nan)
+    with pytest.raises(UserError, match=r"diverged.*last good checkpoint"):
+        train(run, CPU, tensorboard=False)
+    after = weights(run)
+    assert all(torch.equal(good[key], after[key]) for key in good)
+
+
+def test_ctrl_c_saves(tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = start(tmp_path / "run", source, 500)
+    step = Trainer.train_step
+
+    def interrupted(self: Trainer, image: torch.Tensor) -> Any:
+        if self.step == 7:
+            raise KeyboardInterrupt
+        return step(self, image)
+
+    monkeypatch.setattr(Trainer, "train_step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train(run, CPU, tensorboard=False)
+    assert _step(run) == 7
+
+
+def test_other_data_are_refused(tmp_path: Path, source: Path) -> None:
+    run = start(tmp_path / "run", source, 2)
+    train(run, CPU, tensorboard=False)
+    from dood_pyro.data import prepared
+
+    arrays = prepared.read(source)
+    arrays["train_images"][0, 0, 0] ^= 255
+    prepared.write(source, arrays)
+    with pytest.raises(UserError, match="not those that"):
+        train(run, CPU, tensorboard=False)
+
+
+def test_batches_cover_an_epoch_and_differ_between_epochs() -> None:
+    images = torch.arange(20, dtype=torch.uint8)[:, None, None].expand(20, 2, 2)
+    batches = Batches(images, 4, seed=0, device=CPU)
+    epochs = [
+        [(batches[5 * e + i][:, 0, 0] * 255).round().tolist() for i in range(5)] for e in (0, 1)
+    ]
+    assert all(sorted(itertools.chain(*epoch)) == list(range(20)) for epoch in epochs)
+    assert epochs[0] != epochs[1]
+
+
+def test_held_out_images_are_not_trained_on() -> None:
+    images = torch.arange(100, dtype=torch.uint8)[:, None, None].expand(100, 2, 2)
+    trained_on, held_out = split_held_out(images)
+    both = torch.cat([trained_on, held_out])[:, 0, 0]
+    assert len(held_out) == 10 and sorted(both.tolist()) == list(range(100))
+
+
+def test_evaluation_leaves_training_as_it_was(source: Path) -> None:
+    config = RunConfig("dood", TINY, TrainConfig(source=str(source), batch_size=4))
+    trainer = Trainer(config, CPU)
+    trainer.train_step(torch.rand(4, 16, 16))
+    held_out = torch.rand(3, 16, 16)
+    random, kept = torch.get_rng_state(), {n: p.clone() for n, p in trainer.parameters.items()}
+    trainer.evaluate(held_out)
+    assert torch.equal(random, torch.get_rng_state())
+    assert all(torch.equal(p, kept[n]) for n, p in trainer.parameters.items())
+
+
+def test_an_end_can_be_raised_not_lowered() -> None:
+    assert Until(steps=10).raised(20, None) == Until(steps=20)
+    assert Until(seconds=60.0).raised(None, 90.0) == Until(seconds=90.0)
+    with pytest.raises(UserError, match="not lower"):
+        Until(steps=10).raised(5, None)
+    with pytest.raises(UserError, match="how long"):
+        Until()
+
+
+def test_choosing_a_device() -> None:
+    assert training.choose_device("cpu") == CPU
+    if not torch.cuda.is_available():
+        with pytest.raises(UserError, match="no CUDA"):
+            training.choose_device("cuda")
