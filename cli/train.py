@@ -119,30 +119,33 @@ def _train(run: Run, until: Until, device: Any, given: dict[str, Any]) -> Traine
 
     by_steps = until.steps is not None
     unit, total = ("step", until.steps) if by_steps else ("s", round(until.seconds or 0))
-    with tqdm(total=total, unit=unit, desc=run.path.name, bar_format=BAR) as bar:
+    bar: tqdm | None = None
 
-        def show(trainer: Trainer, line: dict[str, Any]) -> None:
-            bar.n = trainer.step if by_steps else round(trainer.seconds)
-            if line["kind"] == "held-out":
-                bar.write(
-                    f"step {line['step']:>6}  held-out ELBO {line['elbo']:8.1f}  "
-                    f"strokes {line['strokes']:.2f}  after {line['seconds'] / 60:.1f} min"
-                )
-            else:
-                bar.set_postfix_str(
-                    f"ELBO {line['elbo']:.0f} = {line['log_likelihood']:.0f} "
-                    f"− {line['kl_strokes']:.0f} − {line['kl_stop']:.1f}, "
-                    f"{line['strokes']:.2f} strokes, {line['steps_per_second']:.2f} steps/s"
-                    + (f", {line['skipped']} skipped" if line["skipped"] else "")
-                )
+    def show(trainer: Trainer, line: dict[str, Any]) -> None:
+        nonlocal bar
+        if bar is None:
+            bar = tqdm(total=total, unit=unit, desc=run.path.name, bar_format=BAR)
+        bar.n = trainer.step if by_steps else round(trainer.seconds)
+        if line["kind"] == "train":
+            bar.set_postfix_str(
+                f"ELBO {line['elbo']:.0f} = {line['log_likelihood']:.0f} "
+                f"− {line['kl_strokes']:.0f} − {line['kl_stop']:.1f}, "
+                f"{line['strokes']:.2f} strokes, {line['steps_per_second']:.2f} steps/s"
+                + (f", {line['skipped']} skipped" if line["skipped"] else "")
+            )
+        elif line["kind"] == "held-out":
+            bar.write(
+                f"step {line['step']:>6}  held-out ELBO {line['elbo']:8.1f}  "
+                f"strokes {line['strokes']:.2f}  after {line['seconds'] / 60:.1f} min"
+            )
 
-        try:
-            return train_run(run, device, given["data_dir"], show, given["tensorboard"])
-        except KeyboardInterrupt:
+    try:
+        return train_run(run, device, given["data_dir"], show, given["tensorboard"])
+    except KeyboardInterrupt:
+        raise UserError(f"interrupted; go on with: dood-pyro train --resume {run.path}") from None
+    finally:
+        if bar is not None:
             bar.close()
-            raise UserError(
-                f"interrupted; go on with: dood-pyro train --resume {run.path}"
-            ) from None
 
 
 BAR = "{desc} {percentage:3.0f}%|{bar:20}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}] {postfix}"

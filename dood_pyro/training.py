@@ -1,7 +1,8 @@
 """One training loop for every model, guide and estimator (section 2.3).
 
-The loop has no horizon: the learning rate falls as 1/√step and what is kept and evaluated is a
-running average of the weights, so that a run can be evaluated at any time and go on from there.
+The loop has no horizon: the learning rate falls as a power of the step and what is kept and
+evaluated is a running average of the weights, so that a run can be evaluated at any time and go on
+from there.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ from dood_pyro.inference import Estimator, Report, StopTimeTerms, make_estimator
 
 WARM_UP = 100
 """Steps over which the learning rate rises from 0."""
-HALF_RATE = 1000
-"""The learning rate is divided by √(1 + step / HALF_RATE)."""
+DECAY_STEPS, DECAY_POWER = 1000, 0.75
+"""The learning rate is divided by (1 + step / DECAY_STEPS) to the DECAY_POWER."""
 SCALE_RATE = 20.0
 """The likelihood's scale, one number among millions, learns faster than the rest by this."""
 CLIP = 2.0
@@ -117,7 +118,7 @@ class Trainer:
     def learning_rate(self) -> float:
         """Of the step to come."""
         rise = min(1.0, (self.step + 1) / WARM_UP)
-        return self.config.train.learning_rate * rise / (1 + self.step / HALF_RATE) ** 0.5
+        return self.config.train.learning_rate * rise / (1 + self.step / DECAY_STEPS) ** DECAY_POWER
 
     def train_step(self, image: Tensor) -> tuple[Report, Tensor]:
         """One step on a batch; the report and the gradient's norm stay on the device.
@@ -268,7 +269,8 @@ def train(
     """Trains a run, from its start or its last checkpoint, until its end.
 
     Args:
-        show: called with the trainer and each line of metrics as it is written.
+        show: called with the trainer and a line of kind ``"start"`` when training begins, then
+            with each line of metrics as it is written.
 
     Raises:
         UserError: the data cannot be had or is not what the run began with; the checkpoint is
@@ -356,6 +358,8 @@ class _Log:
         self.run, self.trainer, self.show = run, trainer, show
         self.sums: list[Tensor] = []
         self.clock = (time.perf_counter(), trainer.step)
+        if show is not None:
+            show(trainer, {"kind": "start", "step": trainer.step})
         self.writer: Any = None
         if tensorboard:
             # Imported here: it takes a second, and only trainings need it.

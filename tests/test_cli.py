@@ -56,9 +56,12 @@ def test_help_is_quick_and_imports_nothing_heavy() -> None:
         "heavy = {'torch', 'pyro', 'numpy', 'matplotlib'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
-    began = time.perf_counter()
-    subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
-    assert time.perf_counter() - began < 1
+    times = []
+    for _ in range(3):
+        began = time.perf_counter()
+        subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
+        times.append(time.perf_counter() - began)
+    assert min(times) < 1
 
 
 def test_importing_the_package_pulls_in_no_extras() -> None:
@@ -231,9 +234,8 @@ def test_interrupting_says_how_to_go_on(tmp_path: Path, source: Path) -> None:
         env=os.environ | {"COLUMNS": "200"},
     )
     metrics = tmp_path / "run" / "metrics.jsonl"
-    for _ in range(600):
-        if metrics.exists() and metrics.stat().st_size > 0:
-            break
+    while not (metrics.exists() and metrics.stat().st_size > 0):
+        assert process.poll() is None
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)

@@ -25,6 +25,8 @@ BEYOND = 2
 """Sections beyond either end, so that a stroke sees whether it should go on."""
 ACROSS = 9
 """Samples in a section."""
+POINTS = 48
+"""Curve points of a rendered proposal: it is looked at, not kept."""
 SPACING = 0.03
 """Canvas units between samples across, and twice that between the sections beyond an end."""
 
@@ -102,7 +104,7 @@ class Correction(nn.Module):
         matrix = drawing.affine_matrix(layout)
         on_canvas = drawing.place(control, matrix)
         sigma, darkness = drawing.pen_profile(pen)
-        after = canvas_from_ink(ink + stroke_ink(on_canvas, sigma, darkness, size))
+        after = canvas_from_ink(ink + stroke_ink(on_canvas, sigma, darkness, size, POINTS))
         before = canvas_from_ink(ink)
         batch = torch.broadcast_shapes(after.shape[:-2], image.shape[:-2])
         maps = torch.stack(

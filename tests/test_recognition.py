@@ -1,0 +1,95 @@
+"""Parsing from Python: every form of input, what comes out, and that it is the same each time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import dood_pyro
+from dood_pyro.checkpoints import RunConfig
+from dood_pyro.config import TrainConfig
+from dood_pyro.drawing import Drawing
+from dood_pyro.errors import UserError
+from dood_pyro.guides.amortised import AmortisedGuide
+from dood_pyro.inference.parsing import parse
+from dood_pyro.model import DooD
+from dood_pyro.recognition import Dood, trained_weights
+from tests.conftest import TINY, random_pictures
+
+
+@pytest.fixture
+def dood() -> Dood:
+    """A tiny model that draws, trained on nothing."""
+    torch.manual_seed(0)
+    model = DooD(TINY)
+    guide = AmortisedGuide(model)
+    with torch.no_grad():
+        guide.on_head[-1].bias.fill_(1.0)  # type: ignore[union-attr, operator, index]
+    return Dood(model.eval(), guide.eval(), RunConfig("dood", TINY, TrainConfig("none")))
+
+
+def test_one_and_many(dood: Dood, tmp_path: Path) -> None:
+    array = (random_pictures(5, 30) * 255).byte().numpy()
+    Image.fromarray(array[0]).save(tmp_path / "a.png")
+    one = dood.parse(tmp_path / "a.png")
+    assert isinstance(one, Drawing)
+    for many in (array, torch.from_numpy(array), list(array), [str(tmp_path / "a.png")] * 5):
+        drawings = dood.parse(many)
+        assert len(drawings) == 5 and all(isinstance(d, Drawing) for d in drawings)
+        torch.testing.assert_close(drawings[0].render(), one.render())
+    assert dood.parse([]) == []
+    assert isinstance(dood.parse(np.repeat(array[0][..., None], 3, -1)), Drawing)
+    assert len(dood.parse(array[:, None])) == 5
+
+
+def test_a_parse_is_deterministic_and_ignores_size_and_polarity(dood: Dood) -> None:
+    picture = random_pictures(1, 64)[0]
+    first, again = dood.parse(picture), dood.parse(picture)
+    assert torch.equal(first.render(), again.render())
+    inverted = dood.parse(1 - picture)
+    torch.testing.assert_close(inverted.render(), first.render(), atol=1e-3, rtol=0)
+    assert len(first) == len(inverted)
+
+
+def test_strokes_say_what_they_are(dood: Dood) -> None:
+    picture = dood.parse(random_pictures(1, 16)[0])
+    assert len(picture) >= 1
+    for stroke in picture.strokes:
+        assert stroke.control.shape == (3, 2)
+        assert 0.5 < stroke.confidence <= 1
+        assert stroke.width > 0 and stroke.sigma > 0 and stroke.uncertainty > 0
+
+
+def test_the_drawing_renders_to_the_models_canvas(dood: Dood) -> None:
+    images = random_pictures(4, TINY.canvas_size)
+    parsed = parse(dood.model, dood.guide, images)
+    for index, found in enumerate(dood.drawings(images)):
+        last = parsed.canvas[-1, index]
+        assert len(found) == int(parsed.alive[:, index].sum())
+        torch.testing.assert_close(found.render(), last, atol=2e-3, rtol=0)
+
+
+def test_bad_pictures_are_refused(dood: Dood) -> None:
+    with pytest.raises(UserError, match="blank"):
+        dood.parse(np.zeros((20, 20)))
+
+
+def test_unknown_weights() -> None:
+    with pytest.raises(UserError, match="neither a run folder"):
+        dood_pyro.load("nothing")
+
+
+@pytest.mark.parametrize("name", trained_weights())
+def test_trained_weights_draw(name: str) -> None:
+    """The weights that come with the package redraw pictures that they have never seen."""
+    torch.manual_seed(0)
+    dood = dood_pyro.load(name)
+    images = random_pictures(16, dood.size, seed=9)
+    drawings = dood.drawings(images)
+    assert all(1 <= len(d) <= 6 for d in drawings)
+    redrawn = torch.stack([d.render() for d in drawings])
+    assert (redrawn - images).abs().mean() < 0.25 * images.mean()
