@@ -1,0 +1,96 @@
+"""The held-out bound against training time, from the metrics that runs leave.
+
+    python experiments/elbo_against_time.py runs/dood-mnist-0 runs/dood-omniglot-0
+
+Adds the runs' held-out lines to experiments/results/elbo_against_time.csv (a run's new lines replace
+its old ones) and draws the whole table beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from pathlib import Path
+
+from dood_pyro.checkpoints import Run
+
+RESULTS = Path(__file__).parent / "results"
+TABLE = RESULTS / "elbo_against_time.csv"
+COLUMNS = (
+    "run",
+    "source",
+    "estimator",
+    "hardware",
+    "revision",
+    "step",
+    "seconds",
+    "elbo",
+    "strokes",
+)
+
+
+def lines_of(run: Run) -> list[dict[str, str]]:
+    """The held-out lines of a run, as rows of the table."""
+    config, _ = run.read_config()
+    versions = run.versions()
+    return [
+        {
+            "run": run.path.name,
+            "source": Path(config.train.source).stem,
+            "estimator": config.train.estimator,
+            "hardware": versions["hardware"],
+            "revision": versions["revision"],
+            "step": str(line["step"]),
+            "seconds": f"{line['seconds']:.0f}",
+            "elbo": f"{line['elbo']:.1f}",
+            "strokes": f"{line['strokes']:.2f}",
+        }
+        for line in run.read_metrics()
+        if line["kind"] == "held-out"
+    ]
+
+
+def draw(rows: list[dict[str, str]], path: Path) -> None:
+    """One curve a run."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(6, 4), layout="constrained")
+    for name in dict.fromkeys(row["run"] for row in rows):
+        mine = [row for row in rows if row["run"] == name]
+        minutes = [float(row["seconds"]) / 60 for row in mine]
+        label = f"{name} ({mine[0]['hardware']})"
+        axes.plot(minutes, [float(row["elbo"]) for row in mine], marker=".", label=label)
+    axes.set(xlabel="minutes of training", ylabel="held-out ELBO, nats an image", ylim=(4000, None))
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(path, dpi=150)
+
+
+def main() -> None:
+    """Reads the arguments."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("runs", type=Path, nargs="+")
+    runs = [Run(path) for path in parser.parse_args().runs]
+    new = [row for run in runs for row in lines_of(run)]
+    old: list[dict[str, str]] = []
+    if TABLE.exists():
+        with open(TABLE, newline="") as file:
+            old = list(csv.DictReader(file))
+    replaced = {row["run"] for row in new}
+    rows = [row for row in old if row["run"] not in replaced] + new
+    RESULTS.mkdir(exist_ok=True)
+    with open(TABLE, "w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    draw(rows, TABLE.with_suffix(".png"))
+    print(f"{TABLE} and {TABLE.with_suffix('.png')}")
+
+
+if __name__ == "__main__":
+    main()

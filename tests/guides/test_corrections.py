@@ -1,0 +1,96 @@
+"""What a correction sees of a proposed stroke, and in which directions it moves it."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dood_pyro import drawing
+from dood_pyro.guides.corrections import ACROSS, ALONG, BEYOND, SPACING, Correction
+from dood_pyro.rendering import canvas_from_ink, curve_points, stroke_ink
+
+SIZE = 50
+PEN = torch.tensor([[-3.0, 2.0]])
+
+
+def proposal() -> tuple[Tensor, Tensor]:
+    """A stroke in its frame, and a turned, shrunken layout."""
+    control = torch.tensor([[[-0.8, -0.3], [-0.4, 0.3], [0.0, 0.1], [0.4, -0.2], [0.8, 0.4]]])
+    return control, torch.tensor([[0.6, 0.1, -0.2, 0.7]])
+
+
+def drawn(control: Tensor, layout: Tensor) -> Tensor:
+    on_canvas = drawing.place(control, drawing.affine_matrix(layout))
+    sigma, darkness = drawing.pen_profile(PEN)
+    return canvas_from_ink(stroke_ink(on_canvas, sigma, darkness, SIZE))
+
+
+def sections(seen: Tensor) -> tuple[Tensor, Tensor]:
+    """What the residual and the error after the proposal look like: (stations, across) each."""
+    before, after = seen.reshape(2, ALONG + 2 * BEYOND, ACROSS)
+    return before, after
+
+
+def test_a_perfect_proposal_leaves_no_error() -> None:
+    control, layout = proposal()
+    correction = Correction(5, 16)
+    blank = torch.zeros(1, SIZE, SIZE)
+    seen, _, _ = correction._look(control, PEN, layout, drawn(control, layout), blank)
+    before, after = sections(seen)
+    assert before[BEYOND:-BEYOND, ACROSS // 2].min() > 0.8, "ink under the stroke itself"
+    assert before[0].max() < 0.3, "none well beyond its end"
+    assert after.abs().max() < 0.05
+
+
+def test_a_displaced_proposal_sees_its_error_on_the_right_side() -> None:
+    """Moved along its own normal by two samples, it finds the ink two samples the other way."""
+    control, layout = proposal()
+    correction = Correction(5, 16)
+    image = drawn(control, layout)
+    blank = torch.zeros(1, SIZE, SIZE)
+    _, normal, _ = correction._look(control, PEN, layout, image, blank)
+    shift = 2 * SPACING / layout[0, 0] * normal.mean(1, keepdim=True)
+    seen, _, _ = correction._look(control + shift, PEN, layout, image, blank)
+    before, after = sections(seen)
+    middle = slice(BEYOND + 2, -BEYOND - 2)
+    offsets = torch.arange(ACROSS).float() - ACROSS // 2
+    weights = before[middle].clamp(min=0)
+    centre = (weights * offsets).sum() / weights.sum()
+    assert -2.6 < centre < -1.4
+    assert after[middle, ACROSS // 2 - 2].mean() > 0.1 and after[middle, -2].mean() < 0
+
+
+def test_directions_are_those_of_the_curve_in_its_frame() -> None:
+    control, layout = proposal()
+    _, normal, tangent = Correction(5, 16)._look(
+        control, PEN, layout, torch.zeros(1, SIZE, SIZE), torch.zeros(1, SIZE, SIZE)
+    )
+    _, velocity = curve_points(control, ALONG)
+    stations = torch.linspace(0, ALONG - 1, 5).round().long()
+    torch.testing.assert_close(tangent, F.normalize(velocity[:, stations], dim=-1))
+    assert (normal * tangent).sum(-1).abs().max() < 1e-6
+
+
+def test_an_untrained_correction_changes_nothing() -> None:
+    control, layout = proposal()
+    image, blank = torch.rand(1, SIZE, SIZE), torch.zeros(1, SIZE, SIZE)
+    for change in Correction(5, 16)(control, PEN, layout, image, blank):
+        assert change.abs().max() == 0
+
+
+def test_gradients_pass_through_the_look() -> None:
+    """Finite differences of what is seen, in the control points, the pen and the layout."""
+    torch.manual_seed(0)
+    correction = Correction(5, 16).double()
+    control, layout = (t.double() for t in proposal())
+    image = drawn(*proposal()).double()
+    blank = torch.zeros(1, SIZE, SIZE, dtype=torch.float64)
+    inputs = [t.clone().requires_grad_() for t in (control, PEN.double(), layout)]
+    weights = torch.randn(2 * (ALONG + 2 * BEYOND) * ACROSS, dtype=torch.float64)
+
+    def look(control: Tensor, pen: Tensor, layout: Tensor) -> Tensor:
+        return correction._look(control, pen, layout, image, blank)[0] @ weights
+
+    # Bilinear sampling has kinks at pixel borders: small steps, and a tolerance.
+    assert torch.autograd.gradcheck(look, inputs, eps=1e-8, atol=2e-3, rtol=2e-3)
