@@ -38,7 +38,7 @@ class AmortisedGuide(nn.Module):
     TRUST_STEPS = (100, 300)
     """Training steps over which corrections are let in."""
 
-    def __init__(self, model: DooD, corrections: int = 4) -> None:
+    def __init__(self, model: DooD, corrections: int = 2) -> None:
         super().__init__()
         # Held in a list: as a submodule the model's weights would be the guide's, too.
         self._model = [model]
