@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from dood_pyro import drawing
 from dood_pyro.guides.amortised import AmortisedGuide
-from dood_pyro.inference.stop_time import AlwaysOn
+from dood_pyro.inference import NVIL
+from dood_pyro.inference.stop_time import AlwaysOn, stroke_traces
 from dood_pyro.model import DooD, State, Stroke, sharing_states
 from dood_pyro.networks import glimpse
 from dood_pyro.rendering import canvas_from_ink, stroke_ink
@@ -105,6 +106,13 @@ def test_sharing_states_renders_once(
     monkeypatch.setattr(DooD, "_draw", lambda *a: (calls.append(1), draw(*a))[1])
     with sharing_states():
         traces(model, guide, images)
+    assert len(calls) == TINY.max_strokes
+    for particles in (1, 3):
+        calls.clear()
+        stroke_traces(model, guide, images, particles)
+        assert len(calls) == TINY.max_strokes
+    calls.clear()
+    NVIL().differentiable_loss(model, guide, images)
     assert len(calls) == TINY.max_strokes
 
 

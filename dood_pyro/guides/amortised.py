@@ -104,7 +104,8 @@ class AmortisedGuide(nn.Module):
         points, point_std, pen, pen_std = raw.split([dims, dims, self.pens, self.pens], dim=-1)
         points = self.stroke_squash(points.unflatten(-1, (self.controls, 2)))
         point_std = point_std.unflatten(-1, (self.controls, 2))
-        pen = self.pen_squash(pen) if self.pens else self.model.shared_pen(view)
+        raw_pen = pen
+        pen = self.pen_squash(raw_pen) if self.pens else self.model.shared_pen(view)
         for correction in self.corrections:
             moves, more_std, pen_move, more_pen_std = correction(
                 points, pen, layout, image, state.ink.detach()
@@ -112,7 +113,8 @@ class AmortisedGuide(nn.Module):
             points = points + self.trust * moves
             point_std = point_std + self.trust * more_std
             if self.pens:
-                pen, pen_std = pen + self.trust * pen_move, pen_std + self.trust * more_pen_std
+                raw_pen = raw_pen + self.trust * pen_move
+                pen, pen_std = self.pen_squash(raw_pen), pen_std + self.trust * more_pen_std
         q_stroke = dist.Normal(points, positive(point_std, self.LEAST_STD, 0.05)).to_event(2)
         if not self.pens:
             return q_stroke, None

@@ -64,8 +64,6 @@ class Correction(nn.Module):
         with torch.no_grad():
             last.weight.zero_()
             last.bias.zero_()
-        self.register_buffer("pen_reach", torch.tensor([0.3, 1.0]), persistent=False)
-        self.pen_reach: Tensor
         ends = torch.arange(1, BEYOND + 1)
         self.register_buffer("ends", ends * 2 * SPACING, persistent=False)
         self.ends: Tensor
@@ -81,8 +79,9 @@ class Correction(nn.Module):
         image: Float[Tensor, "*batch size size"],
         ink: Float[Tensor, "*batch size size"],
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Displacements of the control points (glimpse's frame) and the pen, and raw changes of the
-        standard deviations of either, for a proposal on the canvas of ``ink``."""
+        """For a proposal on the canvas of ``ink``: displacements of the control points in the
+        glimpse's frame, and what to add to the raw values, before they are squashed or made
+        positive, of their standard deviations, the pen, and its standard deviations."""
         seen, normal, tangent = self._look(control, pen, layout, image, ink)
         out = self.network(concatenate(seen, layout, pen))
         across, along, point_std, pen_mean, pen_std = out.split(
@@ -95,7 +94,7 @@ class Correction(nn.Module):
 
         moves = displacement(across) * normal + displacement(along) * tangent
         point_std = point_std.unflatten(-1, (self.controls, 2))
-        return moves, point_std, self.pen_reach * torch.tanh(pen_mean), pen_std
+        return moves, point_std, torch.tanh(pen_mean), pen_std
 
     def _look(
         self, control: Tensor, pen: Tensor, layout: Tensor, image: Tensor, ink: Tensor

@@ -91,8 +91,10 @@ def stroke_traces(
         contexts.enter_context(sharing_states())
         if particles > 1:
             contexts.enter_context(pyro.plate("particles", particles, dim=-2))
-        contexts.enter_context(AlwaysOn())
-        q_trace = poutine.trace(guide).get_trace(image)
+        # Around the guide alone: the model replays the very tensors that the guide's states are
+        # shared by.
+        with AlwaysOn():
+            q_trace = poutine.trace(guide).get_trace(image)
         p_trace = poutine.trace(poutine.replay(model, trace=q_trace)).get_trace(image)
     return p_trace, q_trace
 
