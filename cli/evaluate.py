@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -26,6 +27,7 @@ from . import options
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON alone.")
 @options.which
+@options.guide
 @options.device
 @options.data_dir
 def evaluate(
@@ -36,16 +38,17 @@ def evaluate(
     table: Path | None,
     as_json: bool,
     which: str,
+    guide: str | None,
     device: str,
     data_dir: Path | None,
 ) -> None:
     """Measures how well RUN explains a target: log p(x), its bound, strokes, errors."""
     from tqdm import tqdm
 
+    from dood_pyro.devices import choose_device
     from dood_pyro.recognition import open_run
     from dood_pyro.tasks.evaluate import evaluate as measure
     from dood_pyro.tasks.evaluate import read_rows, record
-    from dood_pyro.training import choose_device
 
     if table is not None:
         read_rows(table)  # a damaged table is found out before the work, not after
@@ -59,25 +62,31 @@ def evaluate(
         bar.update(done)
 
     row = measure(
-        open_run(run), target, particles, limit, choose_device(device), data_dir, which, show
+        open_run(run), target, particles, limit, choose_device(device), data_dir, which, guide, show
     )
     if bar is not None:
         bar.close()
+    _print(row, as_json)
     if table is not None:
         record(table, row)
+
+
+def _print(row: dict[str, Any], as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(row))
         return
+
+    def bound(name: str) -> str:
+        error = row[f"{name}_se"]
+        return f"{row[name]:.1f}" + ("" if error is None else f" ± {error:.1f}") + " nats"
+
     lines = [
-        ("log p(x), stops sampled", f"{row['log_p']:.1f} ± {row['log_p_se']:.1f} nats"),
-        (
-            "log p(x), stops summed out",
-            f"{row['log_p_summed']:.1f} ± {row['log_p_summed_se']:.1f} nats",
-        ),
+        ("log p(x), stops sampled", bound("log_p")),
+        ("log p(x), stops summed out", bound("log_p_summed")),
         ("ELBO", f"{row['elbo']:.1f} nats"),
         ("strokes a drawing", f"{row['mean_strokes']:.2f}"),
         ("mean absolute error", f"{row['mean_absolute_error']:.4f} a pixel"),
-        ("effective samples", f"{row['effective_samples']:.1f} of {particles}"),
+        ("effective samples", f"{row['effective_samples']:.1f} of {row['particles']}"),
         ("images", str(row["images"])),
     ]
     for name, value in lines:

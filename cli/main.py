@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 
 import click
@@ -35,11 +36,15 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(2)
     except click.ClickException as error:
         fail(error.format_message(), error.exit_code)
+    except MemoryError:
+        fail("there is not enough memory for that; take fewer or smaller pictures", 1)
+    except OSError as error:
+        if error.errno == errno.EPIPE:
+            sys.stderr.close()
+            sys.exit(141)
+        fail(f"{error.filename or 'a file'}: {error.strerror or error}", 1)
     except (KeyboardInterrupt, click.Abort):
         fail("interrupted", 130)
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(141)
     sys.exit(status if isinstance(status, int) else 0)
 
 

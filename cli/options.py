@@ -29,6 +29,13 @@ which = click.option(
 )
 
 
+guide = click.option(
+    "--guide",
+    metavar="MODULE:CLASS",
+    help="Repeats the run's guide if it is not a built-in one: permits its code to be run.",
+)
+
+
 class Duration(click.ParamType):
     """A time such as 90m, 1h30m or 45s, in seconds."""
 

@@ -18,6 +18,7 @@ from . import options
     "--svg/--no-svg", default=True, show_default=True, help="Also an SVG and a JSON a drawing."
 )
 @options.which
+@options.guide
 @options.device
 @options.data_dir
 def reconstruct(
@@ -27,6 +28,7 @@ def reconstruct(
     out: Path | None,
     svg: bool,
     which: str,
+    guide: str | None,
     device: str,
     data_dir: Path | None,
 ) -> None:
@@ -34,11 +36,11 @@ def reconstruct(
 
     RUN is a run folder, or the name of trained weights that come with the package.
     """
+    from dood_pyro.devices import choose_device
     from dood_pyro.recognition import load
     from dood_pyro.tasks.reconstruct import reconstruct as draw
-    from dood_pyro.training import choose_device
 
-    dood = load(run, choose_device(device), which)
+    dood = load(run, choose_device(device), which, guide)
     out = out or Path(f"{Path(run).name}-on-{Path(target).stem}.png")
     written = draw(dood, target, out, count, data_dir=data_dir, svg=svg)
     click.echo(f"{written[0]}" + (f" and {len(written) - 1} files beside it" if svg else ""))

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from dood_pyro.errors import UserError
+
 from . import options
 
 
@@ -27,7 +29,12 @@ def sources(prepare: str | None, data_dir: Path | None) -> None:
         if path is None:
             click.echo(f"{name:<10} {'–':>7} {'–':>7}  {'–':<8} {what:<52} prepared on first use")
             continue
-        train, test = (prepared.counts(path)[part] for part in prepared.PARTS)
+        try:
+            shapes = prepared.counts(path)
+        except UserError as error:
+            click.echo(f"{name:<10} {error}")
+            continue
+        train, test = (shapes[part] for part in prepared.PARTS)
         pixels = f"{train[1]}×{train[2]}"
         click.echo(f"{name:<10} {train[0]:>7} {test[0]:>7}  {pixels:<8} {what:<52} {path}")
     click.echo("any folder of pictures, or an .npz in the same layout, is a source by its path")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,14 +62,14 @@ def train(ctx: click.Context, /, **given: Any) -> None:
     weights that it would have had; --steps or --budget may then be raised, nothing else changed.
     """
     from dood_pyro.checkpoints import Run
-    from dood_pyro.training import choose_device
+    from dood_pyro.devices import choose_device
 
     device = choose_device(given["device"])
     if given["resume"] is not None:
         _refuse_changes(ctx)
         run = Run(given["resume"])
-        config, until = run.read_config()
-        until = until.raised(given["steps"], given["budget"])
+        config = run.allow_guide(_named(ctx, "guide"))
+        until = run.read_config()[1].raised(given["steps"], given["budget"], *run.progress())
         run.write_config(config, until)
     else:
         run, until = _create(given, device)
@@ -78,12 +79,19 @@ def train(ctx: click.Context, /, **given: Any) -> None:
     click.echo(f"reconstructions, stroke by stroke: {picture}")
 
 
-MAY_CHANGE = {"resume", "steps", "budget", "device", "data_dir", "tensorboard"}
+MAY_CHANGE = {"resume", "steps", "budget", "device", "data_dir", "tensorboard", "guide"}
+"""``guide`` may be named again: a guide of one's own must be (`Run.allow_guide`)."""
+
+
+def _named(ctx: click.Context, name: str) -> Any:
+    """An option's value if it was typed, else None."""
+    typed = ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+    return ctx.params[name] if typed else None
 
 
 def _refuse_changes(ctx: click.Context) -> None:
     for name in ctx.params.keys() - MAY_CHANGE:
-        if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
+        if _named(ctx, name) is not None:
             option = "--" + name.replace("_", "-")
             raise UserError(
                 f"{option} cannot change when a run is resumed; leave it out, or train a new run "
@@ -95,19 +103,24 @@ def _create(given: dict[str, Any], device: Any) -> tuple[Run, Until]:
     from dood_pyro import data
     from dood_pyro.checkpoints import Run, RunConfig, Until
     from dood_pyro.config import ModelConfig, TrainConfig
+    from dood_pyro.guides import check_guide
 
     if given["source"] is None:
         raise UserError(f"say what to train on: --source {'|'.join(data.NAMES)} or a path")
+    source = given["source"]
+    # The run must find a path again from wherever it is resumed.
+    absolute = source if source in data.NAMES else os.path.abspath(os.path.expanduser(source))
     model_names = ("max_strokes", "degree", "layout_components", "stroke_components")
     model = ModelConfig(
         canvas_size=given["canvas_size"], pen=given["pen"], **{n: given[n] for n in model_names}
     )
-    train_names = ("source", "seed", "batch_size", "estimator", "guide", "beta", "learning_rate")
-    config = RunConfig("dood", model, TrainConfig(**{name: given[name] for name in train_names}))
+    train_names = ("seed", "batch_size", "estimator", "guide", "beta", "learning_rate")
+    config = RunConfig("dood", model, TrainConfig(absolute, **{n: given[n] for n in train_names}))
     until = Until(given["steps"], given["budget"])
-    config.build()  # a guide that cannot be made is found out before anything is written
-    data.locate(given["source"], given["data_dir"])
-    stem = Path(given["source"]).stem or "folder"
+    # What cannot be is found out before anything is written.
+    check_guide(*config.build(), given["canvas_size"])
+    data.locate(source, given["data_dir"])
+    stem = Path(source).stem or "folder"
     out = given["out"] or Path("runs") / f"dood-{stem}-{given['seed']}"
     return Run.create(out, config, until, device), until
 
@@ -152,10 +165,10 @@ BAR = "{desc} {percentage:3.0f}%|{bar:20}| {n_fmt}/{total_fmt} [{elapsed}<{remai
 
 
 def _reconstructions(run: Run, trainer: Trainer, data_dir: Path | None) -> Path:
-    from dood_pyro.recognition import Dood
+    from dood_pyro.recognition import Recognizer
     from dood_pyro.tasks.reconstruct import reconstruct
 
-    dood = Dood(*run.load("best"))
+    recognizer = Recognizer(*run.load("best", trainer.config.train.guide))
     picture = run.path / "reconstructions.png"
-    reconstruct(dood, trainer.config.train.source, picture, data_dir=data_dir, svg=False)
+    reconstruct(recognizer, trainer.config.train.source, picture, data_dir=data_dir, svg=False)
     return picture

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from dood_pyro.drawing import Drawing
     from dood_pyro.errors import UserError
     from dood_pyro.model import DooD
-    from dood_pyro.recognition import Dood, load
+    from dood_pyro.recognition import Recognizer, load
 
 _PUBLIC = {
-    "Dood": "recognition",
+    "Recognizer": "recognition",
     "DooD": "model",
     "Drawing": "drawing",
     "ModelConfig": "config",
@@ -26,7 +26,7 @@ _PUBLIC = {
     "load": "recognition",
 }
 
-__all__ = ["DooD", "Dood", "Drawing", "ModelConfig", "TrainConfig", "UserError", "load"]
+__all__ = ["DooD", "Drawing", "ModelConfig", "Recognizer", "TrainConfig", "UserError", "load"]
 
 
 def __getattr__(name: str) -> Any:

@@ -33,8 +33,9 @@ from safetensors.torch import save as pack
 from torch import Tensor, nn
 
 from dood_pyro.config import Config, ModelConfig, TrainConfig
+from dood_pyro.devices import hardware
 from dood_pyro.errors import UserError
-from dood_pyro.guides import make_guide
+from dood_pyro.guides import GUIDES, make_guide
 from dood_pyro.model import DooD
 
 FORMAT = 1
@@ -53,7 +54,7 @@ class RunConfig(Config):
     def build(self) -> tuple[nn.Module, nn.Module]:
         """A new model and guide, initialised from the current random state."""
         model = PROGRAMS[self.program](self.model)
-        return model, make_guide(self.train.guide, model)
+        return model, make_guide(self.train, model)
 
 
 @dataclass(frozen=True)
@@ -77,8 +78,14 @@ class Until:
             self.seconds is not None and seconds >= self.seconds
         )
 
-    def raised(self, steps: int | None, seconds: float | None) -> Until:
-        """This with what is given put in its place.
+    def raised(
+        self,
+        steps: int | None,
+        seconds: float | None,
+        done_steps: int = 0,
+        done_seconds: float = 0.0,
+    ) -> Until:
+        """This with what is given put in its place, for a run that has come so far.
 
         Raises:
             UserError: that would lower it.
@@ -91,7 +98,11 @@ class Until:
                 raise UserError(f"a resumed run can raise {option}, not lower it: it was {old:g}")
         if steps is None and seconds is None:
             return self
-        # What is raised takes over: a run that ended by its budget goes on to its new steps.
+        # An end of the other kind stays, unless it is what the run has ended by.
+        if steps is None and (self.steps or 0) > done_steps:
+            steps = self.steps
+        if seconds is None and (self.seconds or 0) > done_seconds:
+            seconds = self.seconds
         return Until(steps, seconds)
 
 
@@ -115,8 +126,8 @@ def write_atomically(path: Path, content: bytes) -> None:
             raise
     except OSError as error:
         raise UserError(
-            f"cannot write {path}: {error.strerror or error}; free some space or permit it, "
-            "then go on with dood-pyro train --resume"
+            f"cannot write {path}: {error.strerror or error}; free some space or permit it, and "
+            "call again"
         ) from None
 
 
@@ -137,20 +148,25 @@ def revision() -> str:
     version = metadata.version("dood-pyro")
     if not (here.parent / ".git").exists():
         return version
-    git = subprocess.run(
-        ["git", "-C", str(here), "rev-parse", "--short=12", "HEAD"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    try:
+        git = subprocess.run(
+            [
+                "git",
+                "-C",
+                str(here),
+                "describe",
+                "--always",
+                "--abbrev=12",
+                "--dirty",
+                "--exclude=*",
+            ],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    except FileNotFoundError:
+        return version
     return git.stdout.strip() or version
-
-
-def hardware(device: torch.device) -> str:
-    """The device in words."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{torch.get_num_threads()} CPU threads, {platform.machine()}"
 
 
 class Run:
@@ -175,12 +191,13 @@ class Run:
             run.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"cannot create {path}: {error.strerror}") from None
+        # The configuration first: with it alone a run can begin.
+        run.write_config(config, until)
         packages = ("dood-pyro", "torch", "pyro-ppl", "numpy", "safetensors", "torchvision")
         versions = {name: metadata.version(name) for name in packages}
         versions |= {"python": platform.python_version(), "revision": revision()}
         versions["hardware"] = hardware(device)
         _write_json(run.path / "versions.json", versions)
-        run.write_config(config, until)
         return run
 
     def write_config(self, config: RunConfig, until: Until) -> None:
@@ -214,27 +231,54 @@ class Run:
 
     def versions(self) -> dict[str, str]:
         """What versions.json says."""
+        if not (self.path / "versions.json").exists():
+            return {}
         versions: dict[str, str] = _read_json(self.path / "versions.json")
         return versions
 
-    def load(self, which: str = "best") -> tuple[nn.Module, nn.Module, RunConfig]:
+    def allow_guide(self, guide: str | None) -> RunConfig:
+        """The run's configuration, if its guide is built in or is the one that the caller names.
+
+        A guide ``module:Class`` is code that a run folder, which may come from anywhere, would
+        otherwise have imported and called.
+
+        Raises:
+            UserError: it is neither.
+        """
+        config, _ = self.read_config()
+        theirs = config.train.guide
+        if guide is not None and guide != theirs:
+            raise UserError(f"{self.path} was trained with the guide {theirs!r}, not {guide!r}")
+        if theirs not in GUIDES and guide is None:
+            raise UserError(
+                f"{self.path} has a guide of its own, {theirs}; if you trust that code, name it: "
+                f"--guide {theirs}"
+            )
+        return config
+
+    def load(
+        self, which: str = "best", guide: str | None = None
+    ) -> tuple[nn.Module, nn.Module, RunConfig]:
         """Model and guide with the averaged weights of the best or the last checkpoint.
+
+        Args:
+            guide: must repeat the name of a guide that is not built in (`allow_guide`).
 
         Raises:
             UserError: the run has no such checkpoint, or it is damaged or of another model.
         """
-        config, _ = self.read_config()
+        config = self.allow_guide(guide)
         tensors, _ = self.read_tensors(f"{which}.safetensors")
         with torch.random.fork_rng(devices=[]):
-            model, guide = config.build()
-        for prefix, module in (("model", model), ("guide", guide)):
+            model, recognition = config.build()
+        for prefix, module in (("model", model), ("guide", recognition)):
             part = {
                 name.removeprefix(f"{prefix}."): tensor
                 for name, tensor in tensors.items()
                 if name.startswith(f"{prefix}.")
             }
             load_tensors(module, part, f"{self.path}/{which}.safetensors")
-        return model.eval(), guide.eval(), config
+        return model.eval(), recognition.eval(), config
 
     def write_tensors(
         self, name: str, tensors: dict[str, Tensor], notes: dict[str, str] | None = None
@@ -261,6 +305,27 @@ class Run:
             ) from None
         except (OSError, safetensors.SafetensorError) as error:
             raise UserError(f"{path} is damaged: {str(error).splitlines()[0]}") from None
+
+    def progress(self) -> tuple[int, float]:
+        """Steps and seconds of training up to the last checkpoint."""
+        if not (self.path / "state.safetensors").exists():
+            return 0, 0.0
+        _, notes = self.read_tensors("state.safetensors")
+        return int(notes.get("step", 0)), float(notes.get("seconds", 0))
+
+    def sweep(self) -> None:
+        """Removes what a killed process left half-written.
+
+        Raises:
+            UserError: the state is gone while weights are there: going on would overwrite them.
+        """
+        for left in self.path.glob(".*.safetensors.*"):
+            left.unlink(missing_ok=True)
+        weights = [n for n in ("best", "last") if (self.path / f"{n}.safetensors").exists()]
+        if weights and not (self.path / "state.safetensors").exists():
+            raise UserError(
+                f"{self.path} has weights but no state.safetensors to go on from; train a new run"
+            )
 
     def append_metrics(self, lines: list[dict[str, Any]]) -> None:
         """Adds lines to metrics.jsonl."""

@@ -29,16 +29,16 @@ class Config:
     def from_json(cls: type[C], values: dict[str, Any]) -> C:
         """The configuration that `to_json` wrote.
 
+        A setting that is missing was added later: its default is what was done before.
+
         Raises:
-            UserError: ``values`` has settings that this version lacks, or lacks some.
+            UserError: ``values`` has settings that this version lacks, or malformed ones.
         """
-        known = {field.name for field in dataclasses.fields(cls)}
-        if known != set(values):
-            missing, extra = sorted(known - set(values)), sorted(set(values) - known)
+        extra = set(values) - {field.name for field in dataclasses.fields(cls)}
+        if extra:
             raise UserError(
-                f"the {cls.__name__} on disk is from another version of dood-pyro "
-                f"(missing: {', '.join(missing) or 'none'}; unknown: {', '.join(extra) or 'none'}); "
-                "use the version named in the run's versions.json, or train anew"
+                f"the {cls.__name__} on disk is from another version of dood-pyro: it has "
+                f"{', '.join(sorted(extra))}; use the version named in the run's versions.json"
             )
         try:
             return cls(**values)
@@ -78,11 +78,11 @@ class ModelConfig(Config):
         _require(8 <= self.canvas_size <= 512, "canvas_size must lie between 8 and 512 pixels")
         _require(1 <= self.max_strokes <= 64, "max_strokes must lie between 1 and 64")
         _require(1 <= self.degree <= 12, "degree must lie between 1 and 12")
-        _require(self.layout_components >= 1, "layout_components must be at least 1")
-        _require(self.stroke_components >= 1, "stroke_components must be at least 1")
+        for name in ("layout_components", "stroke_components"):
+            _require(1 <= getattr(self, name) <= 1000, f"{name} must lie between 1 and 1000")
         _require(self.pen in ("latent", "shared"), "pen must be 'latent' or 'shared'")
         _require(8 <= self.glimpse_size <= 256, "glimpse_size must lie between 8 and 256 pixels")
-        _require(self.features >= 1, "features must be at least 1")
+        _require(1 <= self.features <= 8192, "features must lie between 1 and 8192")
 
 
 @dataclass(frozen=True)
@@ -100,14 +100,35 @@ class TrainConfig(Config):
     beta: float = 4.0
     """β: a stroke is drawn if it gains β times what it costs in KL (appendix C.1 of the paper)."""
     learning_rate: float = 1e-3
+    """Divided by (1 + step / decay_steps) ** decay_power, after a rise over warm_up steps."""
+    warm_up: int = 100
+    decay_steps: int = 1000
+    decay_power: float = 0.75
+    scale_rate: float = 20.0
+    """The likelihood's scale, one number among millions, learns faster than the rest by this."""
+    clip: float = 2.0
+    """Largest norm of the gradient, of the loss in nats a pixel: most steps are cut to it."""
+    average_decay: float = 0.999
+    """Of the running average of the weights, which is what is kept and evaluated."""
+    explore_steps: int = 600
+    """Steps over which the summed estimator explores strokes that the guide would not draw."""
+    hold_steps: int = 1000
+    """Steps over which the score function's ``on`` probabilities are held up."""
+    corrections: int = 2
+    """How often the amortised guide corrects a proposed stroke. With four, training on thin pens
+    fell apart within 1,000 steps."""
+    trust_begin: int = 400
+    trust_full: int = 800
+    """Steps between which corrections are let in."""
     data_sha256: str = ""
-    """Hash of the prepared data file, so that a run goes on with the data it began with."""
+    """Hash of the prepared images, so that a run goes on with the data it began with."""
 
     def __post_init__(self) -> None:
-        _require(self.batch_size >= 1, "--batch-size must be at least 1")
+        _require(1 <= self.batch_size <= 2**20, "--batch-size must lie between 1 and 1,048,576")
         _require(
             self.estimator in ("stop-time", "nvil"), "--estimator must be 'stop-time' or 'nvil'"
         )
         _require(0 < self.beta < float("inf"), "--beta must be a positive number")
         _require(0 < self.learning_rate < 1, "--learning-rate must lie between 0 and 1")
+        _require(0 <= self.corrections <= 16, "corrections must lie between 0 and 16")
         _require(0 <= self.seed < 2**63, "--seed must be a non-negative integer below 2^63")

@@ -15,14 +15,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dood_pyro.errors import UserError
-from dood_pyro.rendering import CURVE_POINTS, bernstein, canvas_from_ink, stroke_ink
+from dood_pyro.rendering import CURVE_POINTS, WHITEST, bernstein, canvas_from_ink, stroke_ink
 
 LAYOUT_NAMES = ("scale", "x", "y", "rotation")
 """What the four numbers of a ``layout_t`` site are: 1, canvas units, canvas units, radians."""
 LAYOUT_LOW = [0.25, -0.8, -0.8, -torch.pi / 4]
 LAYOUT_HIGH = [1.0, 0.8, 0.8, torch.pi / 4]
 """The range of a layout's mean (section 2.1, "appropriately constrained")."""
-LEAST_SCALE = 0.1
+LEAST_LAYOUT_SCALE = 0.1
 
 CONTROL_REACH = 1.2
 """Means of control points lie within ± this, a little beyond the glimpse's frame."""
@@ -43,7 +43,7 @@ def affine_matrix(layout: Float[Tensor, "*batch 4"]) -> Float[Tensor, "*batch 2 
     """
     scale, x, y, rotation = layout.unbind(-1)
     # A Gaussian's sample can leave the range that its mean is kept in; no frame has size zero.
-    scale = scale.clamp(min=LEAST_SCALE)
+    scale = scale.clamp(min=LEAST_LAYOUT_SCALE)
     cos, sin = scale * rotation.cos(), scale * rotation.sin()
     return torch.stack([cos, -sin, x, sin, cos, y], dim=-1).unflatten(-1, (2, 3))
 
@@ -68,14 +68,17 @@ class Stroke(NamedTuple):
     control: Float[Tensor, "controls 2"]
     """Control points of the Bézier curve, x to the right, y down, the canvas being [−1, 1]²."""
     width: float
-    """Visible width: between the points where the picture falls to half of white, or of the
-    stroke's brightest where that is fainter."""
+    """Visible width: between the points where the stroke falls to half of its brightest."""
+    brightness: float
+    """Of the stroke's brightest point, in [0, 1). A stroke shorter than its pen is wide is fainter
+    than its darkness says."""
     sigma: float
     """Standard deviation of the pen's profile."""
     darkness: float
-    """Ink in the interior; brightness is tanh of it."""
+    """Ink in the interior of a long stroke; brightness is tanh of it."""
     confidence: float
-    """The recognition model's probability, in [0, 1], that the stroke is there."""
+    """The recognition model's probability, in [0, 1], that the drawing goes as far as this
+    stroke."""
     uncertainty: float
     """Root mean square of the control points' standard deviations."""
 
@@ -135,11 +138,11 @@ class Drawing:
         paths = []
         for index, stroke in enumerate(self.strokes):
             colour = colours[index % len(colours)] if colours else "black"
-            opacity = min(1.0, math.tanh(stroke.darkness) / math.tanh(1.5))
-            paths.append(
-                f'  <path d="{_svg_path(stroke.control, size)}" stroke="{colour}" '
-                f'stroke-width="{stroke.width * size / 2:.3g}" stroke-opacity="{opacity:.3g}"/>'
+            pen = (
+                f'stroke="{colour}" stroke-width="{stroke.width * size / 2:.3g}" '
+                f'stroke-opacity="{stroke.brightness:.3g}"'
             )
+            paths.append(f'  <path d="{_svg_path(stroke.control, size)}" {pen}/>')
         return "\n".join(
             [
                 f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {size} {size}" '
@@ -160,12 +163,13 @@ STROKE_COLOURS = ("#1b6ca8", "#d1495b", "#3b8b5a", "#e09f3e", "#7b4fa0", "#4f4f4
 SVG_PIECES = 8
 
 
-def visible_width(sigma: float, darkness: float) -> float:
-    """Full width at half of white of a straight stroke, or at half of its own peak if fainter."""
-    half = min(0.5, math.tanh(darkness) / 2)
-    if darkness <= 0:
+def visible_width(sigma: float, brightness: float) -> float:
+    """Full width at half maximum of a stroke whose brightest point is ``brightness`` in [0, 1),
+    canvas units, for a pen of standard deviation ``sigma``."""
+    ink = math.atanh(min(brightness, WHITEST))
+    if ink <= 0:
         return 0.0
-    return 2 * sigma * math.sqrt(2 * math.log(darkness / math.atanh(half)))
+    return 2 * sigma * math.sqrt(2 * math.log(ink / math.atanh(brightness / 2)))
 
 
 def _svg_path(control: Tensor, size: int) -> str:

@@ -35,7 +35,7 @@ from dood_pyro.rendering import canvas_from_ink, stroke_ink
 
 S = TypeVar("S")
 
-LEAST_SCALE = 0.01
+LEAST_LIKELIHOOD_SCALE = 0.01
 """Floor of the likelihood's scale, as in the paper's experiments."""
 
 
@@ -61,7 +61,7 @@ class View(NamedTuple):
     stroke_rnn: Float[Tensor, "*batch features"]
 
 
-class Stroke(NamedTuple):
+class StepValues(NamedTuple):
     """The values of step t's sites."""
 
     on: Float[Tensor, "*batch"]
@@ -139,13 +139,12 @@ class DooD(nn.Module):
 
     # The state and how it advances: shared with the guides.
 
-    @staticmethod
-    def _shared(name: str, key: tuple[Any, ...], compute: Callable[[], S]) -> S:
+    def _shared(self, name: str, key: tuple[Any, ...], compute: Callable[[], S]) -> S:
         """``compute()``, or what it gave the last time for the very same tensors."""
         memo = _memo.get()
         if memo is None:
             return compute()
-        name_and_ids = (name, *map(id, key))
+        name_and_ids = (name, torch.is_grad_enabled(), id(self), *map(id, key))
         if name_and_ids not in memo:
             # The key is kept so that no other tensor can take over one of its ids.
             memo[name_and_ids] = (compute(), key)
@@ -183,13 +182,13 @@ class DooD(nn.Module):
             advance(self.stroke_rnn, state.stroke_rnn),
         )
 
-    def draw(self, state: State, view: View, drawn: Stroke) -> State:
+    def draw(self, state: State, view: View, drawn: StepValues) -> State:
         """Puts a stroke's ink on the canvas where the drawing goes on."""
         # Provenance wraps the model's and the guide's on_t apart; what they wrap is the same.
         key = (state, *map(detach_provenance, drawn))
         return self._shared("draw", key, lambda: self._draw(state, view, drawn))
 
-    def _draw(self, state: State, view: View, drawn: Stroke) -> State:
+    def _draw(self, state: State, view: View, drawn: StepValues) -> State:
         on, layout, stroke, pen = drawn
         alive = state.alive * on
         lives = detach_provenance(alive)[..., None, None]
@@ -236,7 +235,7 @@ class DooD(nn.Module):
 
     def likelihood_scale(self) -> Float[Tensor, ""]:
         """σ of equation 5: one learned scalar, in units of brightness."""
-        return LEAST_SCALE + F.softplus(self.raw_scale)
+        return LEAST_LIKELIHOOD_SCALE + F.softplus(self.raw_scale)
 
     def likelihood(self, canvas: Tensor, scale: Tensor | None = None) -> dist.TorchDistribution:
         """p_comp(x | x_≤T), equation 5."""
@@ -255,7 +254,7 @@ class DooD(nn.Module):
             pen = pyro.sample(f"pen_{t}", self.p_pen(view, layout).mask(alive))
         else:
             pen = pyro.deterministic(f"pen_{t}", self.shared_pen(view), event_dim=1)
-        state = self.draw(state, view, Stroke(on, layout, stroke, pen))
+        state = self.draw(state, view, StepValues(on, layout, stroke, pen))
         pyro.deterministic(f"canvas_{t}", state.canvas, event_dim=2)
         return state
 

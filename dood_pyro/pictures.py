@@ -20,6 +20,8 @@ LEAST_SIDE = 4
 """Pixels; nothing smaller is a drawing."""
 MOST_PIXELS = 64_000_000
 """A picture larger than this is refused before it is unpacked."""
+MOST_SIDE = 8192
+"""Pixels; pictures are padded to a square, so that a long strip becomes a large one."""
 LEAST_CONTRAST = 0.05
 """Difference between a picture's brightest and darkest pixel below which it is blank."""
 
@@ -45,6 +47,10 @@ def read_picture(picture: Any, polarity: Polarity = "auto") -> Float[Tensor, "si
     if min(height, width) < LEAST_SIDE:
         raise UserError(
             f"{name} is {width}×{height} pixels; a drawing needs at least {LEAST_SIDE} a side"
+        )
+    if max(height, width) > MOST_SIDE:
+        raise UserError(
+            f"{name} is {width}×{height} pixels; scale it to {MOST_SIDE} a side or less"
         )
     if not bool(torch.isfinite(grey).all()):
         raise UserError(f"{name} has pixels that are not finite numbers")
@@ -80,7 +86,9 @@ def _grey(picture: Any, name: str) -> Tensor:
     if isinstance(picture, str | Path):
         return _grey_from_file(Path(picture))
     if isinstance(picture, Tensor):
-        return _grey_from_array(picture.detach().cpu().numpy(), name)
+        # numpy has no bfloat16
+        floats = picture.float() if picture.is_floating_point() else picture
+        return _grey_from_array(floats.detach().cpu().numpy(), name)
     if isinstance(picture, np.ndarray):
         return _grey_from_array(picture, name)
     from PIL import Image
@@ -140,8 +148,12 @@ def _grey_from_array(array: np.ndarray, name: str, deep: bool = False) -> Tensor
     if array.dtype == bool:
         array = array.astype(np.float32)
     elif np.issubdtype(array.dtype, np.integer):
-        # PIL's mode I holds 16-bit pictures in 32-bit integers.
-        most = 65535 if deep else np.iinfo(array.dtype).max
+        most = np.iinfo(array.dtype).max
+        if array.dtype.itemsize > 2:
+            # 8- or 16-bit pictures, held in integers that are wider than any picture's.
+            most = 255 if array.size and array.max() <= 255 and not deep else 65535
+        if array.size and (array.min() < 0 or array.max() > most):
+            raise UserError(f"{name} has pixels outside 0…{most}")
         array = array.astype(np.float32) / most
     elif np.issubdtype(array.dtype, np.floating):
         array = array.astype(np.float32)

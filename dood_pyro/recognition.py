@@ -15,10 +15,12 @@ from torch import Tensor, nn
 
 from dood_pyro import drawing
 from dood_pyro.checkpoints import Run, RunConfig
+from dood_pyro.devices import choose_device
 from dood_pyro.drawing import Drawing, Stroke, visible_width
 from dood_pyro.errors import UserError
 from dood_pyro.inference.parsing import Parse, parse
 from dood_pyro.pictures import Polarity, read_picture, resize
+from dood_pyro.rendering import peak_ink
 
 BATCH = 64
 """Images parsed at once: larger batches gain nothing on a CPU."""
@@ -36,32 +38,40 @@ def open_run(run: str | os.PathLike[str]) -> Run:
     Raises:
         UserError: there is neither.
     """
-    if Path(run).exists() or str(run) not in trained_weights():
-        if not Path(run).exists():
-            raise UserError(
-                f"{run} is neither a run folder nor one of the trained weights that come with "
-                f"dood-pyro ({', '.join(trained_weights()) or 'none'})"
-            )
-        return Run(Path(run))
-    return Run(Path(str(resources.files("dood_pyro") / "weights" / str(run))))
+    # A folder of that name that is no run does not hide the weights.
+    if str(run) in trained_weights() and not (Path(run) / "config.json").exists():
+        return Run(Path(str(resources.files("dood_pyro") / "weights" / str(run))))
+    if not Path(run).exists():
+        raise UserError(
+            f"{run} is neither a run folder nor one of the trained weights that come with "
+            f"dood-pyro ({', '.join(trained_weights()) or 'none'})"
+        )
+    return Run(Path(run))
 
 
 def load(
-    run: str | os.PathLike[str], device: str | torch.device = "cpu", which: str = "best"
-) -> Dood:
+    run: str | os.PathLike[str],
+    device: str | torch.device = "cpu",
+    which: str = "best",
+    guide: str | None = None,
+) -> Recognizer:
     """Loads a run folder, or trained weights by name (``"omniglot"``), to parse with.
 
     Args:
+        device: ``"cpu"``, ``"cuda"`` or ``"auto"``.
         which: ``"best"`` or ``"last"`` checkpoint.
+        guide: repeats the name of a guide ``module:Class`` that the run was trained with; code that
+            a run folder names is not run without.
 
     Raises:
         UserError: there is no such run, or it is damaged or of another version.
     """
-    model, guide, config = open_run(run).load(which)
-    return Dood(model.to(device), guide.to(device), config)
+    chosen = choose_device(device)
+    model, recognition, config = open_run(run).load(which, guide)
+    return Recognizer(model.to(chosen), recognition.to(chosen), config)
 
 
-class Dood:
+class Recognizer:
     """A trained model and guide.
 
     Attributes:
@@ -89,8 +99,9 @@ class Dood:
 
         Args:
             images: one picture (path, PIL image, numpy array or tensor: (height, width) or with 1,
-                3 or 4 channels first or last), or many: a list of these, or an array of three
-                dimensions that are not channels, or of four. Any size; padded to a square.
+                3 or 4 channels first or last), or many: a list of these, or an array of four
+                dimensions, or of three of which neither the first nor the last can be channels.
+                (To parse three grey pictures, give a list.) Any size; padded to a square.
             polarity: ``"bright-ink"``, ``"dark-ink"`` or ``"auto"``, by the border.
 
         Returns:
@@ -121,7 +132,9 @@ def drawings_from_parse(parsed: Parse) -> list[Drawing]:
     matrix = drawing.affine_matrix(parsed.layout)
     control = drawing.place(parsed.stroke, matrix)
     sigma, darkness = drawing.pen_profile(parsed.pen)
-    scale = parsed.layout[..., 0].clamp(min=drawing.LEAST_SCALE)
+    scale = parsed.layout[..., 0].clamp(min=drawing.LEAST_LAYOUT_SCALE)
+    peak = torch.tanh(peak_ink(control, sigma, darkness))
+    confidence = parsed.on_probability.cumprod(0)
     spread = parsed.stroke_std.square().mean((-1, -2)).sqrt() * scale
     drawings = []
     for image in range(control.shape[1]):
@@ -129,14 +142,14 @@ def drawings_from_parse(parsed: Parse) -> list[Drawing]:
         for t in range(control.shape[0]):
             if parsed.alive[t, image] == 0:
                 break
-            pen = (float(sigma[t, image]), float(darkness[t, image]))
             strokes.append(
                 Stroke(
                     control=control[t, image],
-                    width=visible_width(*pen),
-                    sigma=pen[0],
-                    darkness=pen[1],
-                    confidence=float(parsed.on_probability[t, image]),
+                    width=visible_width(float(sigma[t, image]), float(peak[t, image])),
+                    brightness=float(peak[t, image]),
+                    sigma=float(sigma[t, image]),
+                    darkness=float(darkness[t, image]),
+                    confidence=float(confidence[t, image]),
                     uncertainty=float(spread[t, image]),
                 )
             )

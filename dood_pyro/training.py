@@ -7,9 +7,13 @@ from there.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import signal
+import threading
 import time
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -23,15 +27,6 @@ from dood_pyro.checkpoints import Run, RunConfig, Until, load_tensors
 from dood_pyro.errors import UserError
 from dood_pyro.inference import Estimator, Report, StopTimeTerms, make_estimator, stop_time_terms
 
-WARM_UP = 100
-"""Steps over which the learning rate rises from 0."""
-DECAY_STEPS, DECAY_POWER = 1000, 0.75
-"""The learning rate is divided by (1 + step / DECAY_STEPS) to the DECAY_POWER."""
-SCALE_RATE = 20.0
-"""The likelihood's scale, one number among millions, learns faster than the rest by this."""
-CLIP = 2.0
-"""Largest norm of the gradient, of the loss in nats a pixel. In practice a few times lower."""
-AVERAGE_DECAY = 0.999
 LOG_EVERY = 20
 EVALUATE_EVERY = 500
 CHECKPOINT_SECONDS = 120.0
@@ -108,17 +103,19 @@ class Trainer:
         for name, parameter in self.parameters.items():
             if name.endswith("raw_scale"):
                 scale.append(parameter)
-            elif name.startswith("guide.baseline"):
-                baselines.append(parameter)
-            else:
+            elif not name.startswith("guide.baseline"):
                 rest.append(parameter)
-        groups = [(rest, 1.0), (scale, SCALE_RATE), (baselines, 1.0)]
+            elif self.config.train.estimator == "nvil":  # no other estimator trains baselines
+                baselines.append(parameter)
+        groups = [(rest, 1.0), (scale, self.config.train.scale_rate), (baselines, 1.0)]
         return [(parameters, rate) for parameters, rate in groups if parameters]
 
     def learning_rate(self) -> float:
         """Of the step to come."""
-        rise = min(1.0, (self.step + 1) / WARM_UP)
-        return self.config.train.learning_rate * rise / (1 + self.step / DECAY_STEPS) ** DECAY_POWER
+        settings = self.config.train
+        rise = min(1.0, (self.step + 1) / max(1, settings.warm_up))
+        fall = (1 + self.step / settings.decay_steps) ** settings.decay_power
+        return settings.learning_rate * rise / fall
 
     def train_step(self, image: Tensor) -> tuple[Report, Tensor]:
         """One step on a batch; the report and the gradient's norm stay on the device.
@@ -133,7 +130,10 @@ class Trainer:
             loss = self.estimator.differentiable_loss(self.model, self.guide, image)
         self.optimiser.zero_grad()
         (loss / image.numel()).backward()
-        norms = [torch.nn.utils.clip_grad_norm_(group, CLIP) for group, _ in self.groups]
+        norms = [
+            torch.nn.utils.clip_grad_norm_(group, self.config.train.clip)
+            for group, _ in self.groups
+        ]
         finite = torch.isfinite(torch.stack([loss.detach(), *norms])).all()
         bad = (~finite).float()
         # Fused Adam skips on the device, without a word to the host, where this is 1.
@@ -141,7 +141,7 @@ class Trainer:
         for group, (_, rate) in zip(self.optimiser.param_groups, self.groups, strict=True):
             group["lr"] = self.learning_rate() * rate
         self.optimiser.step()
-        decay = min(AVERAGE_DECAY, (1 + self.step) / (10 + self.step))
+        decay = min(self.config.train.average_decay, (1 + self.step) / (10 + self.step))
         current = [parameter.detach() for parameter in self.parameters.values()]
         torch._foreach_lerp_(list(self.averages.values()), current, 1 - decay)
         self.skipped += bad
@@ -153,40 +153,56 @@ class Trainer:
 
     def weights(self) -> dict[str, Tensor]:
         """Averaged weights and buffers of model and guide, under the names a run keeps them by."""
-        buffers = {
+        return self.buffers() | self.averages
+
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Inside, model and guide have the averaged weights and are in evaluation mode, and the
+        random state, which is seeded anew, is given back afterwards."""
+        devices = [self.device] if self.device.type == "cuda" else []
+        kept = {name: p.detach().clone() for name, p in self.parameters.items()}
+        floor: Any = getattr(self.guide, "on_floor", None)
+
+        def put(weights: dict[str, Tensor]) -> None:
+            for name, parameter in self.parameters.items():
+                parameter.copy_(weights[name])
+
+        with torch.random.fork_rng(devices), torch.no_grad(), pyro.validation_enabled(False):
+            torch.manual_seed(0)
+            try:
+                put(self.averages)
+                self.model.eval()
+                self.guide.eval()
+                if floor is not None:
+                    self.guide.on_floor = 0.0  # type: ignore[assignment]
+                yield
+            finally:
+                put(kept)
+                self.model.train()
+                self.guide.train()
+                if floor is not None:
+                    self.guide.on_floor = floor
+
+    def evaluate(self, images: Tensor) -> StopTimeTerms:
+        """The averaged weights' terms on held-out images."""
+        with self.averaged():
+            parts = [stop_time_terms(self.model, self.guide, part) for part in images.split(64)]
+        return StopTimeTerms(*(torch.cat(column, dim=-1) for column in zip(*parts, strict=True)))
+
+    def buffers(self) -> dict[str, Tensor]:
+        """What model and guide keep beside their parameters."""
+        return {
             f"{prefix}.{name}": tensor
             for prefix, module in (("model", self.model), ("guide", self.guide))
             for name, tensor in module.state_dict().items()
+            if f"{prefix}.{name}" not in self.parameters
         }
-        return buffers | self.averages
-
-    def evaluate(self, images: Tensor) -> StopTimeTerms:
-        """The averaged weights' terms on held-out images; the random state is left as it was."""
-        devices = [self.device] if self.device.type == "cuda" else []
-        kept = {name: p.detach().clone() for name, p in self.parameters.items()}
-        has_floor = hasattr(self.guide, "on_floor")
-        with torch.random.fork_rng(devices), torch.no_grad(), pyro.validation_enabled(False):
-            torch.manual_seed(0)
-            floor: Any = getattr(self.guide, "on_floor", None)
-            try:
-                self.guide.eval()
-                for name, parameter in self.parameters.items():
-                    parameter.copy_(self.averages[name])
-                if has_floor:
-                    self.guide.on_floor = 0.0  # type: ignore[assignment]
-                parts = [stop_time_terms(self.model, self.guide, part) for part in images.split(64)]
-            finally:
-                self.guide.train()
-                for name, parameter in self.parameters.items():
-                    parameter.copy_(kept[name])
-                if has_floor:
-                    self.guide.on_floor = floor
-        return StopTimeTerms(*(torch.cat(column, dim=-1) for column in zip(*parts, strict=True)))
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, str]]:
         """All that going on needs, as tensors and notes."""
         tensors: dict[str, Tensor] = {f"weights.{n}": p for n, p in self.parameters.items()}
         tensors |= {f"average.{name}": p for name, p in self.averages.items()}
+        tensors |= {f"buffer.{name}": tensor for name, tensor in self.buffers().items()}
         names = {id(parameter): name for name, parameter in self.parameters.items()}
         for parameter, moments in self.optimiser.state.items():
             for key, value in moments.items():
@@ -214,20 +230,32 @@ class Trainer:
                 if name.startswith(prefix)
             }
 
-        weights, averages = part("weights."), part("average.")
-        if {n: p.shape for n, p in weights.items()} != {
-            n: p.shape for n, p in self.parameters.items()
-        } or set(averages) != set(weights):
-            raise UserError(f"{what} does not fit the model of its config.json")
+        own: dict[str, dict[str, Any]] = {
+            "weights.": dict(self.parameters),
+            "average.": self.averages,
+            "buffer.": self.buffers(),
+        }
+        trained = {id(parameter) for group, _ in self.groups for parameter in group}
+        names = [name for name, p in self.parameters.items() if id(p) in trained]
+        started = int(notes.get("step", 0)) > 0
+        for key in ("step", "exp_avg", "exp_avg_sq") if started else ():
+            found = part(f"adam.{key}.")
+            if set(found) - set(names):
+                raise UserError(f"{what} does not fit the training of its config.json")
+            for name, value in found.items():
+                self.optimiser.state[self.parameters[name]][key] = value.to(self.device)
         with torch.no_grad():
-            for name, parameter in self.parameters.items():
-                parameter.copy_(weights[name])
-                self.averages[name].copy_(averages[name])
-        for key in ("step", "exp_avg", "exp_avg_sq"):
-            for name, value in part(f"adam.{key}.").items():
-                parameter = self.parameters[name]
-                self.optimiser.state[parameter][key] = value.to(self.device)
+            for prefix, mine in own.items():
+                theirs = part(prefix)
+                shapes = [{n: t.shape for n, t in tensors.items()} for tensors in (mine, theirs)]
+                if shapes[0] != shapes[1]:
+                    raise UserError(f"{what} does not fit the model of its config.json")
+                for name, tensor in mine.items():
+                    tensor.copy_(theirs[name])
         load_tensors(self.estimator.state, part("estimator."), what)
+        for name in ("random.cpu", "skipped"):
+            if name not in tensors or not {"step", "seconds", "best"} <= set(notes):
+                raise UserError(f"{what} is incomplete; train a new run")
         torch.set_rng_state(tensors["random.cpu"])
         if self.device.type == "cuda" and "random.cuda" in tensors:
             torch.cuda.set_rng_state(tensors["random.cuda"], self.device)
@@ -236,23 +264,17 @@ class Trainer:
         self.best = float(notes["best"])
 
 
-def choose_device(name: str = "auto") -> torch.device:
-    """``"auto"`` is a GPU where there is one.
+def split_held_out(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Images to train on, and those held out to choose the best checkpoint by: a tenth, up to
+    `HELD_OUT`.
 
     Raises:
-        UserError: a GPU is asked for where there is none.
+        UserError: there are too few.
     """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda: torch finds no CUDA GPU here; use --device cpu")
-    return torch.device(name)
-
-
-def split_held_out(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Images to train on, and those held out to choose the best checkpoint by (up to a tenth)."""
+    if len(images) < 2:
+        raise UserError("a source needs at least two training images: one is held out")
     order = np.random.default_rng(0).permutation(len(images))
-    count = min(HELD_OUT, len(images) // 10)
+    count = min(HELD_OUT, max(1, len(images) // 10))
     return images[order[count:].copy()], images[order[:count].copy()]
 
 
@@ -289,9 +311,13 @@ def train(
             f"(sha256 {drawings.sha256[:12]}… now, {config.train.data_sha256[:12]}… then)"
         )
     trained_on, held_out = split_held_out(drawings.images)
+    del drawings  # a source twice in memory would be most of what a training needs
+    run.sweep()
     trainer = Trainer(config, device)
     if (run.path / "state.safetensors").exists():
         trainer.restore(*run.read_tensors("state.safetensors"), f"{run.path}/state.safetensors")
+    else:
+        run.write_tensors("state.safetensors", *trainer.state())
     run.forget_metrics_after(trainer.step)
     batches = Batches(trained_on, config.train.batch_size, config.train.seed, device)
     held_out = held_out.to(device).float() / 255
@@ -308,7 +334,7 @@ def _loop(
 ) -> None:
     began, before = time.perf_counter(), trainer.seconds
     saved, evaluated = began, trainer.step
-    try:
+    with _Interrupt() as interrupt:
         while not until.reached(trainer.step, trainer.seconds):
             report, norm = trainer.train_step(batches[trainer.step])
             log.add(report, norm)
@@ -318,8 +344,8 @@ def _loop(
                 log.write_training()
                 if float(trainer.skipped_in_a_row) >= MANY_SKIPPED:
                     raise UserError(
-                        f"training diverged: {MANY_SKIPPED} steps in a row had a non-finite loss or "
-                        f"gradient; the last good checkpoint is in {run.path}; "
+                        f"training diverged: {MANY_SKIPPED} steps in a row had a non-finite loss "
+                        f"or gradient; the last good checkpoint is in {run.path}; "
                         "try a lower --learning-rate"
                     )
             if trainer.step % EVALUATE_EVERY == 0:
@@ -328,12 +354,38 @@ def _loop(
             if now - saved > CHECKPOINT_SECONDS:
                 _checkpoint(run, trainer)
                 saved = time.perf_counter()
-    except KeyboardInterrupt:
+            if interrupt.asked:
+                _checkpoint(run, trainer)
+                raise KeyboardInterrupt
+        if evaluated != trainer.step or not (run.path / "best.safetensors").exists():
+            _evaluate(run, trainer, held_out, log)
         _checkpoint(run, trainer)
-        raise
-    if evaluated != trainer.step or not (run.path / "best.safetensors").exists():
-        _evaluate(run, trainer, held_out, log)
-    _checkpoint(run, trainer)
+
+
+class _Interrupt:
+    """Ctrl-C waits for the end of a step, so that what is saved is a whole step; a second does not.
+
+    Half a step, its random numbers drawn and its weights not yet moved, could not be gone on from.
+    """
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def __enter__(self) -> _Interrupt:
+        self.before: Any = None
+        # Python delivers signals to its main thread alone.
+        if threading.current_thread() is threading.main_thread():
+            self.before = signal.signal(signal.SIGINT, self._handle)
+        return self
+
+    def _handle(self, number: int, frame: Any) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+
+    def __exit__(self, *exception: object) -> None:
+        if self.before is not None:
+            signal.signal(signal.SIGINT, self.before)
 
 
 def _evaluate(run: Run, trainer: Trainer, held_out: Tensor, log: _Log) -> None:
@@ -375,7 +427,9 @@ class _Log:
         """A line for the steps since the last one; means over those that were finite."""
         rows = torch.stack(self.sums)
         self.sums = []
-        means = rows.nanmean(0).tolist()
+        rows = torch.where(torch.isfinite(rows), rows, torch.nan)
+        # JSON knows no NaN: where no step was finite there is no mean.
+        means = [None if mean != mean else mean for mean in rows.nanmean(0).tolist()]
         now, (then, step_then) = time.perf_counter(), self.clock
         self.clock = (now, self.trainer.step)
         values = dict(zip([*Report._fields, "gradient_norm"], means, strict=True))
@@ -394,8 +448,9 @@ class _Log:
         if self.writer is not None:
             from dood_pyro.tasks.reconstruct import preview
 
-            picture = preview(self.trainer.model, self.trainer.guide, images[:8])
-            self.writer.add_image("held-out/reconstructions", picture, self.trainer.step)
+            with self.trainer.averaged():
+                picture = preview(self.trainer.model, self.trainer.guide, images[:8])
+            self._board("add_image", "held-out/reconstructions", picture)
         # Evaluation is not training: the pace counts from here.
         self.clock = (time.perf_counter(), self.trainer.step)
         return report["elbo"]
@@ -408,13 +463,24 @@ class _Log:
             **values,
         }
         self.run.append_metrics([line])
-        if self.writer is not None:
-            for name, value in values.items():
-                self.writer.add_scalar(f"{kind}/{name}", value, self.trainer.step)
+        for name, value in values.items():
+            if value is not None:
+                self._board("add_scalar", f"{kind}/{name}", value)
         if self.show is not None:
             self.show(self.trainer, line)
+
+    def _board(self, method: str, name: str, value: Any) -> None:
+        """Hands a value to TensorBoard; what it cannot write is no reason to stop training."""
+        if self.writer is None:
+            return
+        try:
+            getattr(self.writer, method)(name, value, self.trainer.step)
+        except OSError as error:
+            self.writer = None
+            warnings.warn(f"TensorBoard is given up: {error.strerror or error}", stacklevel=2)
 
     def close(self) -> None:
         """Flushes what TensorBoard holds."""
         if self.writer is not None:
-            self.writer.close()
+            with contextlib.suppress(OSError):
+                self.writer.close()

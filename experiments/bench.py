@@ -22,13 +22,14 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Normal
 
-from dood_pyro.checkpoints import RunConfig, hardware, revision
+from dood_pyro.checkpoints import RunConfig, revision
 from dood_pyro.config import ModelConfig, TrainConfig
+from dood_pyro.devices import hardware
 from dood_pyro.guides.amortised import AmortisedGuide
 from dood_pyro.inference import StopTimeELBO, StopTimeTerms
 from dood_pyro.inference.stop_time import stop_log_probs
-from dood_pyro.model import DooD, Stroke
-from dood_pyro.recognition import Dood
+from dood_pyro.model import DooD, StepValues
+from dood_pyro.recognition import Recognizer
 from dood_pyro.rendering import canvas_from_ink, stroke_ink
 from dood_pyro.rendering.reference import stroke_ink_per_pixel
 from dood_pyro.training import Trainer
@@ -105,7 +106,7 @@ def plain_terms(model: DooD, guide: AmortisedGuide, image: Tensor) -> StopTimeTe
         q_stroke, q_pen = guide.q_stroke_and_pen(image, layout, state, view)
         stroke = sample(q_stroke, model.p_stroke(view, layout))
         pen = sample(q_pen, model.p_pen(view, layout))
-        state = model.draw(state, view, Stroke(on, layout, stroke, pen))
+        state = model.draw(state, view, StepValues(on, layout, stroke, pen))
         ratios.append(ratio)
         canvases.append(state.canvas)
     scale = model.likelihood_scale()
@@ -167,7 +168,7 @@ def parsing() -> dict[str, float]:
     model, guide = config.build()
     with torch.no_grad():
         guide.on_head[-1].bias.fill_(10.0)  # type: ignore[index, union-attr]
-    dood = Dood(model.eval(), guide.eval(), config)
+    dood = Recognizer(model.eval(), guide.eval(), config)
     many = pictures(256)
     return {
         "parse_one_ms": 1000 * seconds(lambda: dood.parse(many[0]), 20),

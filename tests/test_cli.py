@@ -129,7 +129,10 @@ def test_sources_lists_all(capsys: Out, tmp_path: Path) -> None:
         (["--source", "digits", "--steps", "3", "--degree", "99"], "degree"),
         (["--source", "digits", "--steps", "3", "--canvas-size", "2"], "canvas_size"),
         (["--source", "digits", "--steps", "3", "--guide", "none"], "no guide 'none'"),
-        (["--source", "digits", "--steps", "3", "--guide", "no.module:Class"], "cannot import"),
+        (
+            ["--source", "digits", "--steps", "3", "--guide", "no.module:Class"],
+            "cannot make the guide",
+        ),
         (["--source", "digits", "--steps", "3", "--device", "tpu"], "--device"),
         (["--source", "digits", "--steps", "3", "--estimator", "magic"], "--estimator"),
         (["--source", "digits", "--steps", "3", "--data-dir", "nowhere"], "not a folder"),
@@ -199,6 +202,7 @@ def test_a_full_disk_is_one_line_and_loses_nothing(
     capsys: Out, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = {path.name: path.read_bytes() for path in run.path.iterdir() if path.is_file()}
+    assert "state.safetensors" in before
 
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")

@@ -18,8 +18,9 @@ from dood_pyro.rendering import bernstein
 
 def stroke(darkness: float = 3.0, sigma: float = 0.05) -> Stroke:
     control = torch.tensor([[-0.5, -0.5], [0.5, -0.9], [-0.9, 0.2], [0.1, 0.9], [0.6, 0.4]])
-    width = drawing.visible_width(sigma, darkness)
-    return Stroke(control, width, sigma, darkness, confidence=0.9, uncertainty=0.01)
+    brightness = math.tanh(darkness)
+    width = drawing.visible_width(sigma, brightness)
+    return Stroke(control, width, brightness, sigma, darkness, confidence=0.9, uncertainty=0.01)
 
 
 def test_affine_matrix_scales_turns_and_shifts() -> None:
@@ -29,7 +30,7 @@ def test_affine_matrix_scales_turns_and_shifts() -> None:
 
 
 def test_scale_never_vanishes() -> None:
-    assert drawing.affine_matrix(torch.tensor([-3.0, 0, 0, 0]))[0, 0] == drawing.LEAST_SCALE
+    assert drawing.affine_matrix(torch.tensor([-3.0, 0, 0, 0]))[0, 0] == drawing.LEAST_LAYOUT_SCALE
 
 
 def test_render_at_any_size() -> None:
@@ -49,11 +50,11 @@ def test_visible_width_is_where_the_picture_halves() -> None:
     for darkness in (0.3, 1.0, 4.0):
         sigma = 0.05
         line = torch.tensor([[-3.0, 0.0], [3.0, 0.0]])
-        made = Stroke(line, 0.0, sigma, darkness, 1.0, 0.0)
+        made = Stroke(line, 0.0, 0.0, sigma, darkness, 1.0, 0.0)
         column = Drawing([made], 2001).render()[:, 1000]
-        half = min(0.5, float(column.max()) / 2)
-        measured = int((column > half).sum()) * 2 / 2001
-        assert drawing.visible_width(sigma, darkness) == pytest.approx(measured, abs=0.004)
+        measured = int((column > column.max() / 2).sum()) * 2 / 2001
+        expected = drawing.visible_width(sigma, float(column.max()))
+        assert expected == pytest.approx(measured, abs=0.004)
     assert drawing.visible_width(0.05, 0.0) == 0
 
 

@@ -16,7 +16,7 @@ from dood_pyro import drawing
 from dood_pyro.guides.amortised import AmortisedGuide
 from dood_pyro.inference import NVIL
 from dood_pyro.inference.stop_time import AlwaysOn, stroke_traces
-from dood_pyro.model import DooD, State, Stroke, sharing_states
+from dood_pyro.model import DooD, State, StepValues, sharing_states
 from dood_pyro.networks import glimpse
 from dood_pyro.rendering import canvas_from_ink, stroke_ink
 from tests.conftest import TINY, nudge
@@ -179,7 +179,9 @@ def test_no_gradient_through_the_canvas_where_it_conditions(
         control = torch.zeros(2, 3, 2).uniform_(-0.5, 0.5).requires_grad_()
         layout = torch.tensor([0.8, 0.0, 0.0, 0.0]).expand(2, 4)
         pen = torch.tensor([-2.0, 2.0]).expand(2, 2)
-        drawn = model.draw(state, model.look(state), Stroke(torch.ones(2), layout, control, pen))
+        drawn = model.draw(
+            state, model.look(state), StepValues(torch.ones(2), layout, control, pen)
+        )
         blind = State(*drawn[:4], torch.zeros_like(drawn.previous), drawn.alive)
         on = model.p_on(model.look(blind)).sum()
         (gradient,) = torch.autograd.grad(on, control, allow_unused=True)

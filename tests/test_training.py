@@ -15,10 +15,12 @@ from typing import Any
 import pytest
 import torch
 
-from dood_pyro import training
 from dood_pyro.checkpoints import Run, RunConfig, Until
 from dood_pyro.config import TrainConfig
+from dood_pyro.data import prepared
+from dood_pyro.devices import choose_device
 from dood_pyro.errors import UserError
+from dood_pyro.model import DooD, State, View
 from dood_pyro.training import Batches, Trainer, split_held_out, train
 from tests.conftest import TINY
 
@@ -161,26 +163,94 @@ def test_many_bad_steps_end_the_run_and_keep_the_checkpoint(
     assert all(torch.equal(good[key], after[key]) for key in good)
 
 
-def test_ctrl_c_saves(tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = start(tmp_path / "run", source, 500)
-    step = Trainer.train_step
+def test_ctrl_c_saves_a_whole_step(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whenever it comes: the run that goes on ends as one that was never interrupted."""
+    whole = start(tmp_path / "whole", source, 12)
+    train(whole, CPU, tensorboard=False)
+    run = start(tmp_path / "run", source, 12)
+    look = DooD._look
 
-    def interrupted(self: Trainer, image: torch.Tensor) -> Any:
-        if self.step == 7:
-            raise KeyboardInterrupt
-        return step(self, image)
+    def interrupted(self: DooD, state: State) -> View:
+        if interrupts and len(calls) == 17:
+            os.kill(os.getpid(), interrupts.pop())
+        calls.append(1)
+        return look(self, state)
 
-    monkeypatch.setattr(Trainer, "train_step", interrupted)
+    calls: list[int] = []
+    interrupts = [signal.SIGINT]
+    monkeypatch.setattr(DooD, "_look", interrupted)
     with pytest.raises(KeyboardInterrupt):
         train(run, CPU, tensorboard=False)
-    assert _step(run) == 7
+    assert 3 < _step(run) < 12
+    train(run, CPU, tensorboard=False)
+    assert_same_weights(whole, run)
+
+
+def test_a_guides_own_buffers_survive(tmp_path: Path, source: Path) -> None:
+    run = start(tmp_path / "run", source, 3)
+    trainer = train(run, CPU, tensorboard=False)
+    assert torch.equal(weights(run)["buffer.guide.trust"], trainer.guide.trust)  # type: ignore[arg-type]
+
+
+def test_weights_without_a_state_are_not_overwritten(tmp_path: Path, source: Path) -> None:
+    run = start(tmp_path / "run", source, 3)
+    train(run, CPU, tensorboard=False)
+    (run.path / "state.safetensors").unlink()
+    with pytest.raises(UserError, match=r"no state\.safetensors"):
+        train(run, CPU, tensorboard=False)
+
+
+def test_a_state_that_lacks_something_is_refused(tmp_path: Path, source: Path) -> None:
+    run = start(tmp_path / "run", source, 3)
+    train(run, CPU, tensorboard=False)
+    tensors, notes = run.read_tensors("state.safetensors")
+    for missing in ("random.cpu", "weights.model.raw_scale", "buffer.guide.trust"):
+        run.write_tensors(
+            "state.safetensors", {k: v for k, v in tensors.items() if k != missing}, notes
+        )
+        with pytest.raises(UserError, match=r"state\.safetensors"):
+            train(run, CPU, tensorboard=False)
+
+
+def test_what_a_killed_write_leaves_is_swept_away(tmp_path: Path, source: Path) -> None:
+    run = start(tmp_path / "run", source, 3)
+    (run.path / ".state.safetensors.x1y2").write_bytes(b"half")
+    train(run, CPU, tensorboard=False)
+    assert list(run.path.glob(".*")) == []
+
+
+@pytest.mark.parametrize("count", [2, 3, 9])
+def test_tiny_sources_train(tmp_path: Path, source: Path, count: int) -> None:
+    arrays = prepared.read(source)
+    for kind in ("images", "labels"):
+        arrays[f"train_{kind}"] = arrays[f"train_{kind}"][:count]
+    prepared.write(source, arrays)
+    train(start(tmp_path / "run", source, 2), CPU, tensorboard=False)
+
+
+def test_a_single_image_is_too_few() -> None:
+    with pytest.raises(UserError, match="at least two"):
+        split_held_out(torch.zeros(1, 4, 4, dtype=torch.uint8))
+
+
+def test_tensorboard_on_a_full_disk_is_given_up(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torch.utils.tensorboard import SummaryWriter
+
+    def full(*args: Any, **kwargs: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(SummaryWriter, "add_scalar", full)
+    with pytest.warns(UserWarning, match="TensorBoard is given up"):
+        train(start(tmp_path / "run", source, 20), CPU)
 
 
 def test_other_data_are_refused(tmp_path: Path, source: Path) -> None:
     run = start(tmp_path / "run", source, 2)
     train(run, CPU, tensorboard=False)
-    from dood_pyro.data import prepared
-
     arrays = prepared.read(source)
     arrays["train_images"][0, 0, 0] ^= 255
     prepared.write(source, arrays)
@@ -219,6 +289,9 @@ def test_evaluation_leaves_training_as_it_was(source: Path) -> None:
 def test_an_end_can_be_raised_not_lowered() -> None:
     assert Until(steps=10).raised(20, None) == Until(steps=20)
     assert Until(seconds=60.0).raised(None, 90.0) == Until(seconds=90.0)
+    # An end of the other kind stays while it is ahead, and goes once the run has ended by it.
+    assert Until(steps=100).raised(None, 9.0, done_steps=50) == Until(100, 9.0)
+    assert Until(seconds=60.0).raised(20, None, 10, 61.0) == Until(steps=20)
     with pytest.raises(UserError, match="not lower"):
         Until(steps=10).raised(5, None)
     with pytest.raises(UserError, match="how long"):
@@ -226,7 +299,7 @@ def test_an_end_can_be_raised_not_lowered() -> None:
 
 
 def test_choosing_a_device() -> None:
-    assert training.choose_device("cpu") == CPU
+    assert choose_device("cpu") == CPU
     if not torch.cuda.is_available():
         with pytest.raises(UserError, match="no CUDA"):
-            training.choose_device("cuda")
+            choose_device("cuda")

@@ -35,9 +35,9 @@ class Drawings:
     source: str
     images: UInt8[Tensor, "count size size"]
     """Brightness, 0…255, ink bright; divide by 255 for [0, 1]."""
-    labels: Integer[np.ndarray, count]
+    labels: Integer[np.ndarray, "count"]
     sha256: str
-    """Hash of the prepared file."""
+    """Hash of the source's images and labels, both parts."""
 
     def shuffled(self, limit: int | None = None) -> UInt8[Tensor, "count size size"]:
         """The first ``limit`` images of the shuffle of seed 0: what evaluations use."""
@@ -114,7 +114,7 @@ def load(source: str, part: str, size: int, data_dir: str | Path | None = None) 
     path = locate(source, data_dir)
     arrays = prepared.read(path)
     images = resize_bytes(arrays[f"{part}_images"], size)
-    return Drawings(source, images, arrays[f"{part}_labels"], prepared.sha256(path))
+    return Drawings(source, images, arrays[f"{part}_labels"], prepared.sha256(arrays))
 
 
 def _writable(folder: Path) -> bool:

@@ -46,6 +46,21 @@ def check(arrays: Arrays, what: str) -> None:
             )
 
 
+DAMAGED = (
+    OSError,
+    ValueError,
+    TypeError,
+    EOFError,
+    KeyError,
+    NotImplementedError,
+    MemoryError,
+    AssertionError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+"""What reading a file that is not what it should be can raise."""
+
+
 def read(path: Path) -> Arrays:
     """All arrays of a prepared file, checked.
 
@@ -57,7 +72,7 @@ def read(path: Path) -> Arrays:
             arrays = {name: archive[name] for name in archive.files}
     except FileNotFoundError:
         raise UserError(f"{path} does not exist") from None
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+    except DAMAGED as error:
         raise UserError(
             f"{path} is damaged or not an .npz file ({_first_line(error)}); "
             "delete it to have it prepared again"
@@ -80,7 +95,7 @@ def counts(path: Path) -> dict[str, tuple[int, ...]]:
                     version = np.lib.format.read_magic(member)
                     assert version == (1, 0)
                     shapes[part] = np.lib.format.read_array_header_1_0(member)[0]
-    except (OSError, ValueError, KeyError, AssertionError, zipfile.BadZipFile, zlib.error) as error:
+    except DAMAGED as error:
         raise UserError(f"{path} is damaged ({_first_line(error)}); delete it") from None
     return shapes
 
@@ -109,10 +124,16 @@ def write(path: Path, arrays: Arrays) -> None:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from None
 
 
-def sha256(path: Path) -> str:
-    """Hash of a file's bytes."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def sha256(arrays: Arrays) -> str:
+    """Hash of the images and labels themselves: the same however a file was compressed."""
+    digest = hashlib.sha256()
+    for part in PARTS:
+        for kind in ("images", "labels"):
+            array = arrays[f"{part}_{kind}"]
+            plain = array if kind == "images" else array.astype(np.int64)
+            digest.update(f"{part}_{kind} {plain.shape}".encode())
+            digest.update(np.ascontiguousarray(plain).data)
+    return digest.hexdigest()
 
 
 def _first_line(error: BaseException) -> str:

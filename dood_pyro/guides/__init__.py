@@ -3,35 +3,75 @@
 from __future__ import annotations
 
 import importlib
+import os
+import sys
+from typing import Any
 
+import torch
+from pyro import poutine
 from torch import nn
 
+from dood_pyro.config import TrainConfig
 from dood_pyro.errors import UserError
 
 GUIDES = {"amortised": "dood_pyro.guides.amortised:AmortisedGuide"}
-"""Built-in guides; anyone's own is named ``module:Class``, a class called with the model."""
+"""Built-in guides; anyone's own is named ``module:Class``, called with the model and the training's
+configuration."""
 
 
-def make_guide(name: str, model: nn.Module) -> nn.Module:
-    """The guide of that name for a model.
+def make_guide(config: TrainConfig, model: nn.Module) -> nn.Module:
+    """The guide that a training's configuration names, for a model.
 
     Raises:
         UserError: there is no such guide, or it cannot be made.
     """
-    path = GUIDES.get(name, name)
-    module_name, _, class_name = path.partition(":")
-    if not class_name:
+    name = config.guide
+    module_name, _, class_name = GUIDES.get(name, name).partition(":")
+    if not module_name or not class_name:
         raise UserError(
             f"there is no guide {name!r}; choose one of {', '.join(GUIDES)} "
             "or name your own as module:Class"
         )
+    if name not in GUIDES and os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())  # a guide of one's own lies where one works
     try:
-        guide_class = getattr(importlib.import_module(module_name), class_name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(f"cannot import the guide {name!r}: {error}") from None
-    guide = guide_class(model)
+        guide = getattr(importlib.import_module(module_name), class_name)(model, config)
+    # Whatever somebody's module or class raises is about that module or class.
+    except Exception as error:
+        if name in GUIDES:
+            raise
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"cannot make the guide {name!r}: {reason}") from None
     if not isinstance(guide, nn.Module):
         raise UserError(
             f"the guide {name!r} must be a torch.nn.Module whose forward is the program"
         )
     return guide
+
+
+def check_guide(model: nn.Module, guide: nn.Module, size: int) -> None:
+    """Runs both programs once on blank images of ``size`` pixels and compares their sites.
+
+    Raises:
+        UserError: sites are missing, extra, or of another shape; they are named.
+    """
+    images = torch.zeros(2, size, size)
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        theirs: Any = poutine.trace(model).get_trace(images)
+        try:
+            ours: Any = poutine.trace(guide).get_trace(images)
+        except Exception as error:  # the guide is anyone's code
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise UserError(f"the guide fails on blank images: {reason}") from None
+    latent = {name: theirs.nodes[name]["fn"] for name in theirs.stochastic_nodes}
+    found = {name: ours.nodes[name]["fn"] for name in ours.stochastic_nodes}
+    faults = [f"lacks {name}" for name in latent.keys() - found.keys()]
+    faults += [f"has {name}, which the model lacks" for name in found.keys() - latent.keys()]
+    for name in (latent.keys() & found.keys()) - {"images"}:
+        model_shape, guide_shape = (
+            (tuple(fn.batch_shape), tuple(fn.event_shape)) for fn in (latent[name], found[name])
+        )
+        if model_shape != guide_shape:
+            faults.append(f"has {name} of shape {guide_shape} where the model has {model_shape}")
+    if faults:
+        raise UserError(f"the guide does not fit the model: it {'; it '.join(sorted(faults))}")

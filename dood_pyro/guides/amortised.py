@@ -17,8 +17,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dood_pyro import drawing
+from dood_pyro.config import TrainConfig
 from dood_pyro.guides.corrections import Correction
-from dood_pyro.model import DooD, State, Stroke, View
+from dood_pyro.model import DooD, State, StepValues, View
 from dood_pyro.networks import ImageEncoder, Squash, concatenate, glimpse, mlp, positive
 
 DEAD_LOGIT = -60.0
@@ -31,29 +32,29 @@ class AmortisedGuide(nn.Module):
 
     Args:
         model: the model whose state and RNNs the guide shares.
-        corrections: how often a proposed stroke is looked at and corrected.
+        config: of the training; how many corrections, and when they are let in.
     """
 
     LEAST_STD = 0.003
-    TRUST_STEPS = (100, 300)
-    """Training steps over which corrections are let in."""
 
-    def __init__(self, model: DooD, corrections: int = 2) -> None:
+    def __init__(self, model: DooD, config: TrainConfig | None = None) -> None:
         super().__init__()
         # Held in a list: as a submodule the model's weights would be the guide's, too.
         self._model = [model]
-        config = model.config
-        width = config.features
-        self.controls = config.degree + 1
-        self.residual_encoder = ImageEncoder(config.canvas_size, width, stride=4)
+        training = config or TrainConfig(source="none")
+        self.trust_steps = (training.trust_begin, training.trust_full)
+        settings = model.config
+        width = settings.features
+        self.controls = settings.degree + 1
+        self.residual_encoder = ImageEncoder(settings.canvas_size, width, stride=4)
         self.on_head = mlp(width, width, 1)
         self.layout_head = mlp(2 * width, width, 2 * 4)
         self.layout_squash = Squash(drawing.LAYOUT_LOW, drawing.LAYOUT_HIGH)
-        self.glimpse_encoder = ImageEncoder(config.glimpse_size, width)
-        self.pens = 2 if config.pen == "latent" else 0
+        self.glimpse_encoder = ImageEncoder(settings.glimpse_size, width)
+        self.pens = 2 if settings.pen == "latent" else 0
         self.stroke_head = mlp(2 * width + 4, width, 2 * (2 * self.controls + self.pens))
         self.corrections = nn.ModuleList(
-            Correction(self.controls, width) for _ in range(corrections)
+            Correction(self.controls, width) for _ in range(training.corrections)
         )
         reach = drawing.CONTROL_REACH
         self.stroke_squash = Squash([-reach, -reach], [reach, reach])
@@ -75,8 +76,8 @@ class AmortisedGuide(nn.Module):
 
     def anneal(self, step: int) -> None:
         """Sets what depends on the number of training steps taken."""
-        begin, full = self.TRUST_STEPS
-        self.trust.fill_(min(1.0, max(0.0, (step - begin) / (full - begin))))
+        begin, full = self.trust_steps
+        self.trust.fill_(min(1.0, max(0.0, (step - begin) / max(1, full - begin))))
 
     def q_on(self, features: Tensor, alive: Tensor) -> Float[Tensor, "*batch"]:
         """Logit of q_on(o_t | Δx_t)."""
@@ -84,7 +85,7 @@ class AmortisedGuide(nn.Module):
         if self.on_floor > 0:
             probability = self.on_floor + (1 - self.on_floor) * torch.sigmoid(logit)
             logit = torch.logit(probability, eps=1e-6)
-        return torch.where(alive > 0, logit, logit.new_tensor(DEAD_LOGIT))
+        return torch.where(alive > 0, logit, DEAD_LOGIT)
 
     def q_layout(self, features: Tensor, view: View) -> dist.TorchDistribution:
         """q_layout(l_t | Δx_t, h^l_t), equation 7."""
@@ -144,7 +145,7 @@ class AmortisedGuide(nn.Module):
             pen = self.model.shared_pen(view)
         else:
             pen = pyro.sample(f"pen_{t}", q_pen.mask(alive))
-        return self.model.draw(state, view, Stroke(on, layout, stroke, pen))
+        return self.model.draw(state, view, StepValues(on, layout, stroke, pen))
 
     def forward(self, image: Float[Tensor, "images size size"]) -> Float[Tensor, "*p images s s"]:
         """Parses ``image``; returns the final canvases, in [0, 1)."""

@@ -87,7 +87,7 @@ class Correction(nn.Module):
         across, along, point_std, pen_mean, pen_std = out.split(
             [self.controls, self.controls, 2 * self.controls, 2, 2], dim=-1
         )
-        scale = layout[..., :1].clamp(min=drawing.LEAST_SCALE)
+        scale = layout[..., :1].clamp(min=drawing.LEAST_LAYOUT_SCALE)
 
         def displacement(raw: Tensor) -> Tensor:
             return (self.REACH * torch.tanh(raw) / scale)[..., None]

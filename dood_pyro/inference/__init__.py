@@ -37,12 +37,8 @@ class Estimator(Protocol):
         """A scalar, summed over images, whose gradient training descends."""
 
 
-EXPLORE_STEPS = 300
-HOLD_STEPS = 1000
-
-
 def make_estimator(config: TrainConfig, max_strokes: int) -> Estimator:
     """The estimator that a training's configuration names."""
     if config.estimator == "nvil":
-        return NVIL(config.beta, max_strokes=max_strokes, hold_steps=HOLD_STEPS)
-    return StopTimeELBO(config.beta, explore_steps=EXPLORE_STEPS)
+        return NVIL(config.beta, max_strokes=max_strokes, hold_steps=config.hold_steps)
+    return StopTimeELBO(config.beta, explore_steps=config.explore_steps)

@@ -23,15 +23,15 @@ CHUNK = 1600
 class ImportanceBound(NamedTuple):
     """Per image, in nats where not said otherwise."""
 
-    log_p: Float[Tensor, images]
+    log_p: Float[Tensor, "images"]
     """Bound with stops sampled, as in the paper."""
-    log_p_summed: Float[Tensor, images]
+    log_p_summed: Float[Tensor, "images"]
     """Bound with stops summed out: tighter."""
-    elbo: Float[Tensor, images]
+    elbo: Float[Tensor, "images"]
     """One-sample bound, stops summed out, averaged over the particles."""
-    effective_samples: Float[Tensor, images]
+    effective_samples: Float[Tensor, "images"]
     """(Σw)² / Σw² of the sampled-stop weights, of as many as there are particles."""
-    strokes: Float[Tensor, images]
+    strokes: Float[Tensor, "images"]
     """Expected number of strokes under the guide."""
 
 
@@ -43,7 +43,7 @@ def sampled_log_weights(terms: StopTimeTerms) -> Float[Tensor, "*batch"]:
     return inner.gather(0, stop[None]).squeeze(0)
 
 
-def log_mean_exp(values: Float[Tensor, particles * batch]) -> Float[Tensor, "*batch"]:
+def log_mean_exp(values: Float[Tensor, "particles *batch"]) -> Float[Tensor, "*batch"]:
     """log of the mean of exponentials over the first dimension."""
     return torch.logsumexp(values, dim=0) - math.log(values.shape[0])
 

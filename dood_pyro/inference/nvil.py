@@ -47,15 +47,23 @@ class _Moments(nn.Module):
         variance = (mask * (values - mean) ** 2).sum() / count.clamp(min=1)
         usable = (count > 0) & torch.isfinite(mean) & torch.isfinite(variance)
         # The first batch counts fully, later ones by the decay.
-        rate = (1 - self.DECAY) / (1 - self.DECAY * (1 - self.weight))
-        rate = torch.where(self.weight == 0, torch.ones_like(rate), rate)
+        rate = torch.where(self.weight == 0, 1.0, 1 - self.DECAY)
         for buffer, value in ((self.mean, mean), (self.variance, variance)):
             buffer.copy_(torch.where(usable, buffer + rate * (value - buffer), buffer))
         self.weight.copy_(torch.where(usable, torch.ones_like(rate), self.weight))
 
-    def std(self) -> Float[Tensor, ""]:
-        """Standard deviation, at least one nat."""
-        return self.variance.sqrt().clamp(min=1.0)
+    def before(self, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation (at least one nat) of what came before ``values``, so that no
+        signal is measured by itself; those of ``values`` where nothing came before."""
+        count = mask.sum().clamp(min=1)
+        mean = (mask * values).sum() / count
+        variance = (mask * (values - mean) ** 2).sum() / count
+        new = self.weight == 0
+        mean, variance = (
+            torch.where(new, mean, self.mean),
+            torch.where(new, variance, self.variance),
+        )
+        return mean, variance.sqrt().clamp(min=1.0)
 
 
 class NVIL(TraceGraph_ELBO):
@@ -143,16 +151,17 @@ class NVIL(TraceGraph_ELBO):
             predicted = predict(detach_provenance(options["nn_baseline_input"]).detach())
             units = moments["cost"]
             assert isinstance(units, _Moments)
+            mean, std = units.before(cost, mask)
             units.update(cost, mask)
-            mean, std = units.mean.clone(), units.std()
             baseline = mean + std * predicted.detach()
             loss = (mask * ((cost - mean) / std - predicted) ** 2).sum()
         signal = cost - baseline
         if self.normalise:
             running = moments["signal"]
             assert isinstance(running, _Moments)
+            mean, std = running.before(signal, mask)
             running.update(signal, mask)
-            signal = (signal - running.mean) / running.std()
+            signal = (signal - mean) / std
         return signal * mask, loss
 
 

@@ -32,9 +32,9 @@ class Modes(Messenger):
 class Parse(NamedTuple):
     """Strokes of images, step by step; dead steps hold values that mean nothing."""
 
-    on_probability: Float[Tensor, steps * batch]
+    on_probability: Float[Tensor, "steps *batch"]
     """q(on_t = 1) given that the drawing came that far; 0 once it has stopped."""
-    alive: Float[Tensor, steps * batch]
+    alive: Float[Tensor, "steps *batch"]
     """1 where a stroke is drawn."""
     layout: Float[Tensor, "steps *batch 4"]
     stroke: Float[Tensor, "steps *batch controls 2"]

@@ -44,13 +44,13 @@ class AlwaysOn(Messenger):
 class StopTimeTerms(NamedTuple):
     """What one pass that draws every stroke says of each number of strokes k = 0…K, in nats."""
 
-    log_q: Float[Tensor, stops * batch]
+    log_q: Float[Tensor, "stops *batch"]
     """log q_k"""
-    log_p: Float[Tensor, stops * batch]
+    log_p: Float[Tensor, "stops *batch"]
     """log p_k"""
-    log_likelihood: Float[Tensor, stops * batch]
+    log_likelihood: Float[Tensor, "stops *batch"]
     """log p(x | canvas_k)"""
-    log_ratio: Float[Tensor, stops * batch]
+    log_ratio: Float[Tensor, "stops *batch"]
     """Σ_{t≤k} log p/q of the latent variables of step t other than on_t"""
 
     def elbo(self) -> Float[Tensor, "*batch"]:
@@ -75,7 +75,7 @@ class StopTimeTerms(NamedTuple):
         )
 
 
-def stop_log_probs(logits: Float[Tensor, steps * batch]) -> Float[Tensor, stops * batch]:
+def stop_log_probs(logits: Float[Tensor, "steps *batch"]) -> Float[Tensor, "stops *batch"]:
     """Logs of the probabilities of k = 0…K strokes, given the logits of on_1…on_K."""
     goes_on = F.logsigmoid(logits).cumsum(0)
     start = torch.zeros_like(goes_on[:1])

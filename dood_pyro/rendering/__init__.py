@@ -1,14 +1,23 @@
 """Strokes to pixels (section 2.1, Rendering and Compositing modules): differentiable, on any device."""
 
-from dood_pyro.rendering.compositing import canvas_from_ink, ink_from_canvas
-from dood_pyro.rendering.strokes import CURVE_POINTS, bernstein, curve_points, splat, stroke_ink
+from dood_pyro.rendering.compositing import WHITEST, canvas_from_ink, ink_from_canvas
+from dood_pyro.rendering.strokes import (
+    CURVE_POINTS,
+    bernstein,
+    curve_points,
+    peak_ink,
+    splat,
+    stroke_ink,
+)
 
 __all__ = [
     "CURVE_POINTS",
+    "WHITEST",
     "bernstein",
     "canvas_from_ink",
     "curve_points",
     "ink_from_canvas",
+    "peak_ink",
     "splat",
     "stroke_ink",
 ]

@@ -12,7 +12,8 @@ import pyro
 import torch
 
 from dood_pyro import data
-from dood_pyro.checkpoints import FORMAT, Run, hardware, write_atomically
+from dood_pyro.checkpoints import FORMAT, Run, write_atomically
+from dood_pyro.devices import hardware
 from dood_pyro.errors import UserError
 from dood_pyro.inference.importance import importance_bound
 from dood_pyro.inference.parsing import parse
@@ -53,6 +54,7 @@ def evaluate(
     device: torch.device | None = None,
     data_dir: str | Path | None = None,
     which: str = "best",
+    guide: str | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Measures a run on the first ``limit`` test images of the target's shuffle of seed 0.
@@ -68,8 +70,9 @@ def evaluate(
         UserError: the run or the target cannot be read.
     """
     device = device or torch.device("cpu")
-    model, guide, config = run.load(which)
-    model, guide = model.to(device), guide.to(device)
+    model, recognition, config = run.load(which, guide)
+    model, recognition = model.to(device), recognition.to(device)
+    versions = run.versions()
     drawings = data.load(target, "test", config.model.canvas_size, data_dir)
     images = (drawings.shuffled(limit).float() / 255).to(device)
     _, notes = run.read_tensors(f"{which}.safetensors")
@@ -82,24 +85,25 @@ def evaluate(
 
     with pyro.validation_enabled(False), torch.random.fork_rng():
         torch.manual_seed(0)
-        bound = importance_bound(model, guide, images, particles, progress=show)
+        bound = importance_bound(model, recognition, images, particles, progress=show)
         errors = torch.cat(
             [
-                (parse(model, guide, part).canvas[-1] - part).abs().mean((-1, -2))
+                (parse(model, recognition, part).canvas[-1] - part).abs().mean((-1, -2))
                 for part in images.split(64)
             ]
         )
 
-    def mean_and_se(values: torch.Tensor) -> tuple[float, float]:
+    def mean_and_se(values: torch.Tensor) -> tuple[float, float | None]:
         values = values.double()
-        spread = float(values.std()) if len(values) > 1 else float("nan")
-        return float(values.mean()), spread / len(values) ** 0.5
+        # One image says nothing of the spread; 0 would be read as certainty, NaN is no JSON.
+        spread = float(values.std()) / len(values) ** 0.5 if len(values) > 1 else None
+        return float(values.mean()), spread
 
     log_p, log_p_summed = mean_and_se(bound.log_p), mean_and_se(bound.log_p_summed)
     values = (
         config.program,
-        config.train.source,
-        target,
+        _source_name(config.train.source),
+        _source_name(target),
         config.train.seed,
         particles,
         len(images),
@@ -110,14 +114,19 @@ def evaluate(
         float(errors.mean()),
         float(bound.effective_samples.mean()),
         step,
-        trained[-1]["seconds"] if trained else float("nan"),
-        run.versions().get("hardware", hardware(device)),
-        run.versions().get("revision", ""),
+        trained[-1]["seconds"] if trained else None,
+        versions.get("hardware", hardware(device)),
+        versions.get("revision", ""),
         drawings.sha256,
         config.sha256(),
         FORMAT,
     )
     return dict(zip(COLUMNS, values, strict=True))
+
+
+def _source_name(source: str) -> str:
+    """A built-in source's name, or the last part of a path without its suffix."""
+    return Path(source).stem
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
@@ -126,9 +135,14 @@ def read_rows(path: Path) -> list[dict[str, str]]:
     Raises:
         UserError: a line is malformed; it is named.
     """
+    if not path.parent.is_dir():
+        raise UserError(f"there is no folder {path.parent} for the table {path.name}; create it")
     if not path.exists():
         return []
-    lines = list(csv.reader(path.read_text().splitlines()))
+    try:
+        lines = list(csv.reader(path.read_text().splitlines()))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path} is not a table: {str(error).splitlines()[0]}") from None
     if not lines or tuple(lines[0]) != COLUMNS:
         raise UserError(f"{path}, line 1: the columns are not {', '.join(COLUMNS)}")
     rows = []
@@ -149,7 +163,7 @@ def record(path: Path, row: dict[str, Any]) -> None:
         UserError: the table is malformed or cannot be written.
     """
     text = {
-        name: f"{value:.6g}" if isinstance(value, float) else str(value)
+        name: f"{value:.6g}" if isinstance(value, float) else "" if value is None else str(value)
         for name, value in row.items()
     }
     rows = [old for old in read_rows(path) if any(old[name] != text[name] for name in KEY)]

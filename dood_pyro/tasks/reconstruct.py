@@ -14,7 +14,7 @@ from dood_pyro.drawing import STROKE_COLOURS
 from dood_pyro.errors import UserError
 from dood_pyro.inference.parsing import parse
 from dood_pyro.plots import save_png, stepwise_sheet
-from dood_pyro.recognition import Dood, drawings_from_parse
+from dood_pyro.recognition import Recognizer, drawings_from_parse
 
 
 def preview(
@@ -27,7 +27,7 @@ def preview(
 
 
 def reconstruct(
-    dood: Dood,
+    dood: Recognizer,
     target: str,
     out: Path,
     count: int = 12,

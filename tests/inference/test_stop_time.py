@@ -10,6 +10,7 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
+from dood_pyro.config import TrainConfig
 from dood_pyro.guides.amortised import AmortisedGuide
 from dood_pyro.inference import NVIL, StopTimeELBO, stop_time_terms
 from dood_pyro.inference.stop_time import AlwaysOn, stop_log_probs
@@ -83,8 +84,7 @@ def test_gradient_against_finite_differences() -> None:
     """With nothing detached and β = 1 the objective's gradient is that of the bound."""
     torch.manual_seed(0)
     model = DooD(TINY, detach=False).double()
-    # Corrections look at the canvas without a gradient by design.
-    guide = AmortisedGuide(model, corrections=0).double()
+    guide = AmortisedGuide(model, TrainConfig("none")).double()
     nudge(model)
     nudge(guide)
     images = random_pictures(2, TINY.canvas_size).double()
@@ -141,7 +141,7 @@ def test_estimators_agree_in_expectation(beta: float) -> None:
     """Score function and exact sum, same β, no normalisation: the same gradient, on average."""
     torch.manual_seed(0)
     model = DooD(TINY)
-    guide = AmortisedGuide(model, corrections=1)
+    guide = AmortisedGuide(model, TrainConfig("none", corrections=1))
     nudge(guide, 0.5)
     with torch.no_grad():
         model.raw_scale.fill_(1.5)  # a blunt likelihood keeps the score function's variance down
