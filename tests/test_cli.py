@@ -209,7 +209,7 @@ def test_a_full_disk_is_one_line_and_loses_nothing(
 
     monkeypatch.setattr(checkpoints.os, "fsync", full)
     line = refused(capsys, "train", "--resume", run.path, "--steps", 9, "--no-tensorboard")
-    assert "No space left" in line and "--resume" in line
+    assert "No space left" in line
     after = {path.name: path.read_bytes() for path in run.path.iterdir() if path.is_file()}
     assert before == after
 

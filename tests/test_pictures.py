@@ -57,7 +57,7 @@ def test_every_form_and_polarity_gives_the_same_square(picture: Any, inverted: b
         elif picture.dtype in (np.dtype(bool), torch.bool):
             picture = ~picture
         else:
-            integral = picture.dtype in (np.uint8, torch.uint8)
+            integral = picture.dtype in (np.uint8, np.int64, torch.uint8)
             most = 255 if integral else 65535 if picture.dtype == np.uint16 else 1
             picture = most - picture
     square = read_picture(picture)

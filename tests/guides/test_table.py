@@ -1,0 +1,107 @@
+"""Guides by name, anyone's own included, and what is said of one that does not fit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from torch import nn
+
+from dood_pyro.checkpoints import Run, RunConfig, Until
+from dood_pyro.config import TrainConfig
+from dood_pyro.devices import choose_device
+from dood_pyro.errors import UserError
+from dood_pyro.guides import check_guide, make_guide
+from dood_pyro.guides.amortised import AmortisedGuide
+from dood_pyro.model import DooD
+from dood_pyro.training import train
+from tests.conftest import TINY
+
+OWN = """
+import pyro
+import pyro.distributions as dist
+import torch
+from torch import nn
+
+from dood_pyro.guides.amortised import AmortisedGuide
+
+
+class Same(AmortisedGuide):
+    pass
+
+
+class Lacks(nn.Module):
+    def __init__(self, model, config):
+        super().__init__()
+
+    def forward(self, image):
+        with pyro.plate("images", len(image), dim=-1):
+            pyro.sample("on_1", dist.Bernoulli(torch.full((len(image),), 0.5)))
+            pyro.sample("stroke_1", dist.Normal(0.0, 1.0).expand([len(image), 4]).to_event(1))
+            pyro.sample("extra", dist.Normal(torch.zeros(len(image)), 1.0))
+
+
+class Fails(Lacks):
+    def forward(self, image):
+        raise ValueError("what a pity")
+
+
+class Needs(nn.Module):
+    pass
+"""
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module in the working directory."""
+    (tmp_path / "own_guides.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+
+
+def test_built_in_guides_fit() -> None:
+    model = DooD(TINY)
+    guide = make_guide(TrainConfig("none"), model)
+    assert isinstance(guide, AmortisedGuide)
+    check_guide(model, guide, TINY.canvas_size)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["none", "os:path", "os:getcwd", "json:JSONDecoder", "..:x", ":x", "x:", "torch.nn:Linear"],
+)
+def test_what_is_no_guide_is_refused(name: str) -> None:
+    with pytest.raises(UserError, match="guide"):
+        make_guide(TrainConfig("none", guide=name), DooD(TINY))
+
+
+@pytest.mark.usefixtures("own")
+def test_faults_of_ones_own_guide_are_named() -> None:
+    model = DooD(TINY)
+
+    def guide(name: str) -> nn.Module:
+        return make_guide(TrainConfig("none", guide=f"own_guides:{name}"), model)
+
+    with pytest.raises(UserError) as error:
+        check_guide(model, guide("Lacks"), TINY.canvas_size)
+    for fault in ("lacks layout_1", "lacks on_3", "has extra, which", "has stroke_1 of shape"):
+        assert fault in str(error.value)
+    with pytest.raises(UserError, match="what a pity"):
+        check_guide(model, guide("Fails"), TINY.canvas_size)
+    with pytest.raises(UserError, match="cannot make the guide"):
+        guide("Needs")
+
+
+@pytest.mark.usefixtures("own")
+def test_a_run_folder_runs_no_code_that_its_reader_did_not_name(
+    tmp_path: Path, source: Path
+) -> None:
+    name = "own_guides:Same"
+    config = RunConfig("dood", TINY, TrainConfig(str(source), batch_size=4, guide=name))
+    run = Run.create(tmp_path / "run", config, Until(steps=2), choose_device("cpu"))
+    train(run, choose_device("cpu"), tensorboard=False)
+    with pytest.raises(UserError, match=f"--guide {name}"):
+        run.load()
+    with pytest.raises(UserError, match="not 'amortised'"):
+        run.load(guide="amortised")
+    _, guide, _ = run.load(guide=name)
+    assert type(guide).__name__ == "Same"
