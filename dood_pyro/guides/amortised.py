@@ -107,10 +107,10 @@ class AmortisedGuide(nn.Module):
         point_std = point_std.unflatten(-1, (self.controls, 2))
         raw_pen = pen
         pen = self.pen_squash(raw_pen) if self.pens else self.model.shared_pen(view)
+        # Like the canvas, the ink so far is what is looked at, not what is moved.
+        ink = state.ink.detach() if self.model.detach else state.ink
         for correction in self.corrections:
-            moves, more_std, pen_move, more_pen_std = correction(
-                points, pen, layout, image, state.ink.detach()
-            )
+            moves, more_std, pen_move, more_pen_std = correction(points, pen, layout, image, ink)
             points = points + self.trust * moves
             point_std = point_std + self.trust * more_std
             if self.pens:

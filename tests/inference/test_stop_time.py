@@ -80,7 +80,7 @@ def test_equals_the_sum_over_all_stop_sequences(
     torch.testing.assert_close(terms.elbo(), elbo)
 
 
-@pytest.mark.parametrize(("corrections", "tolerance"), [(0, 2e-3), (2, 3e-2)])
+@pytest.mark.parametrize(("corrections", "tolerance"), [(0, 2e-3), (2, 1e-2)])
 def test_gradient_against_finite_differences(corrections: int, tolerance: float) -> None:
     """With nothing detached and β = 1 the objective's gradient is that of the bound.
 
