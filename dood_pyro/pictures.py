@@ -74,11 +74,11 @@ def resize(pictures: Tensor, size: int) -> Tensor:
 def resize_bytes(
     pictures: UInt8[np.ndarray, "count height width"], size: int
 ) -> UInt8[Tensor, "count size size"]:
-    """The same for many pictures held as bytes, a few thousand at a time."""
+    """The same for many pictures held as bytes, a thousand at a time."""
     out = torch.empty(len(pictures), size, size, dtype=torch.uint8)
-    for start in range(0, len(pictures), 4096):
-        part = torch.from_numpy(np.ascontiguousarray(pictures[start : start + 4096]))
-        out[start : start + 4096] = resize(part, size).round().clamp(0, 255).to(torch.uint8)
+    for start in range(0, len(pictures), 1024):
+        part = torch.from_numpy(np.ascontiguousarray(pictures[start : start + 1024]))
+        out[start : start + 1024] = resize(part, size).round().clamp(0, 255).to(torch.uint8)
     return out
 
 

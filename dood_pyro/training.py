@@ -49,18 +49,21 @@ class Batches:
     The order follows from the seed and the step alone, so that there is no place to remember.
     """
 
-    def __init__(self, images: Tensor, batch_size: int, seed: int, device: torch.device) -> None:
+    def __init__(
+        self, images: Tensor, rows: np.ndarray, batch_size: int, seed: int, device: torch.device
+    ) -> None:
         self.images = images.to(device)
-        self.batch_size = min(batch_size, len(images))
+        self.rows = rows
+        self.batch_size = min(batch_size, len(rows))
         self.seed = seed
         self.epoch = -1
         self.order = torch.empty(0, dtype=torch.long)
 
     def __getitem__(self, step: int) -> Tensor:
         """The batch of a step: (batch, size, size), floats in [0, 1]."""
-        epoch, place = divmod(step, len(self.images) // self.batch_size)
+        epoch, place = divmod(step, len(self.rows) // self.batch_size)
         if epoch != self.epoch:
-            order = np.random.default_rng((self.seed, epoch)).permutation(len(self.images))
+            order = np.random.default_rng((self.seed, epoch)).permutation(self.rows)
             self.order, self.epoch = torch.from_numpy(order).to(self.images.device), epoch
         rows = self.order[place * self.batch_size : (place + 1) * self.batch_size]
         return self.images[rows].float() / 255
@@ -264,18 +267,18 @@ class Trainer:
         self.best = float(notes["best"])
 
 
-def split_held_out(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Images to train on, and those held out to choose the best checkpoint by: a tenth, up to
-    `HELD_OUT`.
+def split_held_out(count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Of ``count`` images, the rows to train on and the rows held out to choose the best checkpoint
+    by: a tenth, up to `HELD_OUT`.
 
     Raises:
         UserError: there are too few.
     """
-    if len(images) < 2:
+    if count < 2:
         raise UserError("a source needs at least two training images: one is held out")
-    order = np.random.default_rng(0).permutation(len(images))
-    count = min(HELD_OUT, max(1, len(images) // 10))
-    return images[order[count:].copy()], images[order[:count].copy()]
+    order = np.random.default_rng(0).permutation(count)
+    held_out = min(HELD_OUT, max(1, count // 10))
+    return order[held_out:], order[:held_out]
 
 
 Show = Callable[["Trainer", dict[str, Any]], None]
@@ -310,8 +313,8 @@ def train(
             f"the data of {config.train.source} are not those that {run.path} began with "
             f"(sha256 {drawings.sha256[:12]}… now, {config.train.data_sha256[:12]}… then)"
         )
-    trained_on, held_out = split_held_out(drawings.images)
-    del drawings  # a source twice in memory would be most of what a training needs
+    trained_on, rows = split_held_out(len(drawings.images))
+    held_out = drawings.images[rows].to(device).float() / 255
     run.sweep()
     trainer = Trainer(config, device)
     if (run.path / "state.safetensors").exists():
@@ -319,8 +322,8 @@ def train(
     else:
         run.write_tensors("state.safetensors", *trainer.state())
     run.forget_metrics_after(trainer.step)
-    batches = Batches(trained_on, config.train.batch_size, config.train.seed, device)
-    held_out = held_out.to(device).float() / 255
+    settings = config.train
+    batches = Batches(drawings.images, trained_on, settings.batch_size, settings.seed, device)
     log = _Log(run, trainer, show, tensorboard)
     try:
         _loop(run, trainer, until, batches, held_out, log)

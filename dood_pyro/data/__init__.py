@@ -112,9 +112,8 @@ def load(source: str, part: str, size: int, data_dir: str | Path | None = None) 
         UserError: as for `locate`, or the file is damaged.
     """
     path = locate(source, data_dir)
-    arrays = prepared.read(path)
-    images = resize_bytes(arrays[f"{part}_images"], size)
-    return Drawings(source, images, arrays[f"{part}_labels"], prepared.sha256(arrays))
+    images, labels, sha256 = prepared.read_part(path, part)
+    return Drawings(source, resize_bytes(images, size), labels, sha256)
 
 
 def _writable(folder: Path) -> bool:

@@ -7,12 +7,15 @@ whatever else the source has to say (names of labels, the drawers, the true stro
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import tempfile
 import zipfile
 import zlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,9 +26,9 @@ Arrays = dict[str, np.ndarray]
 PARTS = ("train", "test")
 
 
-def check(arrays: Arrays, what: str) -> None:
+def check(arrays: Arrays, what: str, parts: Sequence[str] = PARTS) -> None:
     """Raises `UserError` naming ``what`` unless the arrays are a source in the module's layout."""
-    for part in PARTS:
+    for part in parts:
         images, labels = arrays.get(f"{part}_images"), arrays.get(f"{part}_labels")
         if images is None or labels is None:
             raise UserError(
@@ -61,15 +64,12 @@ DAMAGED = (
 """What reading a file that is not what it should be can raise."""
 
 
-def read(path: Path) -> Arrays:
-    """All arrays of a prepared file, checked.
-
-    Raises:
-        UserError: the file cannot be read, is cut short or damaged, or has another layout.
-    """
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """The archive at ``path``; whatever reading it raises becomes a `UserError`."""
     try:
         with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
+            yield archive
     except FileNotFoundError:
         raise UserError(f"{path} does not exist") from None
     except DAMAGED as error:
@@ -77,8 +77,43 @@ def read(path: Path) -> Arrays:
             f"{path} is damaged or not an .npz file ({_first_line(error)}); "
             "delete it to have it prepared again"
         ) from None
+
+
+def read(path: Path) -> Arrays:
+    """All arrays of a prepared file, checked.
+
+    Raises:
+        UserError: the file cannot be read, is cut short or damaged, or has another layout.
+    """
+    with _opened(path) as archive:
+        arrays = {name: archive[name] for name in archive.files}
     check(arrays, str(path))
     return arrays
+
+
+def read_part(path: Path, part: str) -> tuple[np.ndarray, np.ndarray, str]:
+    """Images and labels of one part, and the hash of both parts' images and labels: the same
+    however the file was compressed.
+
+    The parts are in memory one after the other.
+
+    Raises:
+        UserError: as for `read`.
+    """
+    digest = hashlib.sha256()
+    kept: list[np.ndarray] = []
+    for each in PARTS:
+        names = (f"{each}_images", f"{each}_labels")
+        with _opened(path) as archive:
+            arrays = {name: archive[name] for name in names if name in archive.files}
+        check(arrays, str(path), (each,))
+        images, labels = (arrays[name] for name in names)
+        for plain in (images, labels.astype(np.int64)):
+            digest.update(f"{each} {plain.shape}".encode())
+            digest.update(np.ascontiguousarray(plain).data)
+        if each == part:
+            kept = [images, labels]
+    return kept[0], kept[1], digest.hexdigest()
 
 
 def counts(path: Path) -> dict[str, tuple[int, ...]]:
@@ -122,18 +157,6 @@ def write(path: Path, arrays: Arrays) -> None:
             raise
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from None
-
-
-def sha256(arrays: Arrays) -> str:
-    """Hash of the images and labels themselves: the same however a file was compressed."""
-    digest = hashlib.sha256()
-    for part in PARTS:
-        for kind in ("images", "labels"):
-            array = arrays[f"{part}_{kind}"]
-            plain = array if kind == "images" else array.astype(np.int64)
-            digest.update(f"{part}_{kind} {plain.shape}".encode())
-            digest.update(np.ascontiguousarray(plain).data)
-    return digest.hexdigest()
 
 
 def _first_line(error: BaseException) -> str:
