@@ -48,14 +48,14 @@ def images() -> Tensor:
     return random_pictures(5, TINY.canvas_size)
 
 
-def random_pictures(count: int, size: int, seed: int = 1) -> Tensor:
-    """Pictures of one or two random strokes each: (count, size, size)."""
+def random_pictures(count: int, size: int, seed: int = 1, sigma: float = 0.12) -> Tensor:
+    """Pictures of one or two random strokes each, of one pen: (count, size, size)."""
     generator = torch.Generator().manual_seed(seed)
     control = torch.rand(count, 2, 3, 2, generator=generator) * 1.4 - 0.7
     darkness = torch.tensor([2.0, 1.5]).expand(count, 2) * torch.rand(
         count, 2, generator=generator
     ).round().clamp(min=torch.tensor([1.0, 0.0]))
-    ink = stroke_ink(control, torch.full((count, 2), 0.12), darkness, size)
+    ink = stroke_ink(control, torch.full((count, 2), sigma), darkness, size)
     return canvas_from_ink(ink.sum(1))
 
 
