@@ -17,10 +17,8 @@ Every file is replaced in one move, so that a reader sees the old one or the new
 from __future__ import annotations
 
 import json
-import os
 import platform
 import subprocess
-import tempfile
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -35,6 +33,7 @@ from torch import Tensor, nn
 from dood_pyro.config import Config, ModelConfig, TrainConfig
 from dood_pyro.devices import hardware
 from dood_pyro.errors import UserError
+from dood_pyro.files import write_atomically
 from dood_pyro.guides import GUIDES, make_guide
 from dood_pyro.model import DooD
 
@@ -104,31 +103,6 @@ class Until:
         if seconds is None and (self.seconds or 0) > done_seconds:
             seconds = self.seconds
         return Until(steps, seconds)
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Puts ``content`` at ``path`` whole or not at all.
-
-    Raises:
-        UserError: the disk does not take it; what was at ``path`` is still there.
-    """
-    try:
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(temporary, 0o644)
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
-    except OSError as error:
-        raise UserError(
-            f"cannot write {path}: {error.strerror or error}; free some space or permit it, and "
-            "call again"
-        ) from None
 
 
 def _write_json(path: Path, values: Any) -> None:

@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from dood_pyro.checkpoints import write_atomically
 from dood_pyro.drawing import STROKE_COLOURS, Drawing
+from dood_pyro.files import write_atomically
 from dood_pyro.rendering import canvas_from_ink, stroke_ink
 
 CELL = 80

@@ -14,7 +14,7 @@ import pytest
 import torch
 from dood_pyro.cli.main import main
 
-from dood_pyro import checkpoints, training
+from dood_pyro import training
 from dood_pyro.checkpoints import Run, RunConfig, Until
 from dood_pyro.config import TrainConfig
 from tests.conftest import TINY
@@ -207,7 +207,7 @@ def test_a_full_disk_is_one_line_and_loses_nothing(
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoints.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     line = refused(capsys, "train", "--resume", run.path, "--steps", 9, "--no-tensorboard")
     assert "No space left" in line
     after = {path.name: path.read_bytes() for path in run.path.iterdir() if path.is_file()}

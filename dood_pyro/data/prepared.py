@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -20,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from dood_pyro.errors import UserError
+from dood_pyro.files import replacing
 
 Arrays = dict[str, np.ndarray]
 
@@ -144,19 +143,10 @@ def write(path: Path, arrays: Arrays) -> None:
     check(arrays, path.name)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                np.savez_compressed(file, allow_pickle=False, **arrays)
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(temporary, 0o644)
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from None
+    with replacing(path) as file:
+        np.savez_compressed(file, allow_pickle=False, **arrays)
 
 
 def _first_line(error: BaseException) -> str:

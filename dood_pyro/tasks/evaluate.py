@@ -12,9 +12,10 @@ import pyro
 import torch
 
 from dood_pyro import data
-from dood_pyro.checkpoints import FORMAT, Run, write_atomically
+from dood_pyro.checkpoints import FORMAT, Run
 from dood_pyro.devices import hardware
 from dood_pyro.errors import UserError
+from dood_pyro.files import write_atomically
 from dood_pyro.inference.importance import importance_bound
 from dood_pyro.inference.parsing import parse
 

@@ -9,9 +9,9 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from dood_pyro import data
-from dood_pyro.checkpoints import write_atomically
 from dood_pyro.drawing import STROKE_COLOURS
 from dood_pyro.errors import UserError
+from dood_pyro.files import write_atomically
 from dood_pyro.inference.parsing import parse
 from dood_pyro.plots import save_png, stepwise_sheet
 from dood_pyro.recognition import Recognizer, drawings_from_parse
