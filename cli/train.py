@@ -21,10 +21,20 @@ if TYPE_CHECKING:
 @click.option(
     "--source", help="mnist, emnist, kmnist, quickdraw, omniglot, digits, doodles, or a path."
 )
+@click.option(
+    "--model",
+    "program",
+    type=click.Choice(
+        ["dood", "dood-no-renderer", "dood-no-guidance", "dood-independent-prior", "dair", "air"]
+    ),
+    default="dood",
+    show_default=True,
+    help="DooD; an ablation of it; Difference-AIR; vanilla AIR.",
+)
 @click.option("--steps", type=click.IntRange(min=1), help="Train for so many steps in all.")
 @click.option("--budget", type=options.Duration(), help="Train for so long in all: 90m, 1h30m.")
 @click.option(
-    "--out", type=click.Path(path_type=Path), help="Run folder.  [default: runs/dood-SOURCE-SEED]"
+    "--out", type=click.Path(path_type=Path), help="Run folder.  [default: runs/MODEL-SOURCE-SEED]"
 )
 @click.option("--resume", type=click.Path(path_type=Path), help="Go on with this run folder.")
 @click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True)
@@ -51,6 +61,15 @@ if TYPE_CHECKING:
 @click.option("--stroke-components", type=int, default=20, show_default=True)
 @click.option("--canvas-size", type=int, default=50, show_default=True, help="Pixels a side.")
 @click.option("--pen", type=click.Choice(["latent", "shared"]), default="latent", show_default=True)
+@click.option(
+    "--taper/--no-taper",
+    default=True,
+    show_default=True,
+    help="Whether width and darkness may change along a stroke.",
+)
+@click.option(
+    "--likelihood", type=click.Choice(["laplace", "gaussian"]), default="laplace", show_default=True
+)
 @click.option("--tensorboard/--no-tensorboard", default=True, show_default=True)
 @options.device
 @options.data_dir
@@ -104,24 +123,28 @@ def _create(given: dict[str, Any], device: Any) -> tuple[Run, Until]:
     from dood_pyro.checkpoints import Run, RunConfig, Until
     from dood_pyro.config import ModelConfig, TrainConfig
     from dood_pyro.guides import check_guide
+    from dood_pyro.programs import PROGRAMS
 
     if given["source"] is None:
         raise UserError(f"say what to train on: --source {'|'.join(data.NAMES)} or a path")
     source = given["source"]
     # The run must find a path again from wherever it is resumed.
     absolute = source if source in data.NAMES else os.path.abspath(os.path.expanduser(source))
-    model_names = ("max_strokes", "degree", "layout_components", "stroke_components")
-    model = ModelConfig(
-        canvas_size=given["canvas_size"], pen=given["pen"], **{n: given[n] for n in model_names}
+    model_names = (
+        *("canvas_size", "max_strokes", "degree", "layout_components", "stroke_components"),
+        *("pen", "taper", "likelihood"),
     )
+    program = PROGRAMS[given["program"]]
+    model = program.configure(ModelConfig(**{name: given[name] for name in model_names}))
     train_names = ("seed", "batch_size", "estimator", "guide", "beta", "learning_rate")
-    config = RunConfig("dood", model, TrainConfig(absolute, **{n: given[n] for n in train_names}))
+    training = TrainConfig(absolute, **{name: given[name] for name in train_names})
+    config = RunConfig(given["program"], model, training)
     until = Until(given["steps"], given["budget"])
     # What cannot be is found out before anything is written.
     check_guide(*config.build(), given["canvas_size"])
     data.locate(source, given["data_dir"])
     stem = Path(source).stem or "folder"
-    out = given["out"] or Path("runs") / f"dood-{stem}-{given['seed']}"
+    out = given["out"] or Path("runs") / f"{given['program']}-{stem}-{given['seed']}"
     return Run.create(out, config, until, device), until
 
 

@@ -35,11 +35,9 @@ from dood_pyro.devices import hardware
 from dood_pyro.errors import UserError
 from dood_pyro.files import write_atomically
 from dood_pyro.guides import GUIDES, make_guide
-from dood_pyro.model import DooD
+from dood_pyro.programs import PROGRAMS
 
-FORMAT = 1
-PROGRAMS = {"dood": DooD}
-"""Generative programs by name, each called with a `ModelConfig`."""
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -47,12 +45,13 @@ class RunConfig(Config):
     """All that decides what a run computes."""
 
     program: str
+    """Name in `dood_pyro.programs.PROGRAMS`."""
     model: ModelConfig
     train: TrainConfig
 
     def build(self) -> tuple[nn.Module, nn.Module]:
         """A new model and guide, initialised from the current random state."""
-        model = PROGRAMS[self.program](self.model)
+        model = PROGRAMS[self.program].make(self.model)
         return model, make_guide(self.train, model)
 
 

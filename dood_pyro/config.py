@@ -69,6 +69,19 @@ class ModelConfig(Config):
     """Components of each control point's mixture (equation 3)."""
     pen: Literal["latent", "shared"] = "latent"
     """Where width and darkness come from: a latent ``pen_t``, or a function of the stroke RNN."""
+    taper: bool = True
+    """Whether the pen's width and darkness may change along a stroke."""
+    renderer: Literal["bezier", "network"] = "bezier"
+    """What draws a stroke: the renderer, or a network in its place (DooD−δR)."""
+    guidance: bool = True
+    """Execution guidance: whether model and guide see the canvas so far; without, DooD−EG and
+    vanilla AIR."""
+    prior: Literal["sequential", "independent"] = "sequential"
+    """Whether a step's prior depends on the steps before it."""
+    likelihood: Literal["laplace", "gaussian"] = "laplace"
+    """Of a pixel given the canvas."""
+    part_dims: int = 50
+    """Dimensions of a part's latent vector in AIR."""
     glimpse_size: int = 24
     """Pixels a side of a glimpse."""
     features: int = 256
@@ -80,9 +93,26 @@ class ModelConfig(Config):
         _require(1 <= self.degree <= 12, "degree must lie between 1 and 12")
         for name in ("layout_components", "stroke_components"):
             _require(1 <= getattr(self, name) <= 1000, f"{name} must lie between 1 and 1000")
+        for name in ("taper", "guidance"):
+            _require(isinstance(getattr(self, name), bool), f"{name} must be true or false")
+        _require(self.renderer in ("bezier", "network"), "renderer must be 'bezier' or 'network'")
+        _require(
+            self.prior in ("sequential", "independent"),
+            "prior must be 'sequential' or 'independent'",
+        )
+        _require(
+            self.likelihood in ("laplace", "gaussian"),
+            "--likelihood must be 'laplace' or 'gaussian'",
+        )
+        _require(1 <= self.part_dims <= 1000, "part_dims must lie between 1 and 1000")
         _require(self.pen in ("latent", "shared"), "pen must be 'latent' or 'shared'")
         _require(8 <= self.glimpse_size <= 256, "glimpse_size must lie between 8 and 256 pixels")
         _require(1 <= self.features <= 8192, "features must lie between 1 and 8192")
+
+    @property
+    def pen_values(self) -> int:
+        """Dimensions of a ``pen_t`` site."""
+        return 4 if self.taper else 2
 
 
 @dataclass(frozen=True)
@@ -111,15 +141,21 @@ class TrainConfig(Config):
     average_decay: float = 0.999
     """Of the running average of the weights, which is what is kept and evaluated."""
     explore_steps: int = 600
-    """Steps over which the summed estimator explores strokes that the guide would not draw."""
+    """Steps over which the summed estimator explores strokes that the guide would not draw, less
+    and less."""
+    explore_always: float = 0.1
+    """How far it goes on exploring them after that, so that strokes which training drawings seldom
+    need are there for others that do."""
     hold_steps: int = 1000
     """Steps over which the score function's ``on`` probabilities are held up."""
-    corrections: int = 2
-    """How often the amortised guide corrects a proposed stroke. With four, training on thin pens
-    fell apart within 1,000 steps."""
+    corrections: int = 4
+    """How often the amortised guide corrects a proposed stroke."""
     trust_begin: int = 400
     trust_full: int = 800
-    """Steps between which corrections are let in."""
+    """Steps between which the first correction is let in."""
+    trust_stagger: int = 300
+    """Steps by which each further one is let in later. Four at once fell apart on thin pens, the
+    gradient's norm in the thousands, as soon as they were half in."""
     data_sha256: str = ""
     """Hash of the prepared images, so that a run goes on with the data it began with."""
 
@@ -130,5 +166,8 @@ class TrainConfig(Config):
         )
         _require(0 < self.beta < float("inf"), "--beta must be a positive number")
         _require(0 < self.learning_rate < 1, "--learning-rate must lie between 0 and 1")
+        _require(0 <= self.explore_always < 1, "explore_always must lie between 0 and 1")
         _require(0 <= self.corrections <= 16, "corrections must lie between 0 and 16")
+        stages = (self.trust_begin, self.trust_full, self.trust_stagger)
+        _require(min(stages) >= 0, "the steps at which corrections are let in must not be negative")
         _require(0 <= self.seed < 2**63, "--seed must be a non-negative integer below 2^63")

@@ -27,11 +27,12 @@ LEAST_LAYOUT_SCALE = 0.1
 CONTROL_REACH = 1.2
 """Means of control points lie within ± this, a little beyond the glimpse's frame."""
 
-PEN_NAMES = ("log_width", "darkness")
-"""What the two numbers of a ``pen_t`` site are: log of the profile's standard deviation in canvas
-units, and the ink in a stroke's interior (the picture is tanh of it)."""
-PEN_LOW = [-4.2, 0.2]
-PEN_HIGH = [-1.9, 4.5]
+PEN_NAMES = ("log_width", "darkness", "width_taper", "darkness_taper")
+"""What the numbers of a ``pen_t`` site are: log of the profile's standard deviation in canvas
+units, and the ink in a stroke's interior (the picture is tanh of it), both in the middle of the
+stroke; then, for a pen that tapers, half of what they gain from the stroke's start to its end."""
+PEN_LOW = [-4.2, 0.2, -0.7, -1.5]
+PEN_HIGH = [-1.9, 4.5, 0.7, 1.5]
 """The range of a pen's mean: standard deviations from 0.015 to 0.15 canvas units."""
 
 
@@ -48,6 +49,15 @@ def affine_matrix(layout: Float[Tensor, "*batch 4"]) -> Float[Tensor, "*batch 2 
     return torch.stack([cos, -sin, x, sin, cos, y], dim=-1).unflatten(-1, (2, 3))
 
 
+def inverse(matrix: Float[Tensor, "*batch 2 3"]) -> Float[Tensor, "*batch 2 3"]:
+    """The affine map the other way round, from the canvas to the glimpse's frame: what a spatial
+    transformer needs to put a part's picture on the canvas."""
+    (a, b, x), (c, d, y) = (row.unbind(-1) for row in matrix.unbind(-2))
+    det = a * d - b * c
+    back = [d, -b, b * y - d * x, -c, a, c * x - a * y]
+    return torch.stack([entry / det for entry in back], dim=-1).unflatten(-1, (2, 3))
+
+
 def place(
     points: Float[Tensor, "*batch points 2"], matrix: Float[Tensor, "*batch 2 3"]
 ) -> Float[Tensor, "*batch points 2"]:
@@ -55,11 +65,37 @@ def place(
     return points @ matrix[..., :2].mT + matrix[..., None, :, 2]
 
 
-def pen_profile(pen: Float[Tensor, "*batch 2"]) -> tuple[Tensor, Tensor]:
-    """Standard deviation (canvas units) and darkness of a ``pen_t`` site, clamped for drawing."""
-    log_width, darkness = pen.unbind(-1)
-    sigma = log_width.clamp(PEN_LOW[0] - 0.3, PEN_HIGH[0] + 0.3).exp()
-    return sigma, darkness.clamp(0.0, PEN_HIGH[1] + 0.5)
+class Pen(NamedTuple):
+    """A pen as the renderer takes it."""
+
+    sigma: Float[Tensor, "*batch"]
+    """Standard deviation of the profile, canvas units."""
+    darkness: Float[Tensor, "*batch"]
+    """Ink in the interior of a long stroke."""
+    taper: Float[Tensor, "*batch 2"] | None
+    """How both change along the stroke (`rendering.pen_along`); None for not at all."""
+
+
+def pen_profile(pen: Float[Tensor, "*batch values"]) -> Pen:
+    """The pen of a ``pen_t`` site of two values, or four for one that tapers, clamped for
+    drawing."""
+    sigma = pen[..., 0].clamp(PEN_LOW[0] - 0.3, PEN_HIGH[0] + 0.3).exp()
+    darkness = pen[..., 1].clamp(0.0, PEN_HIGH[1] + 0.5)
+    if pen.shape[-1] == 2:
+        return Pen(sigma, darkness, None)
+    width_taper, darkness_taper = pen[..., 2], pen[..., 3]
+    bounds = (PEN_LOW[2] - 0.1, PEN_HIGH[2] + 0.1)
+    return Pen(sigma, darkness, torch.stack([width_taper.clamp(*bounds), darkness_taper], dim=-1))
+
+
+def draw_strokes(
+    control: Float[Tensor, "*batch controls 2"],
+    pen: Pen,
+    size: int,
+    points: int = CURVE_POINTS,
+) -> Float[Tensor, "*batch size size"]:
+    """The ink of strokes on the canvas, drawn with a pen each."""
+    return stroke_ink(control, pen.sigma, pen.darkness, size, points, pen.taper)
 
 
 class Stroke(NamedTuple):
@@ -68,19 +104,31 @@ class Stroke(NamedTuple):
     control: Float[Tensor, "controls 2"]
     """Control points of the Bézier curve, x to the right, y down, the canvas being [−1, 1]²."""
     width: float
-    """Visible width: between the points where the stroke falls to half of its brightest."""
+    """Visible width in the middle of the stroke: between the points where it falls to half of its
+    brightest."""
     brightness: float
     """Of the stroke's brightest point, in [0, 1). A stroke shorter than its pen is wide is fainter
     than its darkness says."""
     sigma: float
-    """Standard deviation of the pen's profile."""
+    """Standard deviation of the pen's profile in the middle of the stroke."""
     darkness: float
-    """Ink in the interior of a long stroke; brightness is tanh of it."""
+    """Ink in the interior of a long stroke, at its middle; brightness is tanh of it."""
+    width_taper: float
+    """Half of what log ``sigma`` gains from the stroke's start to its end."""
+    darkness_taper: float
+    """Half of what ``darkness`` gains from the stroke's start to its end."""
     confidence: float
     """The recognition model's probability, in [0, 1], that the drawing goes as far as this
     stroke."""
     uncertainty: float
     """Root mean square of the control points' standard deviations."""
+
+
+def stroke_pens(strokes: Sequence[Stroke]) -> Pen:
+    """The pens of strokes, batch shape (strokes,)."""
+    columns = [[s.sigma, s.darkness, s.width_taper, s.darkness_taper] for s in strokes]
+    sigma, darkness, *taper = torch.tensor(columns).unbind(-1)
+    return Pen(sigma, darkness, torch.stack(taper, dim=-1))
 
 
 class Drawing:
@@ -114,9 +162,7 @@ class Drawing:
         if not self.strokes:
             return blank
         control = torch.stack([stroke.control for stroke in self.strokes])
-        sigma = torch.tensor([stroke.sigma for stroke in self.strokes])
-        darkness = torch.tensor([stroke.darkness for stroke in self.strokes])
-        ink = stroke_ink(control, sigma, darkness, size, points=2 * CURVE_POINTS)
+        ink = draw_strokes(control, stroke_pens(self.strokes), size, points=2 * CURVE_POINTS)
         return torch.cat([blank, canvas_from_ink(ink.cumsum(0))])
 
     def json(self) -> dict[str, Any]:
@@ -138,11 +184,10 @@ class Drawing:
         paths = []
         for index, stroke in enumerate(self.strokes):
             colour = colours[index % len(colours)] if colours else "black"
-            pen = (
-                f'stroke="{colour}" stroke-width="{stroke.width * size / 2:.3g}" '
-                f'stroke-opacity="{stroke.brightness:.3g}"'
-            )
-            paths.append(f'  <path d="{_svg_path(stroke.control, size)}" {pen}/>')
+            paths.append(f'<g stroke="{colour}" opacity="{stroke.brightness:.3g}">')
+            for path, width in _svg_paths(stroke, size):
+                paths.append(f'  <path d="{path}" stroke-width="{width:.3g}"/>')
+            paths.append("</g>")
         return "\n".join(
             [
                 f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {size} {size}" '
@@ -161,6 +206,8 @@ STROKE_COLOURS = ("#1b6ca8", "#d1495b", "#3b8b5a", "#e09f3e", "#7b4fa0", "#4f4f4
 """Colours of strokes by order, told apart by most colour-blind readers."""
 
 SVG_PIECES = 8
+STRAIGHT_TAPER = 0.05
+"""Strokes whose width changes by less (of its log, from middle to end) are one path."""
 
 
 def visible_width(sigma: float, brightness: float) -> float:
@@ -172,15 +219,22 @@ def visible_width(sigma: float, brightness: float) -> float:
     return 2 * sigma * math.sqrt(2 * math.log(ink / math.atanh(brightness / 2)))
 
 
-def _svg_path(control: Tensor, size: int) -> str:
-    """A curve of any degree as cubic pieces with its own ends and tangents (SVG knows no others)."""
-    degree = control.shape[0] - 1
+def _svg_paths(stroke: Stroke, size: int) -> list[tuple[str, float]]:
+    """A curve of any degree as cubic pieces with its own ends and tangents (SVG knows no others),
+    and their widths: one path, or one a piece where the pen tapers."""
+    degree = stroke.control.shape[0] - 1
     t = torch.linspace(0, 1, SVG_PIECES + 1, dtype=torch.float64)
-    control = (control.double() + 1) * size / 2
+    control = (stroke.control.double() + 1) * size / 2
     points = bernstein(degree, t) @ control
     tangents = bernstein(degree - 1, t) @ (degree * control.diff(dim=0)) / (3 * SVG_PIECES)
-    path = [f"M{points[0, 0]:.2f} {points[0, 1]:.2f}"]
+    width = stroke.width * size / 2
+    pieces = []
     for i in range(SVG_PIECES):
         corners = (points[i] + tangents[i], points[i + 1] - tangents[i + 1], points[i + 1])
-        path.append("C" + " ".join(f"{x:.2f} {y:.2f}" for x, y in (c.tolist() for c in corners)))
-    return "".join(path)
+        curve = "C" + " ".join(f"{x:.2f} {y:.2f}" for x, y in (c.tolist() for c in corners))
+        along = (2 * i + 1) / SVG_PIECES - 1
+        start = f"M{points[i, 0]:.2f} {points[i, 1]:.2f}"
+        pieces.append((start, curve, width * math.exp(stroke.width_taper * along)))
+    if abs(stroke.width_taper) < STRAIGHT_TAPER:
+        return [(pieces[0][0] + "".join(curve for _, curve, _ in pieces), width)]
+    return [(start + curve, width) for start, curve, width in pieces]

@@ -61,6 +61,28 @@ class ImageEncoder(nn.Module):
         return F.relu(self.project(hidden)).reshape(*batch, -1)
 
 
+class PatchDecoder(nn.Module):
+    """A part's latent vector to the ink, ≥ 0, in its frame: (*batch, size, size).
+
+    What stands in for the renderer in DooD−δR and in AIR (section 3.1).
+    """
+
+    def __init__(self, dims: int, hidden: int, size: int) -> None:
+        super().__init__()
+        self.size = size
+        self.layers = nn.Sequential(
+            nn.Linear(dims, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU()
+        )
+        self.out = nn.Linear(hidden, size * size)
+        with torch.no_grad():
+            # Faint at first: six dark squares are a poor place to start from.
+            self.out.bias.fill_(-2.0)
+
+    def forward(self, part: Float[Tensor, "*batch dims"]) -> Float[Tensor, "*batch size size"]:
+        ink = F.softplus(self.out(self.layers(part)))
+        return ink.unflatten(-1, (self.size, self.size))
+
+
 def concatenate(*parts: Float[Tensor, "*batch _"]) -> Float[Tensor, "*batch _"]:
     """Features side by side; batch dimensions broadcast."""
     batch = torch.broadcast_shapes(*(part.shape[:-1] for part in parts))

@@ -10,45 +10,72 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from dood_pyro.drawing import STROKE_COLOURS, Drawing
+from dood_pyro.drawing import STROKE_COLOURS, Drawing, draw_strokes, stroke_pens
 from dood_pyro.files import write_atomically
-from dood_pyro.rendering import canvas_from_ink, stroke_ink
+from dood_pyro.rendering import canvas_from_ink, ink_from_canvas
 
 CELL = 80
 """Pixels a side of one picture on a sheet."""
 GAP = 4
 
 
-def colour_steps(drawing: Drawing, size: int, steps: int) -> UInt8[np.ndarray, "steps size size 3"]:
+def stroke_inks(drawing: Drawing, size: int = CELL) -> Float[Tensor, "strokes size size"]:
+    """The ink of each stroke of a drawing, at any size."""
+    if not drawing.strokes:
+        return torch.zeros(0, size, size)
+    control = torch.stack([stroke.control for stroke in drawing.strokes])
+    return draw_strokes(control, stroke_pens(drawing.strokes), size, points=192)
+
+
+def canvas_inks(
+    canvases: Float[Tensor, "steps size size"], size: int = CELL
+) -> Float[Tensor, "steps size size"]:
+    """The ink that each step added to a canvas, enlarged: for models that draw no curves."""
+    if not len(canvases):
+        return torch.zeros(0, size, size)
+    ink = ink_from_canvas(canvases.cpu())
+    more = ink - torch.cat([torch.zeros_like(ink[:1]), ink[:-1]])
+    enlarged = torch.nn.functional.interpolate(more[None], size=(size, size), mode="bilinear")
+    return enlarged[0].clamp(min=0)
+
+
+def colour_steps(
+    inks: Float[Tensor, "strokes size size"], steps: int
+) -> UInt8[np.ndarray, "steps size size 3"]:
     """A drawing on white after 1…``steps`` strokes, each stroke in its colour.
 
     Where strokes cross, their colours mix by their ink. After its last stroke a drawing stays.
     """
     colours = torch.tensor([[int(c[i : i + 2], 16) for i in (1, 3, 5)] for c in STROKE_COLOURS])
+    size = inks.shape[-1]
     ink = torch.zeros(size, size)
     tint = torch.zeros(size, size, 3)
     pictures = [torch.full((size, size, 3), 255.0)]
-    for index, stroke in enumerate(drawing.strokes):
-        sigma, darkness = torch.tensor(stroke.sigma), torch.tensor(stroke.darkness)
-        more = stroke_ink(stroke.control, sigma, darkness, size, points=192)
+    for index, more in enumerate(inks):
         ink = ink + more
         tint = tint + more[..., None] * (colours[index % len(colours)] / 255)
         opacity = canvas_from_ink(ink)[..., None]
         mixed = tint / ink[..., None].clamp(min=1e-6)
         pictures.append(255 * (1 - opacity + opacity * mixed))
-    chosen = [pictures[min(step, len(drawing))] for step in range(1, steps + 1)]
+    chosen = [pictures[min(step, len(inks))] for step in range(1, steps + 1)]
     return torch.stack(chosen).round().clamp(0, 255).byte().numpy()
 
 
 def stepwise_sheet(
-    images: Float[Tensor, "count size size"], drawings: Sequence[Drawing], steps: int
+    images: Float[Tensor, "count size size"],
+    inks: Sequence[Float[Tensor, "strokes cell cell"]],
+    steps: int,
 ) -> UInt8[np.ndarray, "height width 3"]:
-    """A column a drawing: the target on top, then the drawing after each of ``steps`` strokes."""
+    """A column a drawing: the target on top, then the drawing after each of ``steps`` strokes.
+
+    Args:
+        inks: of each drawing, what each of its strokes adds (`stroke_inks`, `canvas_inks`).
+    """
     columns = []
-    for image, drawing in zip(images, drawings, strict=True):
+    for image, strokes in zip(images, inks, strict=True):
         paper = (255 * (1 - enlarge(image))).round().clamp(0, 255).byte().numpy()
         target = np.repeat(paper[..., None], 3, axis=-1)
-        cells = [target, *colour_steps(drawing, CELL, steps)]
+        cells = [target, *colour_steps(strokes, steps)]
         columns.append(np.concatenate([_framed(cell) for cell in cells]))
     return np.concatenate(columns, axis=1)
 

@@ -19,6 +19,7 @@ from dood_pyro.devices import choose_device
 from dood_pyro.drawing import Drawing, Stroke, visible_width
 from dood_pyro.errors import UserError
 from dood_pyro.inference.parsing import Parse, parse
+from dood_pyro.model import DooD
 from dood_pyro.pictures import Polarity, read_picture, resize
 from dood_pyro.rendering import peak_ink
 
@@ -121,34 +122,46 @@ class Recognizer:
         """Drawings of images that are at the canvas's size already, in [0, 1], ink bright."""
         device = next(self.model.parameters()).device
         found: list[Drawing] = []
+        if not draws_curves(self.model):
+            raise UserError(
+                f"a {self.config.program} model draws no pen strokes; what it makes of pictures is "
+                "shown by dood-pyro reconstruct"
+            )
         for batch in images.split(BATCH):
             found += drawings_from_parse(parse(self.model, self.guide, batch.to(device)))
         return found
 
 
+def draws_curves(model: nn.Module) -> bool:
+    """Whether a program's strokes are Bézier curves under the renderer."""
+    return isinstance(model, DooD) and model.config.renderer == "bezier"
+
+
 def drawings_from_parse(parsed: Parse) -> list[Drawing]:
-    """One `Drawing` an image of a parse."""
-    parsed = Parse(*(field.cpu() for field in parsed))
-    matrix = drawing.affine_matrix(parsed.layout)
-    control = drawing.place(parsed.stroke, matrix)
-    sigma, darkness = drawing.pen_profile(parsed.pen)
-    scale = parsed.layout[..., 0].clamp(min=drawing.LEAST_LAYOUT_SCALE)
-    peak = torch.tanh(peak_ink(control, sigma, darkness))
-    confidence = parsed.on_probability.cumprod(0)
-    spread = parsed.stroke_std.square().mean((-1, -2)).sqrt() * scale
+    """One `Drawing` an image of a parse by a model that draws curves."""
+    layout, stroke, pen_values = (parsed.values[n].cpu() for n in ("layout", "stroke", "pen"))
+    control = drawing.place(stroke, drawing.affine_matrix(layout))
+    pen = drawing.pen_profile(pen_values)
+    taper = torch.zeros_like(pen_values[..., :2]) if pen.taper is None else pen.taper
+    scale = layout[..., 0].clamp(min=drawing.LEAST_LAYOUT_SCALE)
+    peak = torch.tanh(peak_ink(control, pen.sigma, pen.darkness, taper=pen.taper))
+    alive, confidence = parsed.alive.cpu(), parsed.on_probability.cpu().cumprod(0)
+    spread = parsed.std["stroke"].cpu().square().mean((-1, -2)).sqrt() * scale
     drawings = []
     for image in range(control.shape[1]):
         strokes = []
         for t in range(control.shape[0]):
-            if parsed.alive[t, image] == 0:
+            if alive[t, image] == 0:
                 break
             strokes.append(
                 Stroke(
                     control=control[t, image],
-                    width=visible_width(float(sigma[t, image]), float(peak[t, image])),
+                    width=visible_width(float(pen.sigma[t, image]), float(peak[t, image])),
                     brightness=float(peak[t, image]),
-                    sigma=float(sigma[t, image]),
-                    darkness=float(darkness[t, image]),
+                    sigma=float(pen.sigma[t, image]),
+                    darkness=float(pen.darkness[t, image]),
+                    width_taper=float(taper[t, image, 0]),
+                    darkness_taper=float(taper[t, image, 1]),
                     confidence=float(confidence[t, image]),
                     uncertainty=float(spread[t, image]),
                 )

@@ -93,7 +93,7 @@ def plain_terms(model: DooD, guide: AmortisedGuide, image: Tensor) -> StopTimeTe
         view = model.look(state)
         residual = image - view.canvas
         features = guide.residual_encoder(residual.unsqueeze(-3))
-        q_on.append(guide.q_on(features, state.alive))
+        q_on.append(guide.q_on(features, view, state.alive))
         p_on.append(model.p_on(view))
         ratio = torch.zeros(len(image))
 
@@ -108,7 +108,7 @@ def plain_terms(model: DooD, guide: AmortisedGuide, image: Tensor) -> StopTimeTe
 
         q_layout = guide.q_layout(features, view)
         layout = sample(q_layout, model.p_layout(view))
-        q_stroke, q_pen = guide.q_stroke_and_pen(image, layout, state, view)
+        q_stroke, q_pen = guide.q_stroke_and_pen(residual, layout, state, view)
         stroke = sample(q_stroke, model.p_stroke(view, layout))
         pen = sample(q_pen, model.p_pen(view, layout))
         state = model.draw(state, view, StepValues(on, layout, stroke, pen))
@@ -116,7 +116,7 @@ def plain_terms(model: DooD, guide: AmortisedGuide, image: Tensor) -> StopTimeTe
         canvases.append(state.canvas)
     scale = model.likelihood_scale()
     log_likelihood = torch.stack(
-        [model.likelihood(canvas, scale).log_prob(image).sum((-1, -2)) for canvas in canvases]
+        [model.log_likelihood(image, canvas, scale) for canvas in canvases]
     )
     log_ratio = torch.stack(ratios).cumsum(0)
     return StopTimeTerms(

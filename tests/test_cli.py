@@ -184,7 +184,7 @@ def test_runs_that_are_none(capsys: Out, tmp_path: Path, run: Run) -> None:
     assert "another version" in with_config(model=config["model"] | {"colour": "red"})
     assert "does not know" in with_config(program="gan")
     assert "incomplete" in with_config(train=3)
-    (run.path / "config.json").write_text('{"format": 1, "pro')
+    (run.path / "config.json").write_text('{"format": 2, "pro')
     assert "cannot be read" in refused(capsys, "evaluate", run.path, *evaluate)
 
 

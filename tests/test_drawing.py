@@ -13,20 +13,37 @@ import torch
 from dood_pyro import drawing
 from dood_pyro.drawing import Drawing, Stroke
 from dood_pyro.errors import UserError
+from dood_pyro.networks import glimpse
 from dood_pyro.rendering import bernstein
 
 
-def stroke(darkness: float = 3.0, sigma: float = 0.05) -> Stroke:
+def stroke(darkness: float = 3.0, sigma: float = 0.05, width_taper: float = 0.0) -> Stroke:
     control = torch.tensor([[-0.5, -0.5], [0.5, -0.9], [-0.9, 0.2], [0.1, 0.9], [0.6, 0.4]])
     brightness = math.tanh(darkness)
     width = drawing.visible_width(sigma, brightness)
-    return Stroke(control, width, brightness, sigma, darkness, confidence=0.9, uncertainty=0.01)
+    return Stroke(control, width, brightness, sigma, darkness, width_taper, 0.0, 0.9, 0.01)
 
 
 def test_affine_matrix_scales_turns_and_shifts() -> None:
     matrix = drawing.affine_matrix(torch.tensor([0.5, 0.2, -0.1, math.pi / 2]))
     placed = drawing.place(torch.tensor([[1.0, 0.0], [0.0, 1.0]]), matrix)
     torch.testing.assert_close(placed, torch.tensor([[0.2, 0.4], [-0.3, -0.1]]))
+
+
+def test_inverse_leads_back() -> None:
+    matrix = drawing.affine_matrix(torch.tensor([[0.5, 0.2, -0.1, 0.7], [0.9, -0.6, 0.3, -0.4]]))
+    points = torch.rand(2, 6, 2) * 2 - 1
+    there = drawing.place(points, matrix)
+    torch.testing.assert_close(drawing.place(there, drawing.inverse(matrix)), points)
+
+
+def test_a_patch_that_is_placed_is_what_a_glimpse_there_shows() -> None:
+    """The spatial transformer puts a part where the same layout's glimpse looks for it."""
+    matrix = drawing.affine_matrix(torch.tensor([0.5, 0.2, -0.1, 0.7]))
+    axis = torch.linspace(-1, 1, 24)
+    patch = (-8 * ((axis - 0.2) ** 2 + (axis[:, None] + 0.3) ** 2)).exp()
+    canvas = glimpse(patch, drawing.inverse(matrix), 200)
+    assert (glimpse(canvas, matrix, 24) - patch).abs().max() < 0.03
 
 
 def test_scale_never_vanishes() -> None:
@@ -50,7 +67,7 @@ def test_visible_width_is_where_the_picture_halves() -> None:
     for darkness in (0.3, 1.0, 4.0):
         sigma = 0.05
         line = torch.tensor([[-3.0, 0.0], [3.0, 0.0]])
-        made = Stroke(line, 0.0, 0.0, sigma, darkness, 1.0, 0.0)
+        made = Stroke(line, 0.0, 0.0, sigma, darkness, 0.0, 0.0, 1.0, 0.0)
         column = Drawing([made], 2001).render()[:, 1000]
         measured = int((column > column.max() / 2).sum()) * 2 / 2001
         expected = drawing.visible_width(sigma, float(column.max()))
@@ -66,16 +83,28 @@ def test_json_can_be_dumped_and_names_its_units() -> None:
     assert set(first) == set(Stroke._fields)
 
 
-def test_svg_is_the_curve() -> None:
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+@pytest.mark.parametrize("taper", [0.0, 0.4])
+def test_svg_is_the_curve(taper: float) -> None:
     """The path's pieces, sampled, lie on the Bézier curve of degree four."""
-    one = stroke()
+    one = stroke(width_taper=taper)
     document = ElementTree.fromstring(Drawing([one], 50).svg(size=400, colours=["#123456"]))
-    (path,) = document.iter("{http://www.w3.org/2000/svg}path")
-    assert path.get("stroke") == "#123456"
-    numbers = [float(n) for n in re.findall(r"-?\d+\.\d+", path.get("d") or "")]
-    points = torch.tensor(numbers).view(-1, 2)
-    pieces = [points[i : i + 4] for i in range(0, len(points) - 1, 3)]
+    (group,) = document.findall(f".//{SVG}g[@opacity]")
+    assert group.get("stroke") == "#123456"
+    pieces = []
+    for path in group.iter(f"{SVG}path"):
+        numbers = [float(n) for n in re.findall(r"-?\d+\.\d+", path.get("d") or "")]
+        points = torch.tensor(numbers).view(-1, 2)
+        pieces += [points[i : i + 4] for i in range(0, len(points) - 1, 3)]
     assert len(pieces) == drawing.SVG_PIECES
+    widths = [float(path.get("stroke-width") or 0) for path in group.iter(f"{SVG}path")]
+    if taper:
+        assert len(widths) == drawing.SVG_PIECES
+        assert widths[-1] / widths[0] == pytest.approx(math.exp(2 * taper * 7 / 8), rel=0.01)
+    else:
+        assert widths == [pytest.approx(one.width * 200, rel=0.01)]
     t = torch.linspace(0, 1, 50)
     drawn = torch.cat([bernstein(3, t) @ piece for piece in pieces])
     true = (bernstein(4, torch.linspace(0, 1, 2000)) @ one.control + 1) * 200
@@ -84,4 +113,4 @@ def test_svg_is_the_curve() -> None:
 
 def test_an_empty_drawing_is_a_blank_svg() -> None:
     document = ElementTree.fromstring(Drawing([], 50).svg())
-    assert list(document.iter("{http://www.w3.org/2000/svg}path")) == []
+    assert list(document.iter(f"{SVG}path")) == []

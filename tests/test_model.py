@@ -16,9 +16,10 @@ from dood_pyro import drawing
 from dood_pyro.guides.amortised import AmortisedGuide
 from dood_pyro.inference import NVIL
 from dood_pyro.inference.stop_time import AlwaysOn, stroke_traces
-from dood_pyro.model import DooD, State, StepValues, sharing_states
+from dood_pyro.model import DooD, State, StepValues
 from dood_pyro.networks import glimpse
 from dood_pyro.rendering import canvas_from_ink, stroke_ink
+from dood_pyro.stepwise import sharing_states
 from tests.conftest import TINY, nudge
 
 
@@ -38,7 +39,7 @@ def test_model_and_guide_share_sites_and_shapes(
     assert set(q.stochastic_nodes) - {"images"} == latent
     assert set(p.stochastic_nodes) - {"images"} == latent
     assert set(p.observation_nodes) == {"image", "canvas_1", "canvas_2", "canvas_3"}
-    events = {"on": (), "layout": (4,), "stroke": (3, 2), "pen": (2,)}
+    events = {"on": (), "layout": (4,), "stroke": (3, 2), "pen": (4,)}
     for name in latent:
         for trace in (p, q):
             fn = trace.nodes[name]["fn"]
@@ -167,6 +168,14 @@ def test_the_likelihood_scale_has_a_floor(tiny: tuple[DooD, AmortisedGuide]) -> 
     assert float(model.likelihood_scale().detach()) == pytest.approx(0.01)
 
 
+def test_log_likelihood_is_the_likelihoods_density(tiny: tuple[DooD, AmortisedGuide]) -> None:
+    model, _ = tiny
+    image, canvas = torch.rand(3, 20, 20), torch.rand(2, 3, 20, 20)
+    scale = model.likelihood_scale()
+    density = model.likelihood(canvas, scale).log_prob(image).sum((-1, -2))
+    torch.testing.assert_close(model.log_likelihood(image, canvas, scale), density)
+
+
 def test_no_gradient_through_the_canvas_where_it_conditions(
     tiny: tuple[DooD, AmortisedGuide],
 ) -> None:
@@ -178,7 +187,7 @@ def test_no_gradient_through_the_canvas_where_it_conditions(
         state = model.initial_state(2)
         control = torch.zeros(2, 3, 2).uniform_(-0.5, 0.5).requires_grad_()
         layout = torch.tensor([0.8, 0.0, 0.0, 0.0]).expand(2, 4)
-        pen = torch.tensor([-2.0, 2.0]).expand(2, 2)
+        pen = torch.tensor([-2.0, 2.0, 0.1, 0.2]).expand(2, 4)
         drawn = model.draw(
             state, model.look(state), StepValues(torch.ones(2), layout, control, pen)
         )

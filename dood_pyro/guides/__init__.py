@@ -14,9 +14,14 @@ from torch import nn
 from dood_pyro.config import TrainConfig
 from dood_pyro.errors import UserError
 
-GUIDES = {"amortised": "dood_pyro.guides.amortised:AmortisedGuide"}
-"""Built-in guides; anyone's own is named ``module:Class``, called with the model and the training's
-configuration."""
+GUIDES = {
+    "amortised": {
+        "DooD": "dood_pyro.guides.amortised:AmortisedGuide",
+        "AIR": "dood_pyro.baselines.air:AIRGuide",
+    }
+}
+"""Built-in guides by name, for each class of models; anyone's own is named ``module:Class``. Called
+with the model and the training's configuration."""
 
 
 def make_guide(config: TrainConfig, model: nn.Module) -> nn.Module:
@@ -26,7 +31,11 @@ def make_guide(config: TrainConfig, model: nn.Module) -> nn.Module:
         UserError: there is no such guide, or it cannot be made.
     """
     name = config.guide
-    module_name, _, class_name = GUIDES.get(name, name).partition(":")
+    built_in = GUIDES.get(name, {})
+    family = type(model).__name__
+    if built_in and family not in built_in:
+        raise UserError(f"the guide {name!r} is not for {family}; it is for {', '.join(built_in)}")
+    module_name, _, class_name = built_in.get(family, name).partition(":")
     if not module_name or not class_name:
         raise UserError(
             f"there is no guide {name!r}; choose one of {', '.join(GUIDES)} "

@@ -19,12 +19,14 @@ from torch import Tensor, nn
 from dood_pyro import drawing
 from dood_pyro.config import TrainConfig
 from dood_pyro.guides.corrections import Correction
+from dood_pyro.guides.stopping import StopHead
 from dood_pyro.model import DooD, State, StepValues, View
 from dood_pyro.networks import ImageEncoder, Squash, concatenate, glimpse, mlp, positive
 
-DEAD_LOGIT = -60.0
-"""Logit of on_t for a drawing that has stopped: its score term vanishes, where a mask would not
-reach it."""
+FIRST_REACH = 0.2
+LESS_REACH = 0.6
+"""How far the first correction may move a control point, canvas units, and by what factor less each
+next one: what is left to correct shrinks, and a late look that leaps unsettles the earlier ones."""
 
 
 class AmortisedGuide(nn.Module):
@@ -42,29 +44,36 @@ class AmortisedGuide(nn.Module):
         # Held in a list: as a submodule the model's weights would be the guide's, too.
         self._model = [model]
         training = config or TrainConfig(source="none")
-        self.trust_steps = (training.trust_begin, training.trust_full)
+        self.trust_steps = (training.trust_begin, training.trust_full, training.trust_stagger)
         settings = model.config
         width = settings.features
         self.controls = settings.degree + 1
         self.residual_encoder = ImageEncoder(settings.canvas_size, width, stride=4)
-        self.on_head = mlp(width, width, 1)
+        # Without execution guidance the residual is the image at every step: the RNN tells them
+        # apart.
+        self.on_head = StopHead(width if settings.guidance else 2 * width, width)
         self.layout_head = mlp(2 * width, width, 2 * 4)
         self.layout_squash = Squash(drawing.LAYOUT_LOW, drawing.LAYOUT_HIGH)
         self.glimpse_encoder = ImageEncoder(settings.glimpse_size, width)
-        self.pens = 2 if settings.pen == "latent" else 0
+        values = settings.pen_values
+        self.pens = values if settings.pen == "latent" else 0
         self.stroke_head = mlp(2 * width + 4, width, 2 * (2 * self.controls + self.pens))
+        # A correction looks at the canvas so far, along the curve that is drawn.
+        can_look = settings.guidance and settings.renderer == "bezier"
+        corrections = training.corrections if can_look else 0
         self.corrections = nn.ModuleList(
-            Correction(self.controls, width) for _ in range(training.corrections)
+            Correction(self.controls, values, width, FIRST_REACH * LESS_REACH**look)
+            for look in range(corrections)
         )
         reach = drawing.CONTROL_REACH
         self.stroke_squash = Squash([-reach, -reach], [reach, reach])
-        self.pen_squash = Squash(drawing.PEN_LOW, drawing.PEN_HIGH)
+        self.pen_squash = Squash(drawing.PEN_LOW[:values], drawing.PEN_HIGH[:values])
         # Predicts, in units that the estimator normalises, what is still to come.
         self.baseline = mlp(3 * width, width, 1)
 
         # Corrections that move while proposals are still wild set both chasing each other: they
-        # are let in once proposals lie near the ink. Kept with the weights.
-        self.register_buffer("trust", torch.ones(()))
+        # are let in one after the other, once proposals lie near the ink. Kept with the weights.
+        self.register_buffer("trust", torch.ones(corrections))
         self.trust: Tensor
         self.on_floor = 0.0
         """Lower bound on the probability of ``on``; the trainer holds it up at the start of a
@@ -76,16 +85,17 @@ class AmortisedGuide(nn.Module):
 
     def anneal(self, step: int) -> None:
         """Sets what depends on the number of training steps taken."""
-        begin, full = self.trust_steps
-        self.trust.fill_(min(1.0, max(0.0, (step - begin) / max(1, full - begin))))
+        begin, full, stagger = self.trust_steps
+        for look in range(len(self.trust)):
+            since = step - begin - look * stagger
+            self.trust[look].fill_(min(1.0, max(0.0, since / max(1, full - begin))))
 
-    def q_on(self, features: Tensor, alive: Tensor) -> Float[Tensor, "*batch"]:
-        """Logit of q_on(o_t | Δx_t)."""
-        logit = self.on_head(features).squeeze(-1)
-        if self.on_floor > 0:
-            probability = self.on_floor + (1 - self.on_floor) * torch.sigmoid(logit)
-            logit = torch.logit(probability, eps=1e-6)
-        return torch.where(alive > 0, logit, DEAD_LOGIT)
+    def q_on(self, features: Tensor, view: View, alive: Tensor) -> Float[Tensor, "*batch"]:
+        """Logit of q_on(o_t | Δx_t); without execution guidance given h^l_t, too."""
+        if not self.model.config.guidance:
+            features = concatenate(features, view.layout_rnn)
+        logit: Tensor = self.on_head(features, alive, self.on_floor)
+        return logit
 
     def q_layout(self, features: Tensor, view: View) -> dist.TorchDistribution:
         """q_layout(l_t | Δx_t, h^l_t), equation 7."""
@@ -94,11 +104,11 @@ class AmortisedGuide(nn.Module):
         return dist.Normal(mean, positive(raw[..., 4:], self.LEAST_STD, 0.05)).to_event(1)
 
     def q_stroke_and_pen(
-        self, image: Tensor, layout: Tensor, state: State, view: View
+        self, residual: Tensor, layout: Tensor, state: State, view: View
     ) -> tuple[dist.TorchDistribution, dist.TorchDistribution | None]:
         """q_stroke(s_t | Δx̃_t, h^s_t), equation 8, and the pen's Gaussian, from the same glimpse."""
         matrix = drawing.affine_matrix(layout)
-        seen = glimpse(image - view.canvas, matrix, self.model.config.glimpse_size)
+        seen = glimpse(residual, matrix, self.model.config.glimpse_size)
         features = self.glimpse_encoder(seen.unsqueeze(-3))
         raw = self.stroke_head(concatenate(layout, features, view.stroke_rnn))
         dims = 2 * self.controls
@@ -109,13 +119,14 @@ class AmortisedGuide(nn.Module):
         pen = self.pen_squash(raw_pen) if self.pens else self.model.shared_pen(view)
         # Like the canvas, the ink so far is what is looked at, not what is moved.
         ink = state.ink.detach() if self.model.detach else state.ink
-        for correction in self.corrections:
-            moves, more_std, pen_move, more_pen_std = correction(points, pen, layout, image, ink)
-            points = points + self.trust * moves
-            point_std = point_std + self.trust * more_std
+        before = torch.stack(torch.broadcast_tensors(residual, view.canvas), dim=-3)
+        for correction, trust in zip(self.corrections, self.trust, strict=True):
+            moves, more_std, pen_move, more_pen_std = correction(points, pen, layout, before, ink)
+            points = points + trust * moves
+            point_std = point_std + trust * more_std
             if self.pens:
-                raw_pen = raw_pen + self.trust * pen_move
-                pen, pen_std = self.pen_squash(raw_pen), pen_std + self.trust * more_pen_std
+                raw_pen = raw_pen + trust * pen_move
+                pen, pen_std = self.pen_squash(raw_pen), pen_std + trust * more_pen_std
         q_stroke = dist.Normal(points, positive(point_std, self.LEAST_STD, 0.05)).to_event(2)
         if not self.pens:
             return q_stroke, None
@@ -134,12 +145,12 @@ class AmortisedGuide(nn.Module):
         }
         on = pyro.sample(
             f"on_{t}",
-            dist.Bernoulli(logits=self.q_on(features, state.alive)).mask(state.alive > 0),
+            dist.Bernoulli(logits=self.q_on(features, view, state.alive)).mask(state.alive > 0),
             infer=infer,
         )
         alive = state.alive * on > 0
         layout = pyro.sample(f"layout_{t}", self.q_layout(features, view).mask(alive))
-        q_stroke, q_pen = self.q_stroke_and_pen(image, layout, state, view)
+        q_stroke, q_pen = self.q_stroke_and_pen(residual, layout, state, view)
         stroke = pyro.sample(f"stroke_{t}", q_stroke.mask(alive))
         if q_pen is None:
             pen = self.model.shared_pen(view)

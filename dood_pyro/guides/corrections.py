@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from dood_pyro import drawing
 from dood_pyro.networks import concatenate
-from dood_pyro.rendering import canvas_from_ink, curve_points, stroke_ink
+from dood_pyro.rendering import canvas_from_ink, curve_points
 
 ALONG = 12
 """Sections along the stroke."""
@@ -40,20 +40,20 @@ class Correction(nn.Module):
 
     Args:
         controls: control points of a stroke.
+        pen_values: dimensions of the pen.
         features: width of the hidden layers.
+        reach: farthest that the look moves a control point along either direction, canvas units.
     """
 
-    REACH = 0.2
-    """Farthest that one look moves a control point along either direction, canvas units."""
-
-    def __init__(self, controls: int, features: int) -> None:
+    def __init__(self, controls: int, pen_values: int, features: int, reach: float = 0.2) -> None:
         super().__init__()
-        self.controls = controls
+        self.reach = reach
+        self.controls, self.pen_values = controls, pen_values
         samples = 2 * (ALONG + 2 * BEYOND) * ACROSS
         # One Δ normal, one Δ tangent, two Δ std a control point; mean and std of the pen.
-        self.outputs = 4 * controls + 4
+        self.outputs = 4 * controls + 2 * pen_values
         self.network = nn.Sequential(
-            nn.Linear(samples + 4 + 2, features),
+            nn.Linear(samples + 4 + pen_values, features),
             nn.ReLU(),
             nn.Linear(features, features),
             nn.ReLU(),
@@ -74,45 +74,38 @@ class Correction(nn.Module):
     def forward(
         self,
         control: Float[Tensor, "*batch controls 2"],
-        pen: Float[Tensor, "*batch 2"],
+        pen: Float[Tensor, "*batch pen_values"],
         layout: Float[Tensor, "*batch 4"],
-        image: Float[Tensor, "*batch size size"],
+        before: Float[Tensor, "*batch 2 size size"],
         ink: Float[Tensor, "*batch size size"],
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """For a proposal on the canvas of ``ink``: displacements of the control points in the
+        """For a proposal on the canvas of ``ink``, ``before`` being the residual and the canvas
+        before it: displacements of the control points in the
         glimpse's frame, and what to add to the raw values, before they are squashed or made
         positive, of their standard deviations, the pen, and its standard deviations."""
-        seen, normal, tangent = self._look(control, pen, layout, image, ink)
+        seen, normal, tangent = self._look(control, pen, layout, before, ink)
         out = self.network(concatenate(seen, layout, pen))
         across, along, point_std, pen_mean, pen_std = out.split(
-            [self.controls, self.controls, 2 * self.controls, 2, 2], dim=-1
+            [*2 * [self.controls], 2 * self.controls, *2 * [self.pen_values]], dim=-1
         )
         scale = layout[..., :1].clamp(min=drawing.LEAST_LAYOUT_SCALE)
 
         def displacement(raw: Tensor) -> Tensor:
-            return (self.REACH * torch.tanh(raw) / scale)[..., None]
+            return (self.reach * torch.tanh(raw) / scale)[..., None]
 
         moves = displacement(across) * normal + displacement(along) * tangent
         point_std = point_std.unflatten(-1, (self.controls, 2))
         return moves, point_std, torch.tanh(pen_mean), pen_std
 
     def _look(
-        self, control: Tensor, pen: Tensor, layout: Tensor, image: Tensor, ink: Tensor
+        self, control: Tensor, pen: Tensor, layout: Tensor, before: Tensor, ink: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        size = image.shape[-1]
+        size = ink.shape[-1]
         matrix = drawing.affine_matrix(layout)
         on_canvas = drawing.place(control, matrix)
-        sigma, darkness = drawing.pen_profile(pen)
-        after = canvas_from_ink(ink + stroke_ink(on_canvas, sigma, darkness, size, POINTS))
-        before = canvas_from_ink(ink)
-        batch = torch.broadcast_shapes(after.shape[:-2], image.shape[:-2])
-        maps = torch.stack(
-            [
-                (image - before).expand(*batch, size, size),
-                (image - after).expand(*batch, size, size),
-            ],
-            dim=-3,
-        )
+        pen_ink = drawing.draw_strokes(on_canvas, drawing.pen_profile(pen), size, POINTS)
+        after = canvas_from_ink(ink + pen_ink)
+        batch = torch.broadcast_shapes(after.shape[:-2], before.shape[:-3])
         position, velocity = curve_points(on_canvas, ALONG)
         tangent = F.normalize(velocity, dim=-1, eps=1e-3)
         first = position[..., :1, :] - self.ends.flip(0)[:, None] * tangent[..., :1, :]
@@ -122,11 +115,17 @@ class Correction(nn.Module):
         direction = torch.cat([*ends[0], tangent, *ends[1]], dim=-2)
         across = torch.stack([-direction[..., 1], direction[..., 0]], dim=-1)
         grid = position[..., None, :] + self.offsets[:, None] * across[..., None, :]
-        seen = F.grid_sample(
-            maps.reshape(-1, 2, size, size),
-            grid.expand(*batch, *grid.shape[-3:]).reshape(-1, *grid.shape[-3:]),
-            align_corners=False,
-        )
+        grid = grid.expand(*batch, *grid.shape[-3:]).reshape(-1, *grid.shape[-3:])
+
+        def sections(maps: Tensor) -> Tensor:
+            channels = maps.shape[-3:]
+            flat = maps.expand(*batch, *channels).reshape(-1, *channels)
+            return F.grid_sample(flat, grid, align_corners=False).reshape(*batch, channels[0], -1)
+
+        residual, canvas = sections(before).unbind(-2)
+        # Sampling is linear, so the error can be put together here, where there is less of it.
+        error = residual + canvas - sections(after.unsqueeze(-3)).squeeze(-2)
+        seen = concatenate(residual, error)
         # Directions at the anchors, back in the glimpse's frame: rotation undone, scale left out.
         anchors = torch.linspace(0, ALONG - 1, self.controls, device=control.device).round().long()
         cos, sin = layout[..., 3].cos()[..., None], layout[..., 3].sin()[..., None]
@@ -136,4 +135,4 @@ class Correction(nn.Module):
             dim=-1,
         )
         normal = torch.stack([-here[..., 1], here[..., 0]], dim=-1)
-        return seen.reshape(*batch, -1), normal, here
+        return seen, normal, here

@@ -41,4 +41,4 @@ def make_estimator(config: TrainConfig, max_strokes: int) -> Estimator:
     """The estimator that a training's configuration names."""
     if config.estimator == "nvil":
         return NVIL(config.beta, max_strokes=max_strokes, hold_steps=config.hold_steps)
-    return StopTimeELBO(config.beta, explore_steps=config.explore_steps)
+    return StopTimeELBO(config.beta, config.explore_steps, config.explore_always)

@@ -20,7 +20,7 @@ from pyro.ops.provenance import detach_provenance, get_provenance
 from torch import Tensor, nn
 
 from dood_pyro.inference.report import Report
-from dood_pyro.model import sharing_states
+from dood_pyro.stepwise import sharing_states
 
 
 class _Moments(nn.Module):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import count as count_from
 from typing import Any, NamedTuple
 
 import pyro
@@ -12,7 +13,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
 from dood_pyro.inference.stop_time import bernoulli_logits
-from dood_pyro.model import sharing_states
+from dood_pyro.stepwise import sharing_states
 
 
 class Modes(Messenger):
@@ -30,19 +31,19 @@ class Modes(Messenger):
 
 
 class Parse(NamedTuple):
-    """Strokes of images, step by step; dead steps hold values that mean nothing."""
+    """What a guide makes of images, step by step; dead steps hold values that mean nothing."""
 
     on_probability: Float[Tensor, "steps *batch"]
     """q(on_t = 1) given that the drawing came that far; 0 once it has stopped."""
     alive: Float[Tensor, "steps *batch"]
     """1 where a stroke is drawn."""
-    layout: Float[Tensor, "steps *batch 4"]
-    stroke: Float[Tensor, "steps *batch controls 2"]
-    stroke_std: Float[Tensor, "steps *batch controls 2"]
-    """The guide's standard deviations of the control points, in the glimpse's frame."""
-    pen: Float[Tensor, "steps *batch 2"]
     canvas: Float[Tensor, "steps *batch size size"]
     """The canvas after each step."""
+    values: dict[str, Float[Tensor, "steps *batch *event"]]
+    """Modes of the other latent variables, by the part of their name before ``_t``: DooD's
+    ``layout``, ``stroke`` and ``pen``, AIR's ``layout`` and ``part``."""
+    std: dict[str, Float[Tensor, "steps *batch *event"]]
+    """The guide's standard deviations of those of them that it has."""
 
 
 @torch.no_grad()
@@ -52,23 +53,31 @@ def parse(model: nn.Module, guide: nn.Module, images: Float[Tensor, "images size
         with Modes():
             q_trace: Any = poutine.trace(guide).get_trace(images)
         p_trace: Any = poutine.trace(poutine.replay(model, trace=q_trace)).get_trace(images)
-    columns: list[tuple[Tensor, ...]] = []
+    probabilities, lives, canvases = [], [], []
+    values: dict[str, list[Tensor]] = {}
+    std: dict[str, list[Tensor]] = {}
     alive = images.new_ones(images.shape[:-2])
-    step = 1
-    while f"on_{step}" in q_trace.nodes:
-        on, stroke = q_trace.nodes[f"on_{step}"], q_trace.nodes[f"stroke_{step}"]
-        probability = alive * torch.sigmoid(bernoulli_logits(on))
+    for step in count_from(1):
+        if f"on_{step}" not in q_trace.nodes:
+            break
+        on = q_trace.nodes[f"on_{step}"]
+        probabilities.append(alive * torch.sigmoid(bernoulli_logits(on)))
         alive = alive * on["value"]
-        columns.append(
-            (
-                probability,
-                alive,
-                p_trace.nodes[f"layout_{step}"]["value"],
-                stroke["value"],
-                stroke["fn"].stddev,
-                p_trace.nodes[f"pen_{step}"]["value"],
-                p_trace.nodes[f"canvas_{step}"]["value"],
-            )
-        )
-        step += 1
-    return Parse(*(torch.stack(column) for column in zip(*columns, strict=True)))
+        lives.append(alive)
+        for name, site in p_trace.nodes.items():
+            kind, _, number = name.rpartition("_")
+            if number != str(step) or kind == "on":
+                continue
+            if kind == "canvas":
+                canvases.append(site["value"])
+                continue
+            values.setdefault(kind, []).append(site["value"])
+            if name in q_trace.nodes:
+                std.setdefault(kind, []).append(q_trace.nodes[name]["fn"].stddev)
+    return Parse(
+        torch.stack(probabilities),
+        torch.stack(lives),
+        torch.stack(canvases),
+        {name: torch.stack(column) for name, column in values.items()},
+        {name: torch.stack(column) for name, column in std.items()},
+    )

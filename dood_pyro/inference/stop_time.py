@@ -29,7 +29,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
 from dood_pyro.inference.report import Report
-from dood_pyro.model import sharing_states
+from dood_pyro.stepwise import sharing_states
 
 
 class AlwaysOn(Messenger):
@@ -126,10 +126,7 @@ def stop_time_terms(
     scale = model.likelihood_scale()  # type: ignore[operator]
     log_likelihood = torch.stack(
         [
-            model.likelihood(canvas, scale)  # type: ignore[operator]
-            .log_prob(image)
-            .sum((-1, -2))
-            .expand(batch)
+            model.log_likelihood(image, canvas, scale).expand(batch)  # type: ignore[operator]
             for canvas in canvases
         ]
     )
@@ -160,20 +157,25 @@ class StopTimeELBO(ELBO):
         explore_steps: for how many steps a uniform distribution is mixed into q_k where strokes
             are trained, at first half and half, so that each of them learns before the guide
             would draw it. A blank canvas is a strong optimum: cold, thin pens never leave it.
+        explore_always: how much of it stays mixed in.
     """
 
-    def __init__(self, beta: float = 1.0, explore_steps: int = 0) -> None:
+    def __init__(
+        self, beta: float = 1.0, explore_steps: int = 0, explore_always: float = 0.0
+    ) -> None:
         super().__init__(max_plate_nesting=1)
         self.beta = beta
         self.explore_steps = explore_steps
-        self.explore = 0.0
+        self.explore_always = explore_always
+        self.explore = explore_always
         self.state = nn.Module()
         """Nothing to keep; `NVIL` keeps moments there."""
         self.report: Report | None = None
 
     def anneal(self, step: int, guide: nn.Module) -> None:
         """Sets what depends on the number of steps taken."""
-        self.explore = 0.5 * max(0.0, 1 - step / self.explore_steps) if self.explore_steps else 0.0
+        falling = 0.5 * max(0.0, 1 - step / self.explore_steps) if self.explore_steps else 0.0
+        self.explore = max(falling, self.explore_always)
 
     def _get_trace(self, model: nn.Module, guide: nn.Module, args: Any, kwargs: Any) -> Any:
         return stroke_traces(model, guide, *args, **kwargs)

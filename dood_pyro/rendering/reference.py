@@ -8,7 +8,13 @@ import math
 from jaxtyping import Float
 from torch import Tensor, stack
 
-from dood_pyro.rendering.strokes import CURVE_POINTS, MIN_SPEED, curve_points, pixel_centres
+from dood_pyro.rendering.strokes import (
+    CURVE_POINTS,
+    MIN_SPEED,
+    curve_points,
+    pen_along,
+    pixel_centres,
+)
 
 
 def stroke_ink_per_pixel(
@@ -17,6 +23,7 @@ def stroke_ink_per_pixel(
     darkness: Float[Tensor, "*batch"],
     size: int,
     points: int = CURVE_POINTS,
+    taper: Float[Tensor, "*batch 2"] | None = None,
 ) -> Float[Tensor, "*batch size size"]:
     """The same as `dood_pyro.rendering.stroke_ink`, by the sum in its module's docstring."""
     position, velocity = curve_points(control, points)
@@ -24,7 +31,6 @@ def stroke_ink_per_pixel(
     axis = pixel_centres(size, control)
     pixels = stack([axis.expand(size, size), axis[:, None].expand(size, size)], dim=-1)
     distance2 = (pixels[:, :, None, :] - position[..., None, None, :, :]).square().sum(-1)
-    sigma = sigma[..., None, None, None]
-    weight = speed[..., None, None, :] / (points * sigma * math.sqrt(2 * math.pi))
-    ink = (weight * (-distance2 / (2 * sigma**2)).exp()).sum(-1)
-    return darkness[..., None, None] * ink
+    sigma, darkness = (at[..., None, None, :] for at in pen_along(sigma, darkness, taper, points))
+    weight = darkness * speed[..., None, None, :] / (points * sigma * math.sqrt(2 * math.pi))
+    return (weight * (-distance2 / (2 * sigma**2)).exp()).sum(-1)

@@ -6,7 +6,8 @@ Its ink at a pixel is
     a · Σᵢ wᵢ exp(−‖pixel − cᵢ‖² / 2σ²),    wᵢ = √(|c′(tᵢ)|² + ε²) · (1/n) / (σ √2π),
 
 the midpoint rule over n points for an integral along the curve. Inside a straight stroke longer
-than about 4σ the ink is a, whatever the stroke's length.
+than about 4σ the ink is a, whatever the stroke's length. Where the pen tapers, σ and a are those of
+each point.
 
 The Gaussian is separable, so that a stroke's ink is the matrix product E_yᵀ diag(w) E_x of two
 (points × pixels) tables in place of one exponential for every pixel and point.
@@ -127,6 +128,7 @@ def stroke_ink(
     darkness: Float[Tensor, "*batch"],
     size: int,
     points: int = CURVE_POINTS,
+    taper: Float[Tensor, "*batch 2"] | None = None,
 ) -> Float[Tensor, "*batch size size"]:
     """Ink that each stroke leaves on a canvas of ``size`` × ``size`` pixels.
 
@@ -137,14 +139,35 @@ def stroke_ink(
         darkness: ink in the interior of the stroke, ≥ 0; the picture is tanh of it.
         size: pixels a side.
         points: points along the curve.
+        taper: how the pen changes along the stroke (`pen_along`); None for not at all.
 
-    Differentiable (once) in the first three arguments, which broadcast over ``*batch``.
+    Differentiable (once) in the tensors, which broadcast over ``*batch``.
     """
     position, velocity = curve_points(control, points)
     speed = (velocity.square().sum(-1) + MIN_SPEED**2).sqrt()
-    sigma, darkness = sigma[..., None], darkness[..., None]
+    sigma, darkness = pen_along(sigma, darkness, taper, points)
     weight = darkness * speed / (points * math.sqrt(2 * math.pi) * sigma)
     return splat(position[..., 0], position[..., 1], sigma, weight, size)
+
+
+def pen_along(
+    sigma: Float[Tensor, "*batch"],
+    darkness: Float[Tensor, "*batch"],
+    taper: Float[Tensor, "*batch 2"] | None,
+    points: int = CURVE_POINTS,
+) -> tuple[Float[Tensor, "*batch _"], Float[Tensor, "*batch _"]]:
+    """The pen's standard deviation and darkness at the points of `curve_points`.
+
+    At t they are sigma · exp(u · taper₀) and darkness + u · taper₁ (0 at least), u = 2t − 1: the
+    taper is half of what log sigma and darkness gain from the stroke's start to its end.
+    """
+    sigma, darkness = sigma[..., None], darkness[..., None]
+    if taper is None:
+        return sigma, darkness
+    # Midpoints of the curve's parameter and of pixels are one formula.
+    along = pixel_centres(points, taper)
+    sigma = sigma * (taper[..., :1] * along).exp()
+    return sigma, (darkness + taper[..., 1:] * along).clamp(min=0.0)
 
 
 def peak_ink(
@@ -152,14 +175,17 @@ def peak_ink(
     sigma: Float[Tensor, "*batch"],
     darkness: Float[Tensor, "*batch"],
     points: int = 48,
+    taper: Float[Tensor, "*batch 2"] | None = None,
 ) -> Float[Tensor, "*batch"]:
-    """The most ink that each stroke leaves anywhere on its curve, ``darkness`` at most.
+    """The most ink that each stroke leaves anywhere on its curve, ``darkness`` at most (that of its
+    darkest point, where the pen tapers).
 
     Less than that for a stroke shorter than about 4 ``sigma``.
     """
     position, velocity = curve_points(control, points)
     speed = (velocity.square().sum(-1) + MIN_SPEED**2).sqrt()
-    weight = speed / (points * math.sqrt(2 * math.pi) * sigma[..., None])
-    distance = torch.cdist(position, position) / sigma[..., None, None]
+    sigma, darkness = pen_along(sigma, darkness, taper, points)
+    weight = darkness * speed / (points * math.sqrt(2 * math.pi) * sigma)
+    distance = torch.cdist(position, position) / sigma[..., None, :]
     ink = ((-0.5 * distance**2).exp() @ weight[..., None]).squeeze(-1).amax(-1)
-    return darkness * ink.clamp(max=1.0)
+    return torch.minimum(ink, darkness.amax(-1))

@@ -8,10 +8,10 @@ from torch import Tensor
 
 from dood_pyro import drawing
 from dood_pyro.guides.corrections import ACROSS, ALONG, BEYOND, SPACING, Correction
-from dood_pyro.rendering import canvas_from_ink, curve_points, stroke_ink
+from dood_pyro.rendering import canvas_from_ink, curve_points
 
 SIZE = 50
-PEN = torch.tensor([[-3.0, 2.0]])
+PEN = torch.tensor([[-3.0, 2.0, 0.2, -0.3]])
 
 
 def proposal() -> tuple[Tensor, Tensor]:
@@ -22,8 +22,14 @@ def proposal() -> tuple[Tensor, Tensor]:
 
 def drawn(control: Tensor, layout: Tensor) -> Tensor:
     on_canvas = drawing.place(control, drawing.affine_matrix(layout))
-    sigma, darkness = drawing.pen_profile(PEN)
-    return canvas_from_ink(stroke_ink(on_canvas, sigma, darkness, SIZE))
+    return canvas_from_ink(drawing.draw_strokes(on_canvas, drawing.pen_profile(PEN), SIZE))
+
+
+def on_blank(image: Tensor) -> tuple[Tensor, Tensor]:
+    """What a correction is given of an image of which nothing is drawn yet: residual and canvas,
+    and the ink."""
+    blank = torch.zeros_like(image)
+    return torch.stack([image, blank], dim=-3), blank
 
 
 def sections(seen: Tensor) -> tuple[Tensor, Tensor]:
@@ -34,9 +40,8 @@ def sections(seen: Tensor) -> tuple[Tensor, Tensor]:
 
 def test_a_perfect_proposal_leaves_no_error() -> None:
     control, layout = proposal()
-    correction = Correction(5, 16)
-    blank = torch.zeros(1, SIZE, SIZE)
-    seen, _, _ = correction._look(control, PEN, layout, drawn(control, layout), blank)
+    correction = Correction(5, 4, 16)
+    seen, _, _ = correction._look(control, PEN, layout, *on_blank(drawn(control, layout)))
     before, after = sections(seen)
     assert before[BEYOND:-BEYOND, ACROSS // 2].min() > 0.8, "ink under the stroke itself"
     assert before[0].max() < 0.3, "none well beyond its end"
@@ -46,12 +51,11 @@ def test_a_perfect_proposal_leaves_no_error() -> None:
 def test_a_displaced_proposal_sees_its_error_on_the_right_side() -> None:
     """Moved along its own normal by two samples, it finds the ink two samples the other way."""
     control, layout = proposal()
-    correction = Correction(5, 16)
+    correction = Correction(5, 4, 16)
     image = drawn(control, layout)
-    blank = torch.zeros(1, SIZE, SIZE)
-    _, normal, _ = correction._look(control, PEN, layout, image, blank)
+    _, normal, _ = correction._look(control, PEN, layout, *on_blank(image))
     shift = 2 * SPACING / layout[0, 0] * normal.mean(1, keepdim=True)
-    seen, _, _ = correction._look(control + shift, PEN, layout, image, blank)
+    seen, _, _ = correction._look(control + shift, PEN, layout, *on_blank(image))
     before, after = sections(seen)
     middle = slice(BEYOND + 2, -BEYOND - 2)
     offsets = torch.arange(ACROSS).float() - ACROSS // 2
@@ -63,8 +67,8 @@ def test_a_displaced_proposal_sees_its_error_on_the_right_side() -> None:
 
 def test_directions_are_those_of_the_curve_in_its_frame() -> None:
     control, layout = proposal()
-    _, normal, tangent = Correction(5, 16)._look(
-        control, PEN, layout, torch.zeros(1, SIZE, SIZE), torch.zeros(1, SIZE, SIZE)
+    _, normal, tangent = Correction(5, 4, 16)._look(
+        control, PEN, layout, *on_blank(torch.zeros(1, SIZE, SIZE))
     )
     _, velocity = curve_points(control, ALONG)
     stations = torch.linspace(0, ALONG - 1, 5).round().long()
@@ -74,23 +78,22 @@ def test_directions_are_those_of_the_curve_in_its_frame() -> None:
 
 def test_an_untrained_correction_changes_nothing() -> None:
     control, layout = proposal()
-    image, blank = torch.rand(1, SIZE, SIZE), torch.zeros(1, SIZE, SIZE)
-    for change in Correction(5, 16)(control, PEN, layout, image, blank):
+    image = torch.rand(1, SIZE, SIZE)
+    for change in Correction(5, 4, 16)(control, PEN, layout, *on_blank(image)):
         assert change.abs().max() == 0
 
 
 def test_gradients_pass_through_the_look() -> None:
     """Finite differences of what is seen, in the control points, the pen and the layout."""
     torch.manual_seed(0)
-    correction = Correction(5, 16).double()
+    correction = Correction(5, 4, 16).double()
     control, layout = (t.double() for t in proposal())
     image = drawn(*proposal()).double()
-    blank = torch.zeros(1, SIZE, SIZE, dtype=torch.float64)
     inputs = [t.clone().requires_grad_() for t in (control, PEN.double(), layout)]
     weights = torch.randn(2 * (ALONG + 2 * BEYOND) * ACROSS, dtype=torch.float64)
 
     def look(control: Tensor, pen: Tensor, layout: Tensor) -> Tensor:
-        return correction._look(control, pen, layout, image, blank)[0] @ weights
+        return correction._look(control, pen, layout, *on_blank(image))[0] @ weights
 
     # Bilinear sampling has kinks at pixel borders: small steps, and a tolerance.
     assert torch.autograd.gradcheck(look, inputs, eps=1e-8, atol=2e-3, rtol=2e-3)

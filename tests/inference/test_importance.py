@@ -36,8 +36,8 @@ class Linear(nn.Module):
     def likelihood_scale(self) -> Tensor:
         return torch.tensor(self.noise, dtype=torch.float64)
 
-    def likelihood(self, canvas: Tensor, scale: Tensor) -> dist.TorchDistribution:
-        return dist.Normal(canvas, scale)
+    def log_likelihood(self, image: Tensor, canvas: Tensor, scale: Tensor) -> Tensor:
+        return dist.Normal(canvas, scale).log_prob(image).sum((-1, -2))
 
     def forward(self, image: Tensor, proposal: tuple[float, float] | None = None) -> None:
         with pyro.plate("images", len(image), dim=-1):

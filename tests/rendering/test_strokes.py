@@ -1,5 +1,7 @@
 """The renderer against its formula, finite differences, and what ink should do."""
 
+import math
+
 import pytest
 import torch
 
@@ -32,6 +34,29 @@ def test_equals_the_formula(degree: int, batch: tuple[int, ...]) -> None:
     torch.testing.assert_close(fast, plain, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("batch", [(), (3,), (2, 3)])
+def test_a_tapering_pen_equals_the_formula(batch: tuple[int, ...]) -> None:
+    strokes = random_strokes(*batch)
+    taper = torch.randn(*batch, 2, dtype=torch.float64)
+    fast = stroke_ink(*strokes, 23, taper=taper)
+    plain = stroke_ink_per_pixel(*strokes, 23, taper=taper)
+    assert fast.shape == (*batch, 23, 23)
+    torch.testing.assert_close(fast, plain, rtol=1e-9, atol=1e-9)
+    none = stroke_ink(*strokes, 23, taper=torch.zeros_like(taper))
+    torch.testing.assert_close(none, stroke_ink(*strokes, 23))
+
+
+def test_a_tapering_pen_widens_and_darkens_towards_the_end() -> None:
+    control = torch.tensor([[-0.8, 0.0], [0.8, 0.0]])
+    taper = torch.tensor([math.log(2), 0.5])
+    ink = stroke_ink(control, torch.tensor(0.04), torch.tensor(1.0), 401, taper=taper)
+    for x, u in ((-0.4, -0.5), (0.0, 0.0), (0.4, 0.5)):
+        column = ink[:, round((x + 1) * 200.5 - 0.5)]
+        assert column.max() == pytest.approx(1 + 0.5 * u, abs=0.02)
+        width = float((column > column.max() / 2).sum()) * 2 / 401
+        assert width == pytest.approx(2.355 * 0.04 * 2**u, rel=0.06)
+
+
 def test_single_precision_is_enough() -> None:
     strokes = random_strokes(16)
     singles = [tensor.float() for tensor in strokes]
@@ -42,6 +67,11 @@ def test_single_precision_is_enough() -> None:
 def test_gradients() -> None:
     inputs = [tensor.requires_grad_() for tensor in random_strokes(2, 2)]
     assert torch.autograd.gradcheck(lambda *s: stroke_ink(*s, 7, points=9), inputs)
+    taper = (0.3 * torch.randn(2, 2, 2, dtype=torch.float64)).requires_grad_()
+    tapered = [*inputs, taper]
+    assert torch.autograd.gradcheck(
+        lambda c, s, d, t: stroke_ink(c, s, d, 7, points=9, taper=t), tapered
+    )
     sigma = (0.05 + torch.rand(3, dtype=torch.float64)).requires_grad_()
     weight = torch.rand(3, dtype=torch.float64, requires_grad=True)
     x, y = torch.randn(2, 3, dtype=torch.float64, requires_grad=True)
@@ -90,11 +120,15 @@ def test_no_beads_along_the_longest_curves(control: list[list[float]], thinnest:
 
 
 @pytest.mark.parametrize("length", [0.0, 0.05, 0.1, 0.4, 1.2])
-def test_peak_ink_is_what_the_picture_shows(length: float) -> None:
+@pytest.mark.parametrize("taper", [None, torch.tensor([0.4, 0.8], dtype=torch.float64)])
+def test_peak_ink_is_what_the_picture_shows(length: float, taper: torch.Tensor | None) -> None:
     control = torch.tensor([[-length / 2, 0.0], [0.0, 0.0], [length / 2, 0.0]], dtype=torch.float64)
     pen = torch.tensor([0.05, 2.0], dtype=torch.float64)
-    shown = stroke_ink(control, *pen, 401).max()
-    assert float(peak_ink(control, *pen)) == pytest.approx(float(shown), rel=2e-2, abs=2e-3)
+    shown = stroke_ink(control, *pen, 401, taper=taper).max()
+    peak = float(peak_ink(control, *pen, taper=taper))
+    # At its ends a tapering pen is a little darker than the points looked at.
+    tolerance = 2e-2 if taper is None else 5e-2
+    assert peak == pytest.approx(float(shown), rel=tolerance, abs=2e-3)
 
 
 def test_far_strokes_leave_nothing() -> None:

@@ -1,0 +1,1 @@
+"""Rival programs, behind the same interface as DooD."""

@@ -1,0 +1,187 @@
+"""Attend-Infer-Repeat (Eslami et al. 2016) and Difference-AIR, the baselines of section 3.1.
+
+A picture is made of parts: a latent vector that a network decodes into a patch of ink, and a layout
+by which a spatial transformer puts it on the canvas. The sites are DooD's, with ``part_t`` in place
+of ``stroke_t`` and ``pen_t``:
+
+    on_t      Bernoulli                event ()
+    layout_t  Gaussian                 event (4,)
+    part_t    standard Gaussian        event (part_dims,)
+    canvas_t  deterministic            event (size, size)
+
+The prior knows no order: every step's is the same, its ``on_t`` and ``layout_t`` learned. Ink adds
+and saturates as in DooD. With ``guidance=True`` the guide goes by the residual and the canvas so far
+(Difference-AIR), with False by the image alone (vanilla AIR).
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import pyro
+import pyro.distributions as dist
+import torch
+from jaxtyping import Float
+from pyro.ops.provenance import detach_provenance
+from torch import Tensor, nn
+
+from dood_pyro import drawing
+from dood_pyro.config import ModelConfig, TrainConfig
+from dood_pyro.guides.stopping import StopHead
+from dood_pyro.networks import (
+    ImageEncoder,
+    PatchDecoder,
+    Squash,
+    concatenate,
+    glimpse,
+    mlp,
+    positive,
+)
+from dood_pyro.rendering import canvas_from_ink
+from dood_pyro.stepwise import Program
+
+
+class Parts(NamedTuple):
+    """A picture before step t."""
+
+    ink: Float[Tensor, "*batch size size"]
+    canvas: Float[Tensor, "*batch size size"]
+    alive: Float[Tensor, "*batch"]
+    """1 where every on so far was 1."""
+
+
+class AIR(Program[Parts]):
+    """The generative program."""
+
+    def __init__(self, config: ModelConfig, detach: bool = True) -> None:
+        super().__init__(config, detach)
+        self.decoder = PatchDecoder(config.part_dims, config.features, config.glimpse_size)
+        self.on_logit = nn.Parameter(torch.zeros(()))
+        middle = [(a + b) / 2 for a, b in zip(drawing.LAYOUT_LOW, drawing.LAYOUT_HIGH, strict=True)]
+        self.layout_mean = nn.Parameter(torch.tensor(middle))
+        self.raw_layout_std = nn.Parameter(torch.zeros(4))
+
+    def initial_state(self, count: int) -> Parts:
+        """Blank canvases for ``count`` pictures."""
+        return self.shared(f"initial {count}", (), lambda: self._initial_state(count))
+
+    def _initial_state(self, count: int) -> Parts:
+        blank = self.raw_scale.new_zeros(count, self.config.canvas_size, self.config.canvas_size)
+        return Parts(blank, blank, self.raw_scale.new_ones(count))
+
+    def draw(self, state: Parts, on: Tensor, layout: Tensor, part: Tensor) -> Parts:
+        """Puts a part's ink on the canvas where the picture goes on."""
+        key = (state, detach_provenance(on), layout, part)
+        return self.shared("draw", key, lambda: self._draw(state, on, layout, part))
+
+    def _draw(self, state: Parts, on: Tensor, layout: Tensor, part: Tensor) -> Parts:
+        alive = state.alive * on
+        lives = detach_provenance(alive)[..., None, None]
+        placing = drawing.inverse(drawing.affine_matrix(layout))
+        ink = glimpse(self.decoder(part), placing, self.config.canvas_size)
+        ink = state.ink + lives * ink
+        return Parts(ink, canvas_from_ink(ink), alive)
+
+    def step(self, t: int, state: Parts) -> Parts:
+        """Step t."""
+        on_logit = self.on_logit.expand(state.alive.shape)
+        on = pyro.sample(f"on_{t}", dist.Bernoulli(logits=on_logit).mask(state.alive > 0))
+        alive = state.alive * on > 0
+        std = positive(self.raw_layout_std, 0.01, 0.3)
+        p_layout = dist.Normal(self.layout_mean, std).to_event(1).expand(alive.shape)
+        layout = pyro.sample(f"layout_{t}", p_layout.mask(alive))
+        zero = std.new_zeros(self.config.part_dims)
+        p_part = dist.Normal(zero, torch.ones_like(zero)).to_event(1).expand(alive.shape)
+        part = pyro.sample(f"part_{t}", p_part.mask(alive))
+        state = self.draw(state, on, layout, part)
+        pyro.deterministic(f"canvas_{t}", state.canvas, event_dim=2)
+        return state
+
+
+class AIRGuide(nn.Module):
+    """q(on, layout, part | image): an RNN over what is seen and the parts so far.
+
+    Args:
+        model: the model whose states the guide advances.
+        config: of the training.
+    """
+
+    LEAST_STD = 0.003
+
+    def __init__(self, model: AIR, config: TrainConfig | None = None) -> None:
+        super().__init__()
+        # Held in a list: as a submodule the model's weights would be the guide's, too.
+        self._model = [model]
+        settings = model.config
+        width, dims = settings.features, settings.part_dims
+        self.channels = 2 if settings.guidance else 1
+        self.image_encoder = ImageEncoder(settings.canvas_size, width, self.channels, stride=4)
+        self.rnn = nn.GRUCell(width + 4 + dims, width)
+        self.on_head = StopHead(width, width)
+        self.layout_head = mlp(width, width, 2 * 4)
+        self.layout_squash = Squash(drawing.LAYOUT_LOW, drawing.LAYOUT_HIGH)
+        self.glimpse_encoder = ImageEncoder(settings.glimpse_size, width)
+        self.part_head = mlp(2 * width + 4, width, 2 * dims)
+        self.baseline = mlp(2 * width, width, 1)
+        self.on_floor = 0.0
+        """Lower bound on the probability of ``on``, held up by the score function's estimator."""
+
+    @property
+    def model(self) -> AIR:
+        return self._model[0]
+
+    def look(self, image: Tensor, state: Parts) -> tuple[Tensor, Tensor]:
+        """What the guide goes by, and its encoding: the residual, or the image alone."""
+        if not self.model.config.guidance:
+            # The same at every step: encoded once.
+            key = (image,)
+            features = self.model.shared(
+                "image", key, lambda: self.image_encoder(image.unsqueeze(-3))
+            )
+            return image, features
+        canvas = state.canvas.detach() if self.model.detach else state.canvas
+        residual = image - canvas
+        maps = torch.stack(torch.broadcast_tensors(residual, canvas), dim=-3)
+        return residual, self.image_encoder(maps)
+
+    def step(
+        self, t: int, state: Parts, image: Tensor, hidden: Tensor, previous: Tensor
+    ) -> tuple[Parts, Tensor, Tensor]:
+        """Step t: the state, the RNN's and the latent variables after it."""
+        seen, features = self.look(image, state)
+        inputs = concatenate(features, previous)
+        batch = inputs.shape[:-1]
+        flat = hidden.expand(*batch, -1).reshape(-1, hidden.shape[-1])
+        hidden = self.rnn(inputs.reshape(-1, inputs.shape[-1]), flat).reshape(*batch, -1)
+        infer: Any = {
+            "baseline": {
+                "nn_baseline": lambda given: self.baseline(given).squeeze(-1),
+                "nn_baseline_input": concatenate(features, hidden),
+            }
+        }
+        q_on = dist.Bernoulli(logits=self.on_head(hidden, state.alive, self.on_floor)).mask(
+            state.alive > 0
+        )
+        on = pyro.sample(f"on_{t}", q_on, infer=infer)
+        alive = state.alive * on > 0
+        raw = self.layout_head(hidden)
+        mean, std = self.layout_squash(raw[..., :4]), positive(raw[..., 4:], self.LEAST_STD, 0.05)
+        layout = pyro.sample(f"layout_{t}", dist.Normal(mean, std).to_event(1).mask(alive))
+        patch = glimpse(seen, drawing.affine_matrix(layout), self.model.config.glimpse_size)
+        looked = self.glimpse_encoder(patch.unsqueeze(-3))
+        mean, raw_std = self.part_head(concatenate(layout, looked, hidden)).chunk(2, dim=-1)
+        q_part = dist.Normal(mean, positive(raw_std, self.LEAST_STD, 0.5)).to_event(1)
+        part = pyro.sample(f"part_{t}", q_part.mask(alive))
+        state = self.model.draw(state, on, layout, part)
+        return state, hidden, concatenate(layout, part)
+
+    def forward(self, image: Float[Tensor, "images size size"]) -> Float[Tensor, "*p images s s"]:
+        """Parses ``image``; returns the final canvases, in [0, 1)."""
+        count, settings = image.shape[-3], self.model.config
+        with pyro.plate("images", count, dim=-1):
+            state = self.model.initial_state(count)
+            hidden = image.new_zeros(count, settings.features)
+            previous = image.new_zeros(count, 4 + settings.part_dims)
+            for t in pyro.markov(range(1, settings.max_strokes + 1)):
+                state, hidden, previous = self.step(t, state, image, hidden, previous)
+        return state.canvas

@@ -1,0 +1,33 @@
+"""q(on_t | what the guide goes by): the part that guides of every program share."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from dood_pyro.networks import mlp
+
+DEAD_LOGIT = -60.0
+"""Logit of on_t for a drawing that has stopped: its score term vanishes, where a mask would not
+reach it."""
+
+
+class StopHead(nn.Sequential):
+    """Features to the logit of ``on_t``."""
+
+    def __init__(self, inputs: int, hidden: int) -> None:
+        super().__init__(*mlp(inputs, hidden, 1))
+
+    def forward(  # type: ignore[override]
+        self,
+        features: Float[Tensor, "*batch inputs"],
+        alive: Float[Tensor, "*batch"],
+        floor: float = 0.0,
+    ) -> Float[Tensor, "*batch"]:
+        """The logit, `DEAD_LOGIT` where not ``alive``; ``floor`` is a lower bound on the probability
+        of ``on``."""
+        logit = super().forward(features).squeeze(-1)
+        if floor > 0:
+            logit = torch.logit(floor + (1 - floor) * torch.sigmoid(logit), eps=1e-6)
+        return torch.where(alive > 0, logit, DEAD_LOGIT)

@@ -1,0 +1,152 @@
+"""Every program of the table: its sites, bounds, gradients, and what ablations may not see."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pyro
+import pytest
+import torch
+from pyro import poutine
+from torch import Tensor
+
+from dood_pyro.checkpoints import RunConfig
+from dood_pyro.config import TrainConfig
+from dood_pyro.guides import check_guide
+from dood_pyro.inference import NVIL, StopTimeELBO, stop_time_terms
+from dood_pyro.inference.importance import importance_bound
+from dood_pyro.inference.parsing import parse
+from dood_pyro.programs import PROGRAMS
+from dood_pyro.tasks.reconstruct import preview
+from tests.conftest import TINY
+
+
+def build(program: str, **settings: Any) -> tuple[Any, Any]:
+    torch.manual_seed(0)
+    config = dataclasses.replace(PROGRAMS[program].configure(TINY), part_dims=7, **settings)
+    pair = RunConfig(program, config, TrainConfig("none")).build()
+    with torch.no_grad():
+        for module in pair:
+            for parameter in module.parameters():
+                parameter.add_(0.1 * torch.randn_like(parameter))
+    return pair
+
+
+programs = pytest.mark.parametrize("program", PROGRAMS)
+
+
+@programs
+@pytest.mark.parametrize("likelihood", ["laplace", "gaussian"])
+def test_guide_fits_and_bounds_are_bounds(program: str, likelihood: str, images: Tensor) -> None:
+    model, guide = build(program, likelihood=likelihood)
+    check_guide(model, guide, TINY.canvas_size)
+    bound = importance_bound(model, guide, images, particles=50)
+    assert (bound.log_p_summed > bound.elbo).all() and (bound.log_p > bound.elbo - 20).all()
+    single = stop_time_terms(model, guide, images).elbo()
+    assert single.shape == (len(images),) and torch.isfinite(single).all()
+
+
+@programs
+@pytest.mark.parametrize("estimator", ["stop-time", "nvil"])
+def test_every_weight_learns(program: str, estimator: str, images: Tensor) -> None:
+    model, guide = build(program)
+    elbo = StopTimeELBO(explore_always=0.2) if estimator == "stop-time" else NVIL()
+    elbo.differentiable_loss(model, guide, images).backward()
+    named = {
+        f"{kind}.{name}": p
+        for kind, module in (("model", model), ("guide", guide))
+        for name, p in module.named_parameters()
+    }
+    idle = {n for n, p in named.items() if p.grad is None or not p.grad.abs().max() > 0}
+    idle = {name for name in idle if estimator == "nvil" or not name.startswith("guide.baseline")}
+    # An independent prior is given nothing, so what its heads would be given goes unused, as do
+    # encoders without guidance.
+    unseen = {"dood-no-guidance", "dood-independent-prior"}
+    if program in unseen:
+        parts = ("canvas_encoder", "glimpse_encoder", "_head.layers.0.weight", "_head.0.weight")
+        idle = {
+            name
+            for name in idle
+            if not (name.startswith("model.") and any(p in name for p in parts))
+        }
+    if program == "dood-no-guidance":  # the first input to its RNNs is zero
+        assert not idle - {"model.layout_rnn.weight_ih", "model.stroke_rnn.weight_ih"}
+    else:
+        assert not idle
+
+
+@programs
+def test_likelihood_agrees_with_its_density(program: str, images: Tensor) -> None:
+    for likelihood in ("laplace", "gaussian"):
+        model, _ = build(program, likelihood=likelihood)
+        canvas, scale = torch.rand_like(images), model.likelihood_scale()
+        density = model.likelihood(canvas, scale).log_prob(images).sum((-1, -2))
+        torch.testing.assert_close(model.log_likelihood(images, canvas, scale), density)
+
+
+def second_step(program: str, images: Tensor, change: bool) -> dict[str, Tensor]:
+    """Parameters of the second step's conditionals, the first step's values being fixed; with
+    ``change``, the canvas in between is another one."""
+    model, guide = build(program)
+
+    draw = model._draw
+
+    def other(*args: Any) -> Any:
+        state = draw(*args)
+        if change:
+            state = state._replace(canvas=state.canvas.flip(-1) * 0.5 + 0.3)
+        return state
+
+    model._draw = other
+    torch.manual_seed(1)
+    found = {}
+    trace = poutine.trace(guide).get_trace(images)
+    replayed = poutine.trace(poutine.replay(model, trace=trace)).get_trace(images)
+    for kind, sites in (("q", trace), ("p", replayed)):
+        for name, site in sites.nodes.items():
+            if site["type"] == "sample" and name.endswith("_2"):
+                fn = site["fn"]
+                while hasattr(fn, "base_dist"):
+                    fn = fn.base_dist
+                for attribute in ("logits", "loc", "scale", "locs", "coord_scale"):
+                    if isinstance(getattr(fn, attribute, None), Tensor):
+                        found[f"{kind}.{name}.{attribute}"] = getattr(fn, attribute)
+    return found
+
+
+@programs
+def test_only_execution_guidance_sees_the_canvas(program: str, images: Tensor) -> None:
+    before, after = (second_step(program, images, change) for change in (False, True))
+    moved = {name for name in before if not torch.allclose(before[name], after[name], atol=1e-6)}
+    if program in ("dood-no-guidance", "air"):
+        assert not moved
+    else:
+        assert {"q.on_2.logits", "q.layout_2.loc"} <= moved
+        prior = {name for name in moved if name.startswith("p.")}
+        assert bool(prior) == (program in ("dood", "dood-no-renderer"))
+
+
+@programs
+def test_prior_draws_and_parses_are_pictures(program: str, images: Tensor) -> None:
+    model, guide = build(program)
+    with torch.no_grad(), pyro.validation_enabled(True):
+        drawn = model(count=3)
+    assert drawn.shape == (3, TINY.canvas_size, TINY.canvas_size)
+    assert drawn.min() >= 0 and drawn.max() <= 1
+    parsed = parse(model, guide, images)
+    assert parsed.canvas.shape == (TINY.max_strokes, *images.shape)
+    assert {"layout"} < set(parsed.values)
+    sheet = preview(model, guide, images)
+    assert sheet.shape[0] == 3 and sheet.dtype == torch.uint8
+
+
+def test_an_independent_prior_is_the_same_at_every_step(images: Tensor) -> None:
+    model, _ = build("dood-independent-prior")
+    with torch.no_grad():
+        trace = poutine.trace(model).get_trace(images)
+    for site in ("layout", "pen", "stroke"):
+        first, last = (trace.nodes[f"{site}_{t}"]["fn"] for t in (1, 3))
+        while hasattr(first, "base_dist"):
+            first, last = first.base_dist, last.base_dist
+        torch.testing.assert_close(*torch.broadcast_tensors(first.locs, last.locs))
