@@ -7,12 +7,14 @@ BIN    := $(VENV)/bin
 SOURCE ?= digits
 BUDGET ?= 5m
 SEED   ?= 0
+SEEDS  ?= 0
+LIMIT  ?= 1000
 RUN    ?= runs/dood-$(basename $(notdir $(SOURCE)))-$(SEED)
 # Where the data lie; the platform's cache folder unless set.
 export DOOD_DATA
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test test-fast bench format
+.PHONY: help install train test test-fast transfer-table bench format
 
 help: ## list what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -40,6 +42,12 @@ test: install ## style, types and all tests
 
 test-fast: install ## the tests that take seconds
 	$(BIN)/pytest -m 'not slow'
+
+transfer-table: BUDGET := $(if $(filter file,$(origin BUDGET)),30m,$(BUDGET))
+transfer-table: install ## train, measure and draw who explains whose drawings (BUDGET SEEDS MODELS LIMIT JOBS)
+	$(BIN)/dood-pyro transfer-table --budget $(BUDGET) --limit $(LIMIT) --seeds $(SEEDS) \
+	    $(if $(MODELS),--models $(MODELS)) $(if $(SOURCES),--sources $(SOURCES)) \
+	    $(if $(JOBS),--jobs $(JOBS))
 
 bench: install ## time the renderer, a training step and a parse
 	$(BIN)/python experiments/bench.py

@@ -13,6 +13,7 @@ from .evaluate import evaluate
 from .reconstruct import reconstruct
 from .sources import sources
 from .train import train
+from .transfer_table import transfer_table
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -21,7 +22,7 @@ def cli() -> None:
     """Learns, from images alone, to draw them stroke by stroke (DooD, NeurIPS 2022)."""
 
 
-for command in (train, reconstruct, evaluate, sources):
+for command in (train, reconstruct, evaluate, transfer_table, sources):
     cli.add_command(command)
 
 

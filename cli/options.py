@@ -52,3 +52,33 @@ class Duration(click.ParamType):
         if "".join(number + unit for number, unit in parts) != value or seconds <= 0:
             self.fail(f"{value!r} is not a time; write 90m, 1h30m or 45s", param, ctx)
         return seconds
+
+
+class Names(click.ParamType):
+    """Names by comma, as a tuple."""
+
+    name = "names"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[Any, ...]:
+        if isinstance(value, tuple):
+            return value
+        parts = [part.strip() for part in str(value).split(",")]
+        if not all(parts) or len(set(parts)) < len(parts):
+            self.fail(f"{value!r} is not a list of different names by comma", param, ctx)
+        return tuple(parts)
+
+
+class Numbers(Names):
+    """Non-negative integers by comma, as a tuple."""
+
+    name = "numbers"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[Any, ...]:
+        parts = super().convert(value, param, ctx)
+        if not all(str(part).isdecimal() for part in parts):
+            self.fail(f"{value!r} is not a list of whole numbers by comma", param, ctx)
+        return tuple(int(part) for part in parts)

@@ -16,6 +16,7 @@ Every file is replaced in one move, so that a reader sees the old one or the new
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import platform
 import subprocess
@@ -53,6 +54,11 @@ class RunConfig(Config):
         """A new model and guide, initialised from the current random state."""
         model = PROGRAMS[self.program].make(self.model)
         return model, make_guide(self.train, model)
+
+    def settings_sha256(self) -> str:
+        """A hash of every setting but the data and the seed: runs that share it compare."""
+        nothing = dataclasses.replace(self.train, source="", seed=0, data_sha256="")
+        return dataclasses.replace(self, train=nothing).sha256()
 
 
 @dataclass(frozen=True)
@@ -285,6 +291,11 @@ class Run:
             return 0, 0.0
         _, notes = self.read_tensors("state.safetensors")
         return int(notes.get("step", 0)), float(notes.get("seconds", 0))
+
+    def best_step(self) -> int:
+        """Steps of training up to the best checkpoint."""
+        _, notes = self.read_tensors("best.safetensors")
+        return int(notes.get("step", 0))
 
     def sweep(self) -> None:
         """Removes what a killed process left half-written.

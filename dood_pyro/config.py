@@ -154,8 +154,7 @@ class TrainConfig(Config):
     trust_full: int = 800
     """Steps between which the first correction is let in."""
     trust_stagger: int = 300
-    """Steps by which each further one is let in later. Four at once fell apart on thin pens, the
-    gradient's norm in the thousands, as soon as they were half in."""
+    """Steps by which each further one is let in later."""
     data_sha256: str = ""
     """Hash of the prepared images, so that a run goes on with the data it began with."""
 

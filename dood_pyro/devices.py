@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 
 import torch
@@ -31,3 +32,14 @@ def hardware(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{torch.get_num_threads()} CPU threads, {platform.machine()}"
+
+
+def spare(name: str) -> tuple[int, tuple[str, ...]]:
+    """How many processes a device of that name can take at once, and the GPUs for them to take turns
+    with: one a GPU, or one for every two cores."""
+    if choose_device(name).type == "cuda":
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        count = torch.cuda.device_count()
+        gpus = visible.split(",")[:count] if visible else [str(i) for i in range(count)]
+        return len(gpus), tuple(gpus)
+    return max(1, (os.cpu_count() or 1) // 2), ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -89,6 +90,25 @@ def _framed(cell: UInt8[np.ndarray, "size size 3"]) -> UInt8[np.ndarray, "framed
     framed = np.full((cell.shape[0] + GAP, cell.shape[1] + GAP, 3), 225, dtype=np.uint8)
     framed[GAP // 2 : -(GAP // 2), GAP // 2 : -(GAP // 2)] = cell
     return framed
+
+
+def save_figure(figure: Any, out: Path) -> list[Path]:
+    """Writes a matplotlib figure as PNG at ``out``, and as PDF beside it; returns the paths.
+
+    Raises:
+        UserError: the disk does not take it.
+    """
+    import io
+
+    paths = []
+    for suffix in (".png", ".pdf"):
+        buffer = io.BytesIO()
+        # No date inside: the same figure is the same file.
+        metadata = {"CreationDate": None} if suffix == ".pdf" else None
+        figure.savefig(buffer, format=suffix[1:], dpi=200, bbox_inches="tight", metadata=metadata)
+        paths.append(out.with_suffix(suffix))
+        write_atomically(paths[-1], buffer.getvalue())
+    return paths
 
 
 def save_png(path: Path, sheet: UInt8[np.ndarray, "height width 3"]) -> None:

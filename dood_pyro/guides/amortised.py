@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from dood_pyro import drawing
 from dood_pyro.config import TrainConfig
-from dood_pyro.guides.corrections import Correction
+from dood_pyro.guides.corrections import Correction, Taming
 from dood_pyro.guides.stopping import StopHead
 from dood_pyro.model import DooD, State, StepValues, View
 from dood_pyro.networks import ImageEncoder, Squash, concatenate, glimpse, mlp, positive
@@ -121,12 +121,15 @@ class AmortisedGuide(nn.Module):
         ink = state.ink.detach() if self.model.detach else state.ink
         before = torch.stack(torch.broadcast_tensors(residual, view.canvas), dim=-3)
         for correction, trust in zip(self.corrections, self.trust, strict=True):
-            moves, more_std, pen_move, more_pen_std = correction(points, pen, layout, before, ink)
-            points = points + trust * moves
+            of_points, of_pen = Taming(points, 2), Taming(pen, 1)
+            looked_at = (of_points.seen, of_pen.seen) if self.model.detach else (points, pen)
+            moves, more_std, pen_move, more_pen_std = correction(*looked_at, layout, before, ink)
+            points = of_points.corrected(points + trust * moves)
             point_std = point_std + trust * more_std
             if self.pens:
                 raw_pen = raw_pen + trust * pen_move
-                pen, pen_std = self.pen_squash(raw_pen), pen_std + trust * more_pen_std
+                pen = of_pen.corrected(self.pen_squash(raw_pen))
+                pen_std = pen_std + trust * more_pen_std
         q_stroke = dist.Normal(points, positive(point_std, self.LEAST_STD, 0.05)).to_event(2)
         if not self.pens:
             return q_stroke, None

@@ -31,6 +31,46 @@ SPACING = 0.03
 """Canvas units between samples across, and twice that between the sections beyond an end."""
 
 
+class Taming:
+    """Keeps a look from amplifying the gradient.
+
+    A look makes y = x + f(x) of a proposal x, and of the gradient g of y g + Jᵀg, J being f's
+    Jacobian. A look that mends errors takes J ≈ −1. Across thin pens, whose sections jump, it can be
+    large instead, and over several looks the product explodes: norms in the thousands. Here Jᵀg is
+    cut, drawing by drawing, to the norm of g: a look may cancel what it mends, not drown it.
+
+    Args:
+        x: what is looked at, of shape (*batch, *event).
+        event_dims: dimensions of the event.
+    """
+
+    def __init__(self, x: Tensor, event_dims: int) -> None:
+        self.event_dims = event_dims
+        self.seen = x.view_as(x)
+        """x, for the look."""
+        self.norm: Tensor | None = None
+        if self.seen.requires_grad:
+            self.seen.register_hook(self._cut)
+
+    def _norm(self, gradient: Tensor) -> Tensor:
+        dims = tuple(range(-self.event_dims, 0))
+        return torch.linalg.vector_norm(gradient, dim=dims, keepdim=True)
+
+    def _keep(self, gradient: Tensor) -> None:
+        self.norm = self._norm(gradient)
+
+    def _cut(self, gradient: Tensor) -> Tensor:
+        if self.norm is None:
+            return gradient
+        return gradient * (self.norm / self._norm(gradient).clamp(min=1e-12)).clamp(max=1.0)
+
+    def corrected(self, y: Tensor) -> Tensor:
+        """``y``, what the look made of x; to be used from here on."""
+        if y.requires_grad:
+            y.register_hook(self._keep)
+        return y
+
+
 class Correction(nn.Module):
     """One look. ``forward`` returns what to add to a proposal.
 

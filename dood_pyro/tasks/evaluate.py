@@ -42,8 +42,12 @@ COLUMNS = (
     "config_sha256",
     "format",
 )
-"""Of experiments/results/transfer.csv; nats an image, seconds of training."""
-KEY = ("model", "source", "target", "seed", "particles", "images", "format")
+"""Of experiments/results/transfer.csv; nats an image, seconds of training. The hashes are of the
+target's images, and of all settings but the source and the seed."""
+KEY = (
+    *("model", "source", "target", "seed", "particles", "images"),
+    *("data_sha256", "config_sha256", "format"),
+)
 """What makes two rows measurements of the same cell."""
 
 
@@ -119,7 +123,7 @@ def evaluate(
         versions.get("hardware", hardware(device)),
         versions.get("revision", ""),
         drawings.sha256,
-        config.sha256(),
+        config.settings_sha256(),
         FORMAT,
     )
     return dict(zip(COLUMNS, values, strict=True))
@@ -158,7 +162,8 @@ def read_rows(path: Path) -> list[dict[str, str]]:
 
 
 def record(path: Path, row: dict[str, Any]) -> None:
-    """Puts a row into a table, in place of an earlier one of the same cell.
+    """Puts a row into a table, in place of an earlier one of the same cell, unless that is of a
+    longer training.
 
     Raises:
         UserError: the table is malformed or cannot be written.
@@ -167,8 +172,11 @@ def record(path: Path, row: dict[str, Any]) -> None:
         name: f"{value:.6g}" if isinstance(value, float) else "" if value is None else str(value)
         for name, value in row.items()
     }
-    rows = [old for old in read_rows(path) if any(old[name] != text[name] for name in KEY)]
-    rows.append(text)
+    rows = read_rows(path)
+    same = [old for old in rows if all(old[name] == text[name] for name in KEY)]
+    if any(int(old["steps"]) > int(text["steps"]) for old in same):
+        return
+    rows = [old for old in rows if old not in same] + [text]
     rows.sort(key=lambda row: tuple(row[name] for name in KEY))
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, COLUMNS, lineterminator="\n")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from dood_pyro import drawing
-from dood_pyro.guides.corrections import ACROSS, ALONG, BEYOND, SPACING, Correction
+from dood_pyro.guides.corrections import ACROSS, ALONG, BEYOND, SPACING, Correction, Taming
 from dood_pyro.rendering import canvas_from_ink, curve_points
 
 SIZE = 50
@@ -97,3 +98,16 @@ def test_gradients_pass_through_the_look() -> None:
 
     # Bilinear sampling has kinks at pixel borders: small steps, and a tolerance.
     assert torch.autograd.gradcheck(look, inputs, eps=1e-8, atol=2e-3, rtol=2e-3)
+
+
+@pytest.mark.parametrize("slope", [-0.5, 3.0])
+def test_taming_lets_a_look_cancel_a_gradient_but_not_amplify_it(slope: float) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(4, 5, 2, requires_grad=True)
+    gradient = torch.randn(4, 5, 2)
+    looking = Taming(x, 2)
+    y = looking.corrected(x + slope * looking.seen)
+    y.backward(gradient)
+    expected = gradient * (1 + min(slope, 1.0))
+    assert x.grad is not None
+    torch.testing.assert_close(x.grad, expected)

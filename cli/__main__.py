@@ -1,0 +1,5 @@
+"""``python -m dood_pyro.cli``."""
+
+from .main import main
+
+main()

@@ -1,0 +1,118 @@
+"""``dood-pyro transfer-table``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from dood_pyro.errors import UserError
+
+from . import options
+
+
+@click.command("transfer-table")
+@click.option(
+    "--models",
+    type=options.Names(),
+    help="By comma.  [default: dood,dair on every source; air and the ablations on mnist]",
+)
+@click.option(
+    "--sources", type=options.Names(), help="By comma.  [default: the paper's five datasets]"
+)
+@click.option("--targets", type=options.Names(), help="By comma.  [default: the sources]")
+@click.option("--seeds", type=options.Numbers(), default="0", show_default=True, help="By comma.")
+@click.option(
+    "--budget",
+    type=options.Duration(),
+    default="30m",
+    show_default=True,
+    help="Of each training; runs that had less go on.",
+)
+@click.option("--particles", type=click.IntRange(min=1), default=200, show_default=True)
+@click.option(
+    "--limit", type=click.IntRange(min=1), default=1000, show_default=True, help="Images a cell."
+)
+@click.option(
+    "--runs",
+    type=click.Path(path_type=Path),
+    default=Path("runs"),
+    show_default=True,
+    help="Folder of the run folders.",
+)
+@click.option(
+    "--table",
+    type=click.Path(path_type=Path),
+    default=Path("experiments/results/transfer.csv"),
+    show_default=True,
+    help="Rows go here.",
+)
+@click.option("--out", type=click.Path(path_type=Path), help="PNG and PDF.  [default: as TABLE]")
+@click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    help="Processes at once.  [default: one a GPU, else one for every two cores]",
+)
+@click.option("--fill/--no-fill", default=True, show_default=True, help="Or draw what there is.")
+@options.device
+@options.data_dir
+def transfer_table(
+    models: tuple[str, ...] | None,
+    sources: tuple[str, ...] | None,
+    targets: tuple[str, ...] | None,
+    seeds: tuple[int, ...],
+    budget: float,
+    particles: int,
+    limit: int,
+    runs: Path,
+    table: Path,
+    out: Path | None,
+    jobs: int | None,
+    fill: bool,
+    device: str,
+    data_dir: Path | None,
+) -> None:
+    """Trains, measures and draws who explains whose drawings (Fig. 4).
+
+    What is there already stays, so that an interrupted table goes on where it stopped.
+    """
+    from dood_pyro.devices import spare
+    from dood_pyro.tasks import transfer
+    from dood_pyro.tasks.evaluate import read_rows
+    from dood_pyro.tasks.published import SOURCES
+    from dood_pyro.tasks.transfer_figure import draw_table, thumbnails_of
+
+    out = table.with_suffix(".png") if out is None else out
+    if out.suffix != ".png":
+        raise UserError(f"--out must end in .png; {out} does not")
+    trainings = transfer.trainings(models, sources, seeds)
+    default_jobs, gpus = spare(device)
+    plan = transfer.Plan(
+        trainings,
+        targets or sources or SOURCES,
+        budget,
+        runs,
+        table,
+        particles,
+        limit,
+        jobs or default_jobs,
+        device,
+        data_dir,
+        gpus,
+    )
+    problems = transfer.fill(plan, click.echo) if fill else []
+    found, left_out = transfer.cells(read_rows(table), plan)
+    for line in (*left_out, *transfer.findings(found)):
+        click.echo(line)
+    if found:
+        shown = list(dict.fromkeys(training.model for training in trainings))
+        for path in draw_table(found, shown, thumbnails_of(plan), out):
+            click.echo(path)
+    for problem in problems:
+        click.echo(f"missing: {problem}", err=True)
+    if problems or not found:
+        raise UserError(
+            f"{len(problems)} parts of the table could not be had"
+            if problems
+            else f"{table} has no row of this table"
+        )

@@ -1,0 +1,351 @@
+"""Zero-shot transfer (section 3.1, Fig. 4): every source × target × model × seed, trained and measured.
+
+Trainings and measurements are the commands ``dood-pyro train`` and ``dood-pyro evaluate``, each in a
+process of its own. What is there already stays: run folders go on where they stopped, and cells that
+the table holds are not measured again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from dood_pyro import data
+from dood_pyro.checkpoints import FORMAT, Run, RunConfig
+from dood_pyro.config import ModelConfig, TrainConfig
+from dood_pyro.errors import UserError
+from dood_pyro.programs import PROGRAMS
+from dood_pyro.tasks.evaluate import read_rows, record
+from dood_pyro.tasks.published import SOURCES, published
+
+RIVALS = ("dood", "dair")
+"""Trained on every source."""
+ON_MNIST = ("air", "dood-no-renderer", "dood-no-guidance")
+"""Trained on MNIST alone, unless asked for by name."""
+
+
+class Training(NamedTuple):
+    """One run of the table."""
+
+    model: str
+    source: str
+    seed: int
+
+    def __str__(self) -> str:
+        return f"{self.model}-{Path(self.source).stem}-{self.seed}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the table is to hold, and how it is to be filled."""
+
+    trainings: tuple[Training, ...]
+    targets: tuple[str, ...]
+    budget: float
+    """Seconds a training."""
+    runs: Path
+    """Folder of the run folders."""
+    table: Path
+    """The CSV file that rows go into."""
+    particles: int = 200
+    limit: int = 1000
+    """Test images a cell."""
+    jobs: int = 1
+    """Processes at once."""
+    device: str = "auto"
+    data_dir: Path | None = None
+    devices: tuple[str, ...] = field(default=())
+    """GPUs that the processes take turns with, as in CUDA_VISIBLE_DEVICES; none: the machine's."""
+
+    def run(self, training: Training) -> Run:
+        """The run folder of a training."""
+        return Run(self.runs / str(training))
+
+
+def trainings(
+    models: tuple[str, ...] | None, sources: tuple[str, ...] | None, seeds: tuple[int, ...]
+) -> tuple[Training, ...]:
+    """The runs of a table, seed by seed, so that a whole table comes first.
+
+    Without ``models``, the paper's: DooD and Difference-AIR on every source, vanilla AIR and the
+    ablations on MNIST.
+
+    Raises:
+        UserError: there is no such model.
+    """
+    unknown = [name for name in models or () if name not in PROGRAMS]
+    if unknown:
+        raise UserError(f"there is no model {unknown[0]!r}; choose from {', '.join(PROGRAMS)}")
+    pairs = [(model, source) for model in models or RIVALS for source in sources or SOURCES]
+    if models is None and (sources is None or "mnist" in sources):
+        pairs += [(model, "mnist") for model in ON_MNIST]
+    return tuple(Training(*pair, seed) for seed in seeds for pair in pairs)
+
+
+def expected(training: Training) -> RunConfig:
+    """The configuration that a run of the table must have, but for its data's hash."""
+    model = PROGRAMS[training.model].configure(ModelConfig())
+    return RunConfig(training.model, model, TrainConfig(training.source, seed=training.seed))
+
+
+def fill(plan: Plan, say: Callable[[str], None] = print) -> list[str]:
+    """Trains and measures what the table lacks; returns what could not be had, a line each.
+
+    Raises:
+        UserError: the table is malformed, or a source cannot be had: before anything is trained.
+    """
+    read_rows(plan.table)
+    for source in {training.source for training in plan.trainings} | set(plan.targets):
+        data.locate(source, plan.data_dir)
+    plan.runs.mkdir(parents=True, exist_ok=True)
+    worker = _Worker(plan, say)
+    problems: list[str] = []
+    with ThreadPoolExecutor(plan.jobs) as pool:
+        waiting: dict[Future[str | None], Training | None] = {
+            pool.submit(worker.train, training): training for training in plan.trainings
+        }
+        try:
+            while waiting:
+                done, _ = wait(waiting, return_when=FIRST_COMPLETED)
+                for future in done:
+                    training, problem = waiting.pop(future), future.result()
+                    if problem:
+                        problems.append(problem)
+                    elif training is not None:
+                        for target in plan.targets:
+                            waiting[pool.submit(worker.evaluate, training, target)] = None
+        except BaseException:
+            worker.stop()
+            pool.shutdown(cancel_futures=True)
+            raise
+    return problems
+
+
+class _Worker:
+    """Runs the commands of a plan, from several threads."""
+
+    def __init__(self, plan: Plan, say: Callable[[str], None]) -> None:
+        self.plan, self.say = plan, say
+        self.lock = threading.Lock()
+        self.processes: set[subprocess.Popen[str]] = set()
+        self.free = list(plan.devices)
+        self.stopped = False
+
+    def stop(self) -> None:
+        """Ends the processes under way: a training saves, a measurement is lost."""
+        self.stopped = True
+        with self.lock:
+            for process in self.processes:
+                process.terminate()
+
+    def command(self, *arguments: str) -> tuple[int, str, str]:
+        """Runs a ``dood-pyro`` command: its exit status, output, and the last line of errors."""
+        environment = dict(os.environ)
+        with self.lock:
+            device = self.free.pop(0) if self.free else None
+        if device is not None:
+            environment["CUDA_VISIBLE_DEVICES"] = device
+        else:
+            threads = max(1, (os.cpu_count() or 1) // self.plan.jobs)
+            environment["OMP_NUM_THREADS"] = str(threads)
+        if self.plan.data_dir is not None:
+            arguments += ("--data-dir", str(self.plan.data_dir))
+        process = subprocess.Popen(
+            [sys.executable, "-m", "dood_pyro.cli", *arguments, "--device", self.plan.device],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+        with self.lock:
+            self.processes.add(process)
+            if self.stopped:
+                process.terminate()
+        out, err = process.communicate()
+        with self.lock:
+            self.processes.discard(process)
+            if device is not None:
+                self.free.append(device)
+        lines = [line for line in err.splitlines() if line.strip()]
+        return process.returncode, out, lines[-1] if lines else f"exit {process.returncode}"
+
+    def train(self, training: Training) -> str | None:
+        """Brings a run to the plan's budget; returns what went wrong."""
+        run = self.plan.run(training)
+        budget = ("--budget", f"{self.plan.budget:g}s")
+        try:
+            if run.path.exists():
+                config, _ = run.read_config()
+                if config.settings_sha256() != expected(training).settings_sha256():
+                    return (
+                        f"{training}: {run.path} was trained with other settings; move it away to "
+                        "have it trained again"
+                    )
+                if run.progress()[1] >= self.plan.budget:
+                    return None
+                arguments: tuple[str, ...] = ("train", "--resume", str(run.path), *budget)
+            else:
+                arguments = (
+                    *("train", "--model", training.model, "--source", training.source),
+                    *("--seed", str(training.seed), "--out", str(run.path), *budget),
+                )
+        except UserError as problem:
+            return f"{training}: {problem}"
+        self.say(f"training  {training}")
+        status, _, error = self.command(*arguments, "--no-tensorboard")
+        return None if status == 0 else f"{training}: {error}"
+
+    def evaluate(self, training: Training, target: str) -> str | None:
+        """Measures a cell that the table lacks; returns what went wrong."""
+        plan, run = self.plan, self.plan.run(training)
+        try:
+            if self.measured(training, target):
+                return None
+        except UserError as problem:
+            return f"{training} on {target}: {problem}"
+        status, out, error = self.command(
+            *("evaluate", str(run.path), "--target", target, "--json"),
+            *("--particles", str(plan.particles), "--limit", str(plan.limit)),
+        )
+        if status != 0:
+            return f"{training} on {target}: {error}"
+        row = json.loads(out)
+        with self.lock:
+            record(plan.table, row)
+        self.say(f"measured  {training} on {target}: {row['log_p']:.0f} nats")
+        return None
+
+    def measured(self, training: Training, target: str) -> bool:
+        """Whether the table has the cell, of this run or one that was trained for longer."""
+        plan, run = self.plan, self.plan.run(training)
+        config, _ = run.read_config()
+        step = run.best_step()
+        stem = Path(target).stem
+        with self.lock:
+            rows = read_rows(plan.table)
+        return any(
+            (row["model"], row["source"], row["target"], row["seed"])
+            == (training.model, Path(training.source).stem, stem, str(training.seed))
+            and row["config_sha256"] == config.settings_sha256()
+            and row["format"] == str(FORMAT)
+            and int(row["particles"]) == plan.particles
+            and int(row["images"]) <= plan.limit
+            and int(row["steps"]) >= step
+            for row in rows
+        )
+
+
+class Cell(NamedTuple):
+    """Of the table of Fig. 4."""
+
+    mean: float
+    """log p(x), stops sampled, averaged over seeds; nats an image."""
+    spread: float | None
+    """Standard deviation over seeds; with one seed the standard error over images."""
+    seeds: int
+    seconds: float
+    """Of training, the least over seeds."""
+    published: int | None
+
+
+def cells(
+    rows: list[dict[str, str]], plan: Plan
+) -> tuple[dict[tuple[str, str, str], Cell], list[str]]:
+    """The table's cells by (model, source, target), and what was left out and why.
+
+    Rows of other settings, formats, numbers of samples or images than the plan's are left out.
+    """
+    wanted: dict[tuple[str, str, str], list[dict[str, str]]] = {}
+    other: dict[str, int] = {}
+    for row in rows:
+        training = Training(row["model"], row["source"], int(row["seed"]))
+        known = {(t.model, Path(t.source).stem, t.seed) for t in plan.trainings}
+        if tuple(training) not in known or row["target"] not in map(_stem, plan.targets):
+            continue
+        fits = (
+            row["config_sha256"] == expected(training).settings_sha256()
+            and row["format"] == str(FORMAT)
+            and int(row["particles"]) == plan.particles
+            and int(row["images"]) <= plan.limit
+        )
+        if fits:
+            wanted.setdefault((*training[:2], row["target"]), []).append(row)
+        else:
+            other[row["model"]] = other.get(row["model"], 0) + 1
+    notes = [
+        f"left out {count} rows of {model}: of other settings, samples or images"
+        for model, count in sorted(other.items())
+    ]
+    return {key: _cell(key, found) for key, found in wanted.items()}, notes
+
+
+def _stem(name: str) -> str:
+    return Path(name).stem
+
+
+def _cell(key: tuple[str, str, str], rows: list[dict[str, str]]) -> Cell:
+    values = [float(row["log_p"]) for row in rows]
+    mean = sum(values) / len(values)
+    if len(values) > 1:
+        spread = (sum((v - mean) ** 2 for v in values) / (len(values) - 1)) ** 0.5
+    else:
+        spread = float(rows[0]["log_p_se"]) if rows[0]["log_p_se"] else None
+    seconds = min(float(row["seconds"] or 0) for row in rows)
+    return Cell(mean, spread, len(values), seconds, published(*key))
+
+
+def findings(found: dict[tuple[str, str, str], Cell]) -> Iterator[str]:
+    """What the table says: diagonals, lowest rows, DooD against its rival and its paper."""
+    for model in dict.fromkeys(key[0] for key in found):
+        mine = {key[1:]: cell.mean for key, cell in found.items() if key[0] == model}
+        sources = list(dict.fromkeys(source for source, _ in mine))
+        targets = list(dict.fromkeys(target for _, target in mine))
+        title = PROGRAMS[model].title
+        if len(sources) < 2 or any((s, t) not in mine for s in sources for t in targets):
+            continue
+        best = {t: max(sources, key=lambda s: mine[s, t]) for t in targets if t in sources}
+        not_own = [f"{t} ({s})" for t, s in best.items() if s != t]
+        if best:
+            said = "in every column" if not not_own else "but for " + ", ".join(not_own)
+            yield f"{title}: the diagonal is the column's highest {said}"
+        averages = {
+            s: sum(mine[s, t] for t in targets if t != s) / max(1, len(targets) - (s in targets))
+            for s in sources
+        }
+        order = sorted(sources, key=lambda s: averages[s])
+        ranked = ", ".join(f"{s} {averages[s]:.0f}" for s in order)
+        yield f"{title}: rows by their mean off the diagonal, lowest first: {ranked}"
+    pairs = [
+        (key[1:], cell.mean, found["dair", *key[1:]].mean)
+        for key, cell in found.items()
+        if key[0] == "dood" and ("dair", *key[1:]) in found
+    ]
+    for where, chosen in (
+        ("off", [p for p in pairs if p[0][0] != p[0][1]]),
+        ("on", [p for p in pairs if p[0][0] == p[0][1]]),
+    ):
+        if chosen:
+            yield _compare(f"DooD above Difference-AIR {where} the diagonal", chosen)
+    against = [
+        (key[1:], cell.mean, float(cell.published))
+        for key, cell in found.items()
+        if key[0] == "dood" and cell.published is not None
+    ]
+    if against:
+        yield _compare("DooD above its published figure", against)
+
+
+def _compare(what: str, pairs: list[tuple[Any, float, float]]) -> str:
+    below = [
+        f"{s} → {t} ({ours:.0f} < {theirs:.0f})" for (s, t), ours, theirs in pairs if ours <= theirs
+    ]
+    line = f"{what}: {len(pairs) - len(below)} of {len(pairs)} cells"
+    return line + (f"; not {', '.join(below)}" if below else "")

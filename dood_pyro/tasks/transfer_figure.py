@@ -1,0 +1,151 @@
+"""The table of Fig. 4: values with reconstructions in the cells, models side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+
+from dood_pyro import data
+from dood_pyro.devices import choose_device
+from dood_pyro.errors import UserError
+from dood_pyro.inference.parsing import parse
+from dood_pyro.plots import save_figure
+from dood_pyro.programs import PROGRAMS
+from dood_pyro.tasks.transfer import Cell, Plan
+
+Thumbnails = Callable[[str, str, str], UInt8[np.ndarray, "height width 3"] | None]
+"""Model, source and target to a strip of targets and reconstructions, or None."""
+
+TITLES = {
+    "mnist": "MNIST",
+    "emnist": "EMNIST",
+    "kmnist": "KMNIST",
+    "quickdraw": "QuickDraw",
+    "omniglot": "Omniglot",
+}
+
+
+def draw_table(
+    found: dict[tuple[str, str, str], Cell],
+    models: Sequence[str],
+    thumbnails: Thumbnails,
+    out: Path,
+) -> list[Path]:
+    """Writes ``out`` as PNG and PDF; returns the paths.
+
+    A panel a model: rows are sources, columns targets; a cell holds log p(x), below it the published
+    figure, and a strip of reconstructions. Cells that are missing say so.
+
+    Raises:
+        UserError: the figure cannot be written.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+    from matplotlib.patches import Rectangle
+
+    sources = list(dict.fromkeys(key[1] for key in found))
+    targets = list(dict.fromkeys(key[2] for key in found))
+    rows = {m: [s for s in sources if any((m, s, t) in found for t in targets)] for m in models}
+    shown = [model for model in models if rows[model]]
+    # Two panels abreast, as many as it takes; a panel is as high as it has rows.
+    pairs = [shown[i : i + 2] for i in range(0, len(shown), 2)]
+    heights = [max(len(rows[model]) for model in pair) + 0.7 for pair in pairs]
+    abreast = max(len(pair) for pair in pairs)
+    width = len(targets) * 1.35 + 1.2
+    figure = pyplot.figure(figsize=(abreast * width, sum(heights) * 0.95))
+    grid = figure.add_gridspec(len(pairs), abreast, height_ratios=heights, wspace=0.02, hspace=0.05)
+    for line, pair in enumerate(pairs):
+        for column, model in enumerate(pair):
+            axes = figure.add_subplot(grid[line, column])
+            axes.set_xlim(-0.9, len(targets))
+            axes.set_ylim(heights[line] - 0.7, -0.7)
+            axes.axis("off")
+            axes.text(-0.85, -0.55, PROGRAMS[model].title, fontsize=11, weight="bold", va="center")
+            for j, target in enumerate(targets):
+                axes.text(j + 0.5, -0.18, TITLES.get(target, target), ha="center", fontsize=8)
+            for i, source in enumerate(rows[model]):
+                axes.text(
+                    -0.08, i + 0.5, TITLES.get(source, source), ha="right", va="center", fontsize=8
+                )
+                for j, target in enumerate(targets):
+                    cell = found.get((model, source, target))
+                    face = "#eef4f8" if source == target else "white"
+                    axes.add_patch(
+                        Rectangle((j, i), 1, 1, facecolor=face, edgecolor="#b8c4cc", linewidth=0.6)
+                    )
+                    if cell is None:
+                        axes.text(
+                            j + 0.5,
+                            i + 0.5,
+                            "missing",
+                            ha="center",
+                            va="center",
+                            fontsize=7,
+                            color="#a04040",
+                        )
+                        continue
+                    strip = thumbnails(model, source, target)
+                    if strip is not None:
+                        axes.imshow(
+                            strip,
+                            extent=(j + 0.06, j + 0.94, i + 0.60, i + 0.04),
+                            aspect="auto",
+                            interpolation="antialiased",
+                            zorder=2,
+                        )
+                    spread = "" if cell.spread is None else f" ± {cell.spread:.0f}"
+                    axes.text(
+                        j + 0.5,
+                        i + 0.74,
+                        f"{cell.mean:.0f}{spread}".replace("-", "−"),
+                        ha="center",
+                        va="center",
+                        fontsize=8,
+                    )
+                    if cell.published is not None:
+                        axes.text(
+                            j + 0.5,
+                            i + 0.90,
+                            f"paper {cell.published}".replace("-", "−"),
+                            ha="center",
+                            va="center",
+                            fontsize=6,
+                            color="#707070",
+                        )
+    paths = save_figure(figure, out)
+    pyplot.close(figure)
+    return paths
+
+
+def thumbnails_of(plan: Plan, count: int = 4) -> Thumbnails:
+    """Strips of the first test images and, below them, what a plan's runs of its first seed make of
+    them; None where a run is missing."""
+    runs = {(t.model, Path(t.source).stem): t for t in reversed(plan.trainings)}
+    targets = {Path(target).stem: target for target in plan.targets}
+    loaded: dict[tuple[str, str], Any] = {}
+
+    def strip(model: str, source: str, target: str) -> UInt8[np.ndarray, "height width 3"] | None:
+        device = choose_device(plan.device)
+        if (model, source) not in loaded:
+            try:
+                loaded[model, source] = plan.run(runs[model, source]).load()
+            except UserError:
+                loaded[model, source] = None
+        if loaded[model, source] is None:
+            return None
+        program, guide, config = loaded[model, source]
+        drawings = data.load(targets[target], "test", config.model.canvas_size, plan.data_dir)
+        images = (drawings.shuffled(count).float() / 255).to(device)
+        made = parse(program.to(device), guide.to(device), images).canvas[-1]
+        rows = [torch.cat(list(part.cpu()), dim=-1) for part in (images, made)]
+        grey = (255 * (1 - torch.cat(rows))).round().clamp(0, 255).byte().numpy()
+        return np.repeat(grey[..., None], 3, axis=-1)
+
+    return strip

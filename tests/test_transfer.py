@@ -1,0 +1,156 @@
+"""The transfer table: what is trained and measured, what is left alone, what it says."""
+
+from __future__ import annotations
+
+import csv
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dood_pyro.checkpoints import FORMAT
+from dood_pyro.errors import UserError
+from dood_pyro.tasks import transfer
+from dood_pyro.tasks.evaluate import COLUMNS, read_rows, record
+from dood_pyro.tasks.transfer import Cell, Plan, Training
+from dood_pyro.tasks.transfer_figure import draw_table
+
+
+def dood_pyro(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "dood_pyro.cli", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def plan(folder: Path, *trainings: Training, **settings: Any) -> Plan:
+    targets = tuple(dict.fromkeys(training.source for training in trainings))
+    return Plan(trainings, targets, 1.0, folder / "runs", folder / "table.csv", **settings)
+
+
+def row(training: Training, target: str, log_p: float, **other: Any) -> dict[str, Any]:
+    return {
+        **dict.fromkeys(COLUMNS, ""),
+        **training._asdict(),
+        **{"target": target, "log_p": log_p, "log_p_se": 1.0, "particles": 200, "images": 1000},
+        **{"steps": 10, "seconds": 60.0, "format": FORMAT, "data_sha256": "d"},
+        "config_sha256": transfer.expected(training).settings_sha256(),
+        **other,
+    }
+
+
+def test_the_papers_table_unless_told_otherwise() -> None:
+    default = transfer.trainings(None, None, (0, 1))
+    assert len(default) == 2 * (2 * 5 + 3)
+    assert [t.seed for t in default] == sorted(t.seed for t in default)
+    assert Training("air", "mnist", 0) in default and Training("air", "kmnist", 0) not in default
+    assert transfer.trainings(("air",), ("kmnist",), (3,)) == (Training("air", "kmnist", 3),)
+    with pytest.raises(UserError, match="no model 'aire'"):
+        transfer.trainings(("aire",), None, (0,))
+
+
+def test_settings_hash_is_shared_across_data_and_seeds_only() -> None:
+    def of(*training: Any) -> str:
+        return transfer.expected(Training(*training)).settings_sha256()
+
+    assert of("dood", "mnist", 0) == of("dood", "kmnist", 4)
+    assert len({of(model, "mnist", 0) for model in ("dood", "dair", "air")}) == 3
+
+
+def test_rows_of_other_settings_are_left_out_and_seeds_averaged(tmp_path: Path) -> None:
+    first, second = Training("dood", "mnist", 0), Training("dood", "mnist", 1)
+    wanted = plan(tmp_path, first, second)
+    for each in (
+        row(first, "mnist", 6000.0),
+        row(second, "mnist", 6100.0),
+        row(first, "mnist", 9000.0, config_sha256="other"),
+        row(first, "mnist", 9000.0, format=FORMAT - 1),
+        row(first, "mnist", 9000.0, particles=5),
+        row(first, "elsewhere", 9000.0),
+    ):
+        record(wanted.table, each)
+    found, notes = transfer.cells(read_rows(wanted.table), wanted)
+    assert list(found) == [("dood", "mnist", "mnist")]
+    cell = found["dood", "mnist", "mnist"]
+    assert cell.mean == 6050 and cell.seeds == 2
+    assert cell.spread == pytest.approx(70.7, abs=0.1) and cell.published == 7094
+    assert notes == ["left out 3 rows of dood: of other settings, samples or images"]
+
+
+def test_a_longer_runs_row_replaces_a_shorter_ones_only(tmp_path: Path) -> None:
+    training, table = Training("dood", "mnist", 0), tmp_path / "table.csv"
+    for steps, log_p in ((10, 1.0), (30, 3.0), (20, 2.0)):
+        record(table, row(training, "mnist", log_p, steps=steps))
+    (only,) = read_rows(table)
+    assert (only["steps"], only["log_p"]) == ("30", "3")
+
+
+def test_findings_say_what_the_table_shows() -> None:
+    values = {
+        ("dood", "a", "a"): 10, ("dood", "a", "b"): 3, ("dood", "b", "a"): 4, ("dood", "b", "b"): 9,
+        ("dair", "a", "a"): 11, ("dair", "a", "b"): 1, ("dair", "b", "a"): 2, ("dair", "b", "b"): 5,
+    }  # fmt: skip
+    published = {("dood", "a", "b"): 5, ("dood", "b", "b"): 7}
+    lines = list(
+        transfer.findings(
+            {key: Cell(v, None, 1, 60.0, published.get(key)) for key, v in values.items()}
+        )
+    )
+    assert lines == [
+        "DooD: the diagonal is the column's highest in every column",
+        "DooD: rows by their mean off the diagonal, lowest first: a 3, b 4",
+        "Difference-AIR: the diagonal is the column's highest in every column",
+        "Difference-AIR: rows by their mean off the diagonal, lowest first: a 1, b 2",
+        "DooD above Difference-AIR off the diagonal: 2 of 2 cells",
+        "DooD above Difference-AIR on the diagonal: 1 of 2 cells; not a → a (10 < 11)",
+        "DooD above its published figure: 1 of 2 cells; not a → b (3 < 5)",
+    ]
+
+
+def test_a_figure_shows_gaps_as_gaps(tmp_path: Path) -> None:
+    cell = Cell(-123.0, 4.0, 1, 60.0, None)
+    found = {("dood", "mnist", "mnist"): cell, ("dood", "kmnist", "kmnist"): cell}
+    paths = draw_table(found, ["dood", "dair"], lambda *_: None, tmp_path / "table.png")
+    assert [path.suffix for path in paths] == [".png", ".pdf"]
+    assert all(path.stat().st_size > 1000 for path in paths)
+    text = (tmp_path / "table.pdf").read_bytes()
+    assert text.startswith(b"%PDF")
+
+
+def test_a_cut_table_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    wanted = plan(tmp_path, Training("dood", "digits", 0))
+    record(wanted.table, row(wanted.trainings[0], "digits", 1.0))
+    wanted.table.write_text(wanted.table.read_text()[:-40])
+    with pytest.raises(UserError, match="line 2"):
+        transfer.fill(wanted)
+    assert not wanted.runs.exists()
+
+
+@pytest.mark.slow
+def test_from_nothing_to_a_table_and_again(tmp_path: Path) -> None:
+    """Trains, measures and draws; the second time nothing is left to do; a broken run is reported
+    and its cells skipped."""
+    common = (
+        *("transfer-table", "--models", "dood,dair", "--sources", "digits,doodles"),
+        *("--budget", "3s", "--limit", "3", "--particles", "4", "--jobs", "2"),
+        *("--runs", str(tmp_path / "runs"), "--table", str(tmp_path / "table.csv")),
+    )
+    first = dood_pyro(*common)
+    assert first.returncode == 0, first.stderr
+    assert first.stdout.count("training") == 4 and first.stdout.count("measured") == 8
+    assert (tmp_path / "table.png").exists() and (tmp_path / "table.pdf").exists()
+    with open(tmp_path / "table.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 8 and {r["model"] for r in rows} == {"dood", "dair"}
+    before = (tmp_path / "table.csv").read_bytes()
+    again = dood_pyro(*common)
+    assert again.returncode == 0, again.stderr
+    assert "training" not in again.stdout and "measured" not in again.stdout
+    assert (tmp_path / "table.csv").read_bytes() == before
+    broken = tmp_path / "runs" / "dair-digits-0" / "best.safetensors"
+    broken.write_bytes(broken.read_bytes()[:100])
+    (tmp_path / "table.csv").unlink()
+    third = dood_pyro(*common)
+    assert third.returncode == 1 and third.stdout.count("measured") == 6
+    assert "dair-digits-0" in third.stderr and "damaged" in third.stderr
+    assert "Traceback" not in third.stderr
