@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     "--guide", default="amortised", show_default=True, help="A built-in one, or module:Class."
 )
 @click.option(
-    "--beta", type=float, default=4.0, show_default=True, help="A stroke must gain β times its KL."
+    "--beta", type=float, default=3.0, show_default=True, help="A stroke must gain β times its KL."
 )
 @click.option("--learning-rate", type=float, default=1e-3, show_default=True)
 @click.option("--max-strokes", type=int, default=6, show_default=True)
