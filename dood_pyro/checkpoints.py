@@ -28,13 +28,13 @@ from typing import Any
 import safetensors
 import torch
 from safetensors.torch import load as unpack
-from safetensors.torch import save as pack
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from dood_pyro.config import Config, ModelConfig, TrainConfig
 from dood_pyro.devices import hardware
 from dood_pyro.errors import UserError
-from dood_pyro.files import write_atomically
+from dood_pyro.files import replacing, write_atomically
 from dood_pyro.guides import GUIDES, make_guide
 from dood_pyro.programs import PROGRAMS
 
@@ -264,7 +264,11 @@ class Run:
     ) -> None:
         """Writes a safetensors file."""
         packed = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
-        write_atomically(self.path / name, pack(packed, metadata=notes))
+        with replacing(self.path / name) as file:
+            try:
+                save_file(packed, file.name, metadata=notes)
+            except safetensors.SafetensorError as error:
+                raise OSError(0, str(error)) from None
 
     def read_tensors(self, name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
         """A safetensors file's tensors and notes.

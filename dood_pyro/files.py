@@ -14,7 +14,8 @@ from dood_pyro.errors import UserError
 
 @contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A file to write to that takes its place at ``path`` once it is whole and on the disk.
+    """A file to write to (or, by its ``name``, to have written to) that takes its place at ``path``
+    once it is whole and on the disk.
 
     Raises:
         UserError: the disk does not take it; what was at ``path`` is still there.
@@ -22,7 +23,8 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     try:
         descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         try:
-            with os.fdopen(descriptor, "wb") as file:
+            os.close(descriptor)
+            with open(temporary, "wb") as file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())

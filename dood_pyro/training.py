@@ -26,6 +26,7 @@ from dood_pyro import data
 from dood_pyro.checkpoints import Run, RunConfig, Until, load_tensors
 from dood_pyro.errors import UserError
 from dood_pyro.inference import Estimator, Report, StopTimeTerms, make_estimator, stop_time_terms
+from dood_pyro.optimiser import Adam
 
 LOG_EVERY = 20
 EVALUATE_EVERY = 500
@@ -88,11 +89,7 @@ class Trainer:
             n: p.detach().clone() for n, p in self.parameters.items()
         }
         self.groups = self._groups()
-        self.optimiser = torch.optim.Adam(
-            [{"params": parameters} for parameters, _ in self.groups],
-            lr=config.train.learning_rate,
-            fused=True,
-        )
+        self.optimiser = Adam([parameters for parameters, _ in self.groups])
         self.step = 0
         self.seconds = 0.0
         self.best = float("-inf")
@@ -131,7 +128,6 @@ class Trainer:
         # Checks of supports and shapes in every step would wait for the device.
         with pyro.validation_enabled(False):
             loss = self.estimator.differentiable_loss(self.model, self.guide, image)
-        self.optimiser.zero_grad()
         (loss / image.numel()).backward()
         norms = [
             torch.nn.utils.clip_grad_norm_(group, self.config.train.clip)
@@ -139,11 +135,8 @@ class Trainer:
         ]
         finite = torch.isfinite(torch.stack([loss.detach(), *norms])).all()
         bad = (~finite).float()
-        # Fused Adam skips on the device, without a word to the host, where this is 1.
-        self.optimiser.found_inf = bad  # type: ignore[attr-defined]
-        for group, (_, rate) in zip(self.optimiser.param_groups, self.groups, strict=True):
-            group["lr"] = self.learning_rate() * rate
-        self.optimiser.step()
+        self.optimiser.step([self.learning_rate() * rate for _, rate in self.groups], skip=bad)
+        self.optimiser.zero_grad()  # now: the next step needs the memory before it needs gradients
         decay = min(self.config.train.average_decay, (1 + self.step) / (10 + self.step))
         current = [parameter.detach() for parameter in self.parameters.values()]
         torch._foreach_lerp_(list(self.averages.values()), current, 1 - decay)
@@ -246,7 +239,8 @@ class Trainer:
             if set(found) - set(names):
                 raise UserError(f"{what} does not fit the training of its config.json")
             for name, value in found.items():
-                self.optimiser.state[self.parameters[name]][key] = value.to(self.device)
+                state = self.optimiser.state.setdefault(self.parameters[name], {})
+                state[key] = value.to(self.device)
         with torch.no_grad():
             for prefix, mine in own.items():
                 theirs = part(prefix)

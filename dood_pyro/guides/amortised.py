@@ -121,9 +121,11 @@ class AmortisedGuide(nn.Module):
         ink = state.ink.detach() if self.model.detach else state.ink
         before = torch.stack(torch.broadcast_tensors(residual, view.canvas), dim=-3)
         for correction, trust in zip(self.corrections, self.trust, strict=True):
-            of_points, of_pen = Taming(points, 2), Taming(pen, 1)
-            looked_at = (of_points.seen, of_pen.seen) if self.model.detach else (points, pen)
-            moves, more_std, pen_move, more_pen_std = correction(*looked_at, layout, before, ink)
+            of_points, of_pen = Taming(2), Taming(1)
+            proposal = points, pen
+            if self.model.detach:  # not where gradients are checked: this one is not exact
+                proposal = of_points.proposal(points), of_pen.proposal(pen)
+            moves, more_std, pen_move, more_pen_std = correction(*proposal, layout, before, ink)
             points = of_points.corrected(points + trust * moves)
             point_std = point_std + trust * more_std
             if self.pens:

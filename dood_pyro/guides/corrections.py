@@ -40,21 +40,30 @@ class Taming:
     cut, drawing by drawing, to the norm of g: a look may cancel what it mends, not drown it.
 
     Args:
-        x: what is looked at, of shape (*batch, *event).
-        event_dims: dimensions of the event.
+        event_dims: dimensions of x beyond its batch dimensions.
     """
 
-    def __init__(self, x: Tensor, event_dims: int) -> None:
-        self.event_dims = event_dims
-        self.seen = x.view_as(x)
-        """x, for the look."""
+    def __init__(self, event_dims: int) -> None:
+        self.dims = tuple(range(-event_dims, 0))
+        # No tensor of the graph is held here: its hooks lead here, and what refers to itself is
+        # kept until Python's collector comes by, a whole graph of activations.
         self.norm: Tensor | None = None
-        if self.seen.requires_grad:
-            self.seen.register_hook(self._cut)
+
+    def proposal(self, x: Tensor) -> Tensor:
+        """x, for the look."""
+        seen = x.view_as(x)
+        if seen.requires_grad:
+            seen.register_hook(self._cut)
+        return seen
+
+    def corrected(self, y: Tensor) -> Tensor:
+        """What the look made of x, for all that follows."""
+        if y.requires_grad:
+            y.register_hook(self._keep)
+        return y
 
     def _norm(self, gradient: Tensor) -> Tensor:
-        dims = tuple(range(-self.event_dims, 0))
-        return torch.linalg.vector_norm(gradient, dim=dims, keepdim=True)
+        return torch.linalg.vector_norm(gradient, dim=self.dims, keepdim=True)
 
     def _keep(self, gradient: Tensor) -> None:
         self.norm = self._norm(gradient)
@@ -63,12 +72,6 @@ class Taming:
         if self.norm is None:
             return gradient
         return gradient * (self.norm / self._norm(gradient).clamp(min=1e-12)).clamp(max=1.0)
-
-    def corrected(self, y: Tensor) -> Tensor:
-        """``y``, what the look made of x; to be used from here on."""
-        if y.requires_grad:
-            y.register_hook(self._keep)
-        return y
 
 
 class Correction(nn.Module):

@@ -72,30 +72,37 @@ def curve_points(
     return both[..., :points, :], both[..., points:, :]
 
 
+def _tables(x: Tensor, y: Tensor, sigma: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """E_x and E_y: (*batch, points, pixels) each."""
+    rate = (0.5**0.5) / sigma[..., None]
+
+    def table(position: Tensor) -> Tensor:
+        exponent = (pixels - position[..., None]).mul_(rate).square_().neg_()
+        return exponent.clamp_(min=FAINTEST).exp_()
+
+    return table(x), table(y)
+
+
 class _Splat(torch.autograd.Function):
     """The product of the two tables, with the gradient written out.
 
     Autograd would keep and revisit half a dozen tensors of the size of the tables; by hand the
-    backward pass is two matrix products and the moments of what they leave.
+    backward pass is two matrix products and the moments of what they leave. The tables, the largest
+    tensors of a training step, are made again rather than kept.
     """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, y: Tensor, sigma: Tensor, weight: Tensor, size: int) -> Tensor:
         pixels = pixel_centres(size, x)
-        rate = (0.5**0.5) / sigma
-
-        def table(position: Tensor) -> Tensor:
-            exponent = (pixels - position[..., None]).mul_(rate[..., None]).square_().neg_()
-            return exponent.clamp_(min=FAINTEST).exp_()
-
-        table_x, table_y = table(x), table(y)
-        ctx.save_for_backward(x, y, sigma, weight, table_x, table_y, pixels)
-        return (table_y * weight[..., None]).mT @ table_x
+        ctx.save_for_backward(x, y, sigma, weight, pixels)
+        table_x, table_y = _tables(x, y, sigma, pixels)
+        return table_y.mul_(weight[..., None]).mT @ table_x
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (grad,) = grads
-        x, y, sigma, weight, table_x, table_y, pixels = ctx.saved_tensors
+        x, y, sigma, weight, pixels = ctx.saved_tensors
+        table_x, table_y = _tables(x, y, sigma, pixels)
         along_x = (table_y @ grad).mul_(table_x)
         along_y = (table_x @ grad.mT).mul_(table_y)
         powers = torch.stack([torch.ones_like(pixels), pixels, pixels**2], dim=-1)
