@@ -10,6 +10,7 @@ import click
 from dood_pyro.errors import UserError
 
 from .evaluate import evaluate
+from .figures import clusters, compare, stroke_counts
 from .reconstruct import reconstruct
 from .sources import sources
 from .train import train
@@ -22,7 +23,10 @@ def cli() -> None:
     """Learns, from images alone, to draw them stroke by stroke (DooD, NeurIPS 2022)."""
 
 
-for command in (train, reconstruct, evaluate, transfer_table, sources):
+for command in (
+    *(train, reconstruct, evaluate, sources),
+    *(transfer_table, compare, stroke_counts, clusters),
+):
     cli.add_command(command)
 
 

@@ -92,6 +92,31 @@ def _framed(cell: UInt8[np.ndarray, "size size 3"]) -> UInt8[np.ndarray, "framed
     return framed
 
 
+TITLES = {
+    "mnist": "MNIST",
+    "emnist": "EMNIST",
+    "kmnist": "KMNIST",
+    "quickdraw": "QuickDraw",
+    "omniglot": "Omniglot",
+}
+
+
+def source_title(source: str) -> str:
+    """A source as figures call it."""
+    stem = Path(source).stem
+    return TITLES.get(stem, stem)
+
+
+def new_figure(width: float, height: float) -> Any:
+    """A matplotlib figure of so many inches that needs no display and no closing."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height))
+    FigureCanvasAgg(figure)
+    return figure
+
+
 def save_figure(figure: Any, out: Path) -> list[Path]:
     """Writes a matplotlib figure as PNG at ``out``, and as PDF beside it; returns the paths.
 

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from dood_pyro.inference.stop_time import StopTimeTerms, stop_time_terms
 
-CHUNK = 1600
-"""Particles × images in memory at once; about 0.5 GiB."""
+CHUNK = 800
+"""Particles × images in memory at once; about 0.3 GiB, and small enough for a CPU to keep at hand."""
 
 
 class ImportanceBound(NamedTuple):

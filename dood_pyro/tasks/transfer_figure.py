@@ -14,20 +14,12 @@ from dood_pyro import data
 from dood_pyro.devices import choose_device
 from dood_pyro.errors import UserError
 from dood_pyro.inference.parsing import parse
-from dood_pyro.plots import save_figure
+from dood_pyro.plots import new_figure, save_figure, source_title
 from dood_pyro.programs import PROGRAMS
 from dood_pyro.tasks.transfer import Cell, Plan
 
 Thumbnails = Callable[[str, str, str], UInt8[np.ndarray, "height width 3"] | None]
 """Model, source and target to a strip of targets and reconstructions, or None."""
-
-TITLES = {
-    "mnist": "MNIST",
-    "emnist": "EMNIST",
-    "kmnist": "KMNIST",
-    "quickdraw": "QuickDraw",
-    "omniglot": "Omniglot",
-}
 
 
 def draw_table(
@@ -44,10 +36,6 @@ def draw_table(
     Raises:
         UserError: the figure cannot be written.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
     from matplotlib.patches import Rectangle
 
     sources = list(dict.fromkeys(key[1] for key in found))
@@ -59,7 +47,7 @@ def draw_table(
     heights = [max(len(rows[model]) for model in pair) + 0.7 for pair in pairs]
     abreast = max(len(pair) for pair in pairs)
     width = len(targets) * 1.35 + 1.2
-    figure = pyplot.figure(figsize=(abreast * width, sum(heights) * 0.95))
+    figure = new_figure(abreast * width, sum(heights) * 0.95)
     grid = figure.add_gridspec(len(pairs), abreast, height_ratios=heights, wspace=0.02, hspace=0.05)
     for line, pair in enumerate(pairs):
         for column, model in enumerate(pair):
@@ -69,11 +57,9 @@ def draw_table(
             axes.axis("off")
             axes.text(-0.85, -0.55, PROGRAMS[model].title, fontsize=11, weight="bold", va="center")
             for j, target in enumerate(targets):
-                axes.text(j + 0.5, -0.18, TITLES.get(target, target), ha="center", fontsize=8)
+                axes.text(j + 0.5, -0.18, source_title(target), ha="center", fontsize=8)
             for i, source in enumerate(rows[model]):
-                axes.text(
-                    -0.08, i + 0.5, TITLES.get(source, source), ha="right", va="center", fontsize=8
-                )
+                axes.text(-0.08, i + 0.5, source_title(source), ha="right", va="center", fontsize=8)
                 for j, target in enumerate(targets):
                     cell = found.get((model, source, target))
                     face = "#eef4f8" if source == target else "white"
@@ -119,9 +105,7 @@ def draw_table(
                             fontsize=6,
                             color="#707070",
                         )
-    paths = save_figure(figure, out)
-    pyplot.close(figure)
-    return paths
+    return save_figure(figure, out)
 
 
 def thumbnails_of(plan: Plan, count: int = 4) -> Thumbnails:

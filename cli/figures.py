@@ -1,0 +1,136 @@
+"""``dood-pyro compare``, ``stroke-counts`` and ``clusters``: figures of several runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from dood_pyro.errors import UserError
+
+from . import options
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+runs = click.argument("runs", nargs=-1, required=True)
+five_targets = click.option(
+    "--targets", type=options.Names(), help="By comma.  [default: the paper's five datasets]"
+)
+limit = click.option("--limit", type=click.IntRange(min=1), default=1000, show_default=True)
+
+
+def out(default: str) -> Callable[[F], F]:
+    """The option that says where a figure goes."""
+    return click.option(
+        "--out",
+        type=click.Path(path_type=Path),
+        default=Path(default),
+        show_default=True,
+        help="PNG; a PDF is written beside it.",
+    )
+
+
+def _load(names: tuple[str, ...], out: Path, which: str, guide: str | None, device: str) -> Any:
+    from dood_pyro.recognition import load
+
+    if out.suffix.lower() != ".png":
+        raise UserError(f"--out must end in .png; {out} does not")
+    return [load(name, device, which, guide) for name in names]
+
+
+@click.command()
+@runs
+@five_targets
+@click.option("--count", type=click.IntRange(1, 50), default=4, show_default=True)
+@out("compare.png")
+@options.which
+@options.guide
+@options.device
+@options.data_dir
+def compare(
+    runs: tuple[str, ...],
+    targets: tuple[str, ...] | None,
+    count: int,
+    out: Path,
+    which: str,
+    guide: str | None,
+    device: str,
+    data_dir: Path | None,
+) -> None:
+    """Draws test images stroke by stroke by several RUNS (Fig. 3a)."""
+    from dood_pyro.tasks.compare import draw_reconstructions
+    from dood_pyro.tasks.published import SOURCES
+
+    models = _load(runs, out, which, guide, device)
+    for path in draw_reconstructions(models, targets or SOURCES, out, count, data_dir):
+        click.echo(path)
+
+
+@click.command("stroke-counts")
+@runs
+@five_targets
+@limit
+@out("stroke-counts.png")
+@options.which
+@options.guide
+@options.device
+@options.data_dir
+def stroke_counts(
+    runs: tuple[str, ...],
+    targets: tuple[str, ...] | None,
+    limit: int,
+    out: Path,
+    which: str,
+    guide: str | None,
+    device: str,
+    data_dir: Path | None,
+) -> None:
+    """Draws how many strokes several RUNS take, by target (Fig. 3b to d), and prints the counts."""
+    from dood_pyro.tasks.compare import draw_stroke_counts
+    from dood_pyro.tasks.published import SOURCES
+
+    models = _load(runs, out, which, guide, device)
+    paths, counts = draw_stroke_counts(models, targets or SOURCES, out, limit, data_dir)
+    click.echo(json.dumps(counts))
+    for path in paths:
+        click.echo(path)
+
+
+@click.command()
+@runs
+@click.option("--target", default="mnist", show_default=True, help="Source whose test images.")
+@limit
+@out("clusters.png")
+@click.option(
+    "--json", "figures", type=click.Path(path_type=Path), help="Silhouettes go here, too."
+)
+@options.which
+@options.guide
+@options.device
+@options.data_dir
+def clusters(
+    runs: tuple[str, ...],
+    target: str,
+    limit: int,
+    out: Path,
+    figures: Path | None,
+    which: str,
+    guide: str | None,
+    device: str,
+    data_dir: Path | None,
+) -> None:
+    """Clusters the strokes, or parts, of several RUNS (Fig. 5) and prints silhouettes."""
+    from dood_pyro.files import write_atomically
+    from dood_pyro.tasks.clusters import draw_clusters
+
+    models = _load(runs, out, which, guide, device)
+    paths, scores = draw_clusters(models, target, out, limit, data_dir)
+    text = json.dumps(scores, indent=2)
+    if figures is not None:
+        write_atomically(figures, (text + "\n").encode())
+    click.echo(text)
+    for path in paths:
+        click.echo(path)

@@ -1,0 +1,153 @@
+"""What strokes, or parts, a model draws with: k-means and t-SNE (Fig. 5), and how well they cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from dood_pyro import drawing
+from dood_pyro.errors import UserError
+from dood_pyro.inference.parsing import parse
+from dood_pyro.plots import new_figure, save_figure
+from dood_pyro.recognition import Recognizer, draws_curves
+from dood_pyro.rendering import canvas_from_ink
+from dood_pyro.tasks.compare import BATCH, test_images, title
+
+CLUSTERS = 8
+"""k, as in the paper."""
+SHOWN = 1500
+"""Strokes on a t-SNE panel."""
+EXEMPLARS = 6
+"""Strokes drawn on the panel, a cluster."""
+
+
+class Vocabulary(NamedTuple):
+    """The strokes, or parts, that a model drew with."""
+
+    features: Float[np.ndarray, "strokes dims"]
+    """What is clustered: control points in the glimpse's frame, or a part's latent vector."""
+    pictures: Float[Tensor, "strokes size size"]
+    """Each in its frame, in [0, 1)."""
+
+
+@torch.no_grad()
+def vocabulary(
+    dood: Recognizer, target: str, limit: int = 1000, data_dir: str | Path | None = None
+) -> Vocabulary:
+    """The strokes of the parses of a target's first ``limit`` test images.
+
+    Raises:
+        UserError: the target cannot be had, or the model drew next to nothing.
+    """
+    features, pictures = [], []
+    size = dood.config.model.glimpse_size
+    for images in test_images(dood, target, limit, data_dir).split(BATCH):
+        parsed = parse(dood.model, dood.guide, images)
+        alive = parsed.alive > 0
+        if draws_curves(dood.model):
+            stroke, pen = parsed.values["stroke"][alive], parsed.values["pen"][alive]
+            scale = parsed.values["layout"][alive][:, 0].clamp(min=drawing.LEAST_LAYOUT_SCALE)
+            profile = drawing.pen_profile(pen)
+            framed = profile._replace(sigma=profile.sigma / scale)
+            ink = drawing.draw_strokes(stroke, framed, size)
+            features.append(stroke.flatten(1))
+        else:
+            names = ("part",) if "part" in parsed.values else ("stroke", "pen")
+            latent = [parsed.values[name][alive].flatten(1) for name in names]
+            ink = dood.model.decoder(torch.cat(latent, dim=1))  # type: ignore[operator]
+            features.append(latent[0])
+        pictures.append(canvas_from_ink(ink).cpu())
+    found = torch.cat(features).cpu().numpy()
+    if len(found) < 2 * CLUSTERS:
+        raise UserError(
+            f"{title(dood)} drew {len(found)} strokes on {target}: too few to cluster; take more "
+            "images (--limit)"
+        )
+    return Vocabulary(found, torch.cat(pictures))
+
+
+def kmeans(
+    features: Float[np.ndarray, "strokes dims"], clusters: int = CLUSTERS, seed: int = 0
+) -> Int[np.ndarray, "strokes"]:
+    """The cluster of each stroke."""
+    from sklearn.cluster import KMeans
+
+    return np.asarray(KMeans(clusters, n_init=10, random_state=seed).fit_predict(features))
+
+
+def silhouettes(
+    features: Float[np.ndarray, "strokes dims"],
+    several: Sequence[int] = (4, 6, 8, 10, 12),
+    seeds: Sequence[int] = range(5),
+) -> dict[str, Any]:
+    """Silhouette coefficients of k-means: ``silhouette`` is that of k = 8, averaged over seeds;
+    ``by_k`` has mean and standard deviation over seeds for several k."""
+    from sklearn.metrics import silhouette_score
+
+    by_k = {}
+    for k in several:
+        scores = [
+            float(
+                silhouette_score(
+                    features, kmeans(features, k, seed), sample_size=5000, random_state=0
+                )
+            )
+            for seed in seeds
+        ]
+        by_k[str(k)] = {"mean": float(np.mean(scores)), "std": float(np.std(scores))}
+    return {"silhouette": by_k[str(CLUSTERS)]["mean"], "by_k": by_k, "strokes": len(features)}
+
+
+def draw_clusters(
+    models: Sequence[Recognizer],
+    target: str,
+    out: Path,
+    limit: int = 1000,
+    data_dir: str | Path | None = None,
+) -> tuple[list[Path], dict[str, dict[str, Any]]]:
+    """Writes Fig. 5 as PNG and PDF: a t-SNE panel a model, coloured by k-means' clusters, exemplars of
+    each drawn on it. Returns the paths, and `silhouettes` by the models' names.
+
+    Raises:
+        UserError: the target cannot be had, a model drew too little, or the figure cannot be written.
+    """
+    from matplotlib import colormaps
+    from matplotlib.offsetbox import AnnotationBbox, OffsetImage
+    from sklearn.manifold import TSNE
+
+    words = [vocabulary(dood, target, limit, data_dir) for dood in models]
+    scores = {
+        dood.config.program: silhouettes(found.features)
+        for dood, found in zip(models, words, strict=True)
+    }
+    figure = new_figure(4.2 * len(models), 4.4)
+    panels = figure.subplots(1, len(models), squeeze=False)[0]
+    colours = colormaps["tab10"].colors  # type: ignore[attr-defined]
+    for panel, dood, found in zip(panels, models, words, strict=True):
+        rng = np.random.default_rng(0)
+        rows = rng.permutation(len(found.features))[:SHOWN]
+        labels = kmeans(found.features)[rows]
+        perplexity = min(30.0, (len(rows) - 1) / 3)
+        places = TSNE(random_state=0, perplexity=perplexity).fit_transform(found.features[rows])
+        panel.scatter(*places.T, c=[colours[label] for label in labels], s=3, linewidths=0)
+        for label in range(CLUSTERS):
+            members = np.flatnonzero(labels == label)
+            for member in rng.permutation(members)[:EXEMPLARS]:
+                ink = found.pictures[rows[member]].numpy()
+                tinted = np.ones((*ink.shape, 4))
+                tinted[..., :3] = np.array(colours[label]) * 0.75
+                tinted[..., 3] = ink
+                box = AnnotationBbox(OffsetImage(tinted, zoom=0.9), places[member], frameon=False)
+                panel.add_artist(box)
+        score = scores[dood.config.program]["silhouette"]
+        panel.set_title(f"{title(dood)}: silhouette {score:.2f}", fontsize=9)
+        panel.set_xticks([])
+        panel.set_yticks([])
+    figure.tight_layout()
+    return save_figure(figure, out), scores

@@ -1,0 +1,122 @@
+"""Models beside each other on the same drawings: stepwise reconstructions (Fig. 3a) and how many
+strokes each takes (Fig. 3b to d)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from dood_pyro import data
+from dood_pyro.inference.parsing import parse
+from dood_pyro.plots import new_figure, save_figure, source_title
+from dood_pyro.programs import PROGRAMS
+from dood_pyro.recognition import Recognizer
+from dood_pyro.tasks.reconstruct import draw_steps
+
+BATCH = 64
+
+
+def title(dood: Recognizer) -> str:
+    """A model's name, and what it was trained on."""
+    return f"{PROGRAMS[dood.config.program].title} ({source_title(dood.config.train.source)})"
+
+
+def test_images(
+    dood: Recognizer, target: str, count: int, data_dir: str | Path | None = None
+) -> Float[Tensor, "count size size"]:
+    """The first test images of a target's shuffle of seed 0, as a model takes them.
+
+    Raises:
+        UserError: the target cannot be had.
+    """
+    device = next(dood.model.parameters()).device
+    drawings = data.load(target, "test", dood.size, data_dir)
+    return (drawings.shuffled(count).float() / 255).to(device)
+
+
+def draw_reconstructions(
+    models: Sequence[Recognizer],
+    targets: Sequence[str],
+    out: Path,
+    count: int = 4,
+    data_dir: str | Path | None = None,
+) -> list[Path]:
+    """Writes Fig. 3a as PNG and PDF: a block a model, a column a drawing, the target on top and the
+    drawing after each stroke below it, strokes coloured by order. Returns the paths.
+
+    Raises:
+        UserError: a target cannot be had, or the figure not be written.
+    """
+    sheets = []
+    for dood in models:
+        images = torch.cat([test_images(dood, target, count, data_dir) for target in targets])
+        sheets.append(draw_steps(dood.model, dood.guide, images)[0])
+    height = sum(sheet.shape[0] for sheet in sheets) / 200 + 0.35 * len(sheets)
+    figure = new_figure(sheets[0].shape[1] / 200, height)
+    axes = figure.subplots(len(sheets), 1, squeeze=False)[:, 0]
+    for index, (panel, sheet, dood) in enumerate(zip(axes, sheets, models, strict=True)):
+        panel.imshow(sheet, interpolation="antialiased")
+        panel.set_title(title(dood), fontsize=9, loc="left")
+        panel.set_axis_off()
+        for place, target in enumerate(targets):
+            if index == 0:
+                middle = (place + 0.5) * sheet.shape[1] / len(targets)
+                panel.text(middle, -8, source_title(target), ha="center", va="bottom", fontsize=8)
+            if place:
+                panel.axvline(place * sheet.shape[1] / len(targets) - 0.5, color="black", lw=0.8)
+    return save_figure(figure, out)
+
+
+def stroke_counts(
+    dood: Recognizer, target: str, limit: int = 1000, data_dir: str | Path | None = None
+) -> Int[np.ndarray, "stops"]:
+    """How many of a target's first ``limit`` test images a model draws with 0…K strokes.
+
+    Raises:
+        UserError: the target cannot be had.
+    """
+    images = test_images(dood, target, limit, data_dir)
+    counts = [parse(dood.model, dood.guide, part).alive.sum(0) for part in images.split(BATCH)]
+    stops = dood.config.model.max_strokes + 1
+    return np.bincount(torch.cat(counts).long().cpu().numpy(), minlength=stops)
+
+
+def draw_stroke_counts(
+    models: Sequence[Recognizer],
+    targets: Sequence[str],
+    out: Path,
+    limit: int = 1000,
+    data_dir: str | Path | None = None,
+) -> tuple[list[Path], dict[str, dict[str, list[int]]]]:
+    """Writes Fig. 3b to d as PNG and PDF: a row a model, a panel a target, shares of drawings by
+    their number of strokes. Returns the paths, and the counts by model and target.
+
+    Raises:
+        UserError: a target cannot be had, or the figure not be written.
+    """
+    counts = {
+        title(dood): {t: stroke_counts(dood, t, limit, data_dir).tolist() for t in targets}
+        for dood in models
+    }
+    figure = new_figure(1.5 * len(targets) + 0.6, 1.25 * len(models) + 0.5)
+    grid = figure.subplots(len(models), len(targets), squeeze=False, sharey=True)
+    for row, (name, by_target) in zip(grid, counts.items(), strict=True):
+        for axes, (target, found) in zip(row, by_target.items(), strict=True):
+            share = np.array(found) / max(1, sum(found))
+            axes.bar(range(len(found)), share, color="#1b6ca8", width=0.8)
+            mean = float(np.dot(share, np.arange(len(found))))
+            axes.axvline(mean, color="#d1495b", lw=1)
+            axes.set_title(f"{source_title(target)}: {mean:.1f}", fontsize=7)
+            axes.set_xticks(range(len(found)))
+            axes.tick_params(labelsize=6)
+            axes.spines[["top", "right"]].set_visible(False)
+        row[0].set_ylabel(name, fontsize=6)
+    for axes in grid[-1]:
+        axes.set_xlabel("strokes", fontsize=7)
+    figure.tight_layout()
+    return save_figure(figure, out), counts
