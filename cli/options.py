@@ -31,8 +31,9 @@ which = click.option(
 
 guide = click.option(
     "--guide",
-    metavar="MODULE:CLASS",
-    help="Repeats the run's guide if it is not a built-in one: permits its code to be run.",
+    metavar="NAME",
+    help="refined: the run's guide, refined image by image. Or repeats the run's guide, module:Class, "
+    "if it is not a built-in one: permits its code to be run.",
 )
 
 

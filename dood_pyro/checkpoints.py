@@ -35,7 +35,7 @@ from dood_pyro.config import Config, ModelConfig, TrainConfig
 from dood_pyro.devices import hardware
 from dood_pyro.errors import UserError
 from dood_pyro.files import replacing, write_atomically
-from dood_pyro.guides import GUIDES, make_guide
+from dood_pyro.guides import GUIDES, REFINEMENTS, make_guide, refine_guide
 from dood_pyro.programs import PROGRAMS
 
 FORMAT = 2
@@ -241,12 +241,14 @@ class Run:
         """Model and guide with the averaged weights of the best or the last checkpoint.
 
         Args:
-            guide: must repeat the name of a guide that is not built in (`allow_guide`).
+            guide: one of `dood_pyro.guides.REFINEMENTS`, to put over the run's own; else it must
+                repeat the name of a guide that is not built in (`allow_guide`).
 
         Raises:
             UserError: the run has no such checkpoint, or it is damaged or of another model.
         """
-        config = self.allow_guide(guide)
+        refinement = guide if guide in REFINEMENTS else None
+        config = self.allow_guide(None if refinement else guide)
         tensors, _ = self.read_tensors(f"{which}.safetensors")
         with torch.random.fork_rng(devices=[]):
             model, recognition = config.build()
@@ -257,6 +259,8 @@ class Run:
                 if name.startswith(f"{prefix}.")
             }
             load_tensors(module, part, f"{self.path}/{which}.safetensors")
+        if refinement:
+            recognition = refine_guide(refinement, model, recognition)
         return model.eval(), recognition.eval(), config
 
     def write_tensors(

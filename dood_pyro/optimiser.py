@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim.adam import adam
 
 
@@ -21,9 +21,9 @@ class Adam:
         state: of each parameter that has had a gradient: ``step``, ``exp_avg``, ``exp_avg_sq``.
     """
 
-    def __init__(self, groups: Sequence[list[nn.Parameter]]) -> None:
+    def __init__(self, groups: Sequence[Sequence[Tensor]]) -> None:
         self.groups = groups
-        self.state: dict[nn.Parameter, dict[str, Tensor]] = {}
+        self.state: dict[Tensor, dict[str, Tensor]] = {}
 
     def zero_grad(self) -> None:
         """Forgets all gradients."""
@@ -50,7 +50,7 @@ class Adam:
             states = [self.state[parameter] for parameter in parameters]
             if parameters:
                 adam(
-                    list[Tensor](parameters),
+                    parameters,
                     [p.grad for p in parameters if p.grad is not None],
                     [state["exp_avg"] for state in states],
                     [state["exp_avg_sq"] for state in states],

@@ -32,6 +32,7 @@ def row(training: Training, target: str, log_p: float, **other: Any) -> dict[str
     return {
         **dict.fromkeys(COLUMNS, ""),
         **training._asdict(),
+        "guide": "amortised",
         **{"target": target, "log_p": log_p, "log_p_se": 1.0, "particles": 200, "images": 1000},
         **{"steps": 10, "seconds": 60.0, "format": FORMAT, "data_sha256": "d"},
         "config_sha256": transfer.expected(training).settings_sha256(),

@@ -23,6 +23,16 @@ GUIDES = {
 """Built-in guides by name, for each class of models; anyone's own is named ``module:Class``. Called
 with the model and the training's configuration."""
 
+REFINEMENTS = {"refined": "dood_pyro.guides.refined:RefinedGuide"}
+"""Guides that need no training of their own: called with a model and its trained guide."""
+
+
+def refine_guide(name: str, model: nn.Module, guide: nn.Module) -> nn.Module:
+    """A guide of `REFINEMENTS` over a trained one."""
+    module_name, _, class_name = REFINEMENTS[name].partition(":")
+    made: nn.Module = getattr(importlib.import_module(module_name), class_name)(model, guide)
+    return made
+
 
 def make_guide(config: TrainConfig, model: nn.Module) -> nn.Module:
     """The guide that a training's configuration names, for a model.

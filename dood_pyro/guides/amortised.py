@@ -23,10 +23,11 @@ from dood_pyro.guides.stopping import StopHead
 from dood_pyro.model import DooD, State, StepValues, View
 from dood_pyro.networks import ImageEncoder, Squash, concatenate, glimpse, mlp, positive
 
-FIRST_REACH = 0.2
+FIRST_REACH = 4.0
 LESS_REACH = 0.6
-"""How far the first correction may move a control point, canvas units, and by what factor less each
-next one: what is left to correct shrinks, and a late look that leaps unsettles the earlier ones."""
+"""How far the first correction may move a control point, in visible widths of the pen, and by what
+factor less each next one: what is left to correct shrinks, and a late look that leaps unsettles the
+earlier ones."""
 
 
 class AmortisedGuide(nn.Module):

@@ -4,8 +4,9 @@ A regression from a glimpse places control points to within a pixel or so; at a 
 0.01 what is left costs hundreds of nats. A `Correction` renders the proposal on the canvas so far,
 samples the image and the error across the stroke at points along it, and a network turns these
 sections into displacements along the stroke's own normals and tangents, a change of the pen, and
-standard deviations. Seen from the stroke, the same error looks the same wherever and however the
-stroke lies, which is what carries over to other drawings.
+standard deviations. The unit of all lengths is the pen's visible width. Seen from the stroke, the
+same error looks the same wherever and however the stroke lies and however thick it is, which is what
+carries over to other drawings.
 """
 
 from __future__ import annotations
@@ -27,8 +28,12 @@ ACROSS = 9
 """Samples in a section."""
 POINTS = 48
 """Curve points of a rendered proposal: it is looked at, not kept."""
-SPACING = 0.03
-"""Canvas units between samples across, and twice that between the sections beyond an end."""
+OFFSETS = (0.0, 0.7, 1.5, 2.5, 4.0)
+"""Where a section is sampled to either side, in visible widths of the pen."""
+END_SPACING = 2.0
+"""Between the sections beyond an end, in visible widths of the pen."""
+PIXEL_BLUR = 0.025
+"""Standard deviation, canvas units, of what pixels and their interpolation add to a pen's profile."""
 
 
 class Taming:
@@ -85,10 +90,11 @@ class Correction(nn.Module):
         controls: control points of a stroke.
         pen_values: dimensions of the pen.
         features: width of the hidden layers.
-        reach: farthest that the look moves a control point along either direction, canvas units.
+        reach: farthest that the look moves a control point along either direction, in visible
+            widths of the pen.
     """
 
-    def __init__(self, controls: int, pen_values: int, features: int, reach: float = 0.2) -> None:
+    def __init__(self, controls: int, pen_values: int, features: int, reach: float = 4.0) -> None:
         super().__init__()
         self.reach = reach
         self.controls, self.pen_values = controls, pen_values
@@ -96,7 +102,7 @@ class Correction(nn.Module):
         # One Δ normal, one Δ tangent, two Δ std a control point; mean and std of the pen.
         self.outputs = 4 * controls + 2 * pen_values
         self.network = nn.Sequential(
-            nn.Linear(samples + 4 + pen_values, features),
+            nn.Linear(samples + 1 + pen_values, features),
             nn.ReLU(),
             nn.Linear(features, features),
             nn.ReLU(),
@@ -107,10 +113,10 @@ class Correction(nn.Module):
         with torch.no_grad():
             last.weight.zero_()
             last.bias.zero_()
-        ends = torch.arange(1, BEYOND + 1)
-        self.register_buffer("ends", ends * 2 * SPACING, persistent=False)
+        ends = torch.arange(1, BEYOND + 1) * END_SPACING
+        self.register_buffer("ends", ends, persistent=False)
         self.ends: Tensor
-        offsets = (torch.arange(ACROSS) - ACROSS // 2) * SPACING
+        offsets = torch.tensor([*(-x for x in OFFSETS[:0:-1]), *OFFSETS])
         self.register_buffer("offsets", offsets, persistent=False)
         self.offsets: Tensor
 
@@ -123,41 +129,54 @@ class Correction(nn.Module):
         ink: Float[Tensor, "*batch size size"],
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """For a proposal on the canvas of ``ink``, ``before`` being the residual and the canvas
-        before it: displacements of the control points in the
-        glimpse's frame, and what to add to the raw values, before they are squashed or made
-        positive, of their standard deviations, the pen, and its standard deviations."""
-        seen, normal, tangent = self._look(control, pen, layout, before, ink)
-        out = self.network(concatenate(seen, layout, pen))
+        before it: displacements of the control points in the glimpse's frame, and what to add to the
+        raw values, before they are squashed or made positive, of their standard deviations, the pen,
+        and its standard deviations."""
+        profile = drawing.pen_profile(pen)
+        width = (profile.sigma.square() + PIXEL_BLUR**2).sqrt()[..., None]
+        seen, normal, tangent = self._look(control, profile, width, layout, before, ink)
+        scale = layout[..., :1].clamp(min=drawing.LEAST_LAYOUT_SCALE)
+        # All that tells how the stroke lies and how thick it is has been taken out of what is seen;
+        # left are the pen's share of the blur, and the unit of the standard deviations.
+        share = profile.sigma[..., None] / width
+        out = self.network(concatenate(seen, share, (width / scale).log(), pen[..., 1:]))
         across, along, point_std, pen_mean, pen_std = out.split(
             [*2 * [self.controls], 2 * self.controls, *2 * [self.pen_values]], dim=-1
         )
-        scale = layout[..., :1].clamp(min=drawing.LEAST_LAYOUT_SCALE)
 
         def displacement(raw: Tensor) -> Tensor:
-            return (self.reach * torch.tanh(raw) / scale)[..., None]
+            return (self.reach * width * torch.tanh(raw) / scale)[..., None]
 
         moves = displacement(across) * normal + displacement(along) * tangent
         point_std = point_std.unflatten(-1, (self.controls, 2))
         return moves, point_std, torch.tanh(pen_mean), pen_std
 
     def _look(
-        self, control: Tensor, pen: Tensor, layout: Tensor, before: Tensor, ink: Tensor
+        self,
+        control: Tensor,
+        pen: drawing.Pen,
+        width: Tensor,
+        layout: Tensor,
+        before: Tensor,
+        ink: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
         size = ink.shape[-1]
         matrix = drawing.affine_matrix(layout)
         on_canvas = drawing.place(control, matrix)
-        pen_ink = drawing.draw_strokes(on_canvas, drawing.pen_profile(pen), size, POINTS)
+        pen_ink = drawing.draw_strokes(on_canvas, pen, size, POINTS)
         after = canvas_from_ink(ink + pen_ink)
         batch = torch.broadcast_shapes(after.shape[:-2], before.shape[:-3])
         position, velocity = curve_points(on_canvas, ALONG)
         tangent = F.normalize(velocity, dim=-1, eps=1e-3)
-        first = position[..., :1, :] - self.ends.flip(0)[:, None] * tangent[..., :1, :]
-        last = position[..., -1:, :] + self.ends[:, None] * tangent[..., -1:, :]
+        reach = (self.ends * width)[..., None]
+        first = position[..., :1, :] - reach.flip(-2) * tangent[..., :1, :]
+        last = position[..., -1:, :] + reach * tangent[..., -1:, :]
         position = torch.cat([first, position, last], dim=-2)
         ends = [tangent[..., :1, :]] * BEYOND, [tangent[..., -1:, :]] * BEYOND
         direction = torch.cat([*ends[0], tangent, *ends[1]], dim=-2)
         across = torch.stack([-direction[..., 1], direction[..., 0]], dim=-1)
-        grid = position[..., None, :] + self.offsets[:, None] * across[..., None, :]
+        offsets = (self.offsets * width)[..., None, :, None]
+        grid = position[..., None, :] + offsets * across[..., None, :]
         grid = grid.expand(*batch, *grid.shape[-3:]).reshape(-1, *grid.shape[-3:])
 
         def sections(maps: Tensor) -> Tensor:

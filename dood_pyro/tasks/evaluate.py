@@ -21,6 +21,7 @@ from dood_pyro.inference.parsing import parse
 
 COLUMNS = (
     "model",
+    "guide",
     "source",
     "target",
     "seed",
@@ -45,7 +46,7 @@ COLUMNS = (
 """Of experiments/results/transfer.csv; nats an image, seconds of training. The hashes are of the
 target's images, and of all settings but the source and the seed."""
 KEY = (
-    *("model", "source", "target", "seed", "particles", "images"),
+    *("model", "guide", "source", "target", "seed", "particles", "images"),
     *("data_sha256", "config_sha256", "format"),
 )
 """What makes two rows measurements of the same cell."""
@@ -107,6 +108,7 @@ def evaluate(
     log_p, log_p_summed = mean_and_se(bound.log_p), mean_and_se(bound.log_p_summed)
     values = (
         config.program,
+        guide or config.train.guide,
         _source_name(config.train.source),
         _source_name(target),
         config.train.seed,

@@ -234,6 +234,7 @@ class _Worker:
         return any(
             (row["model"], row["source"], row["target"], row["seed"])
             == (training.model, Path(training.source).stem, stem, str(training.seed))
+            and row["guide"] == config.train.guide
             and row["config_sha256"] == config.settings_sha256()
             and row["format"] == str(FORMAT)
             and int(row["particles"]) == plan.particles
@@ -271,7 +272,8 @@ def cells(
         if tuple(training) not in known or row["target"] not in map(_stem, plan.targets):
             continue
         fits = (
-            row["config_sha256"] == expected(training).settings_sha256()
+            row["guide"] == expected(training).train.guide
+            and row["config_sha256"] == expected(training).settings_sha256()
             and row["format"] == str(FORMAT)
             and int(row["particles"]) == plan.particles
             and int(row["images"]) <= plan.limit
