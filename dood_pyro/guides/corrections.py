@@ -36,6 +36,12 @@ PIXEL_BLUR = 0.025
 """Standard deviation, canvas units, of what pixels and their interpolation add to a pen's profile."""
 
 
+def blurred(sigma: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+    """The visible width of a pen, the unit of all that a look measures: standard deviation of its
+    profile and the pixels' blur together, canvas units."""
+    return (sigma.square() + PIXEL_BLUR**2).sqrt()
+
+
 class Taming:
     """Keeps a look from amplifying the gradient.
 
@@ -133,7 +139,7 @@ class Correction(nn.Module):
         raw values, before they are squashed or made positive, of their standard deviations, the pen,
         and its standard deviations."""
         profile = drawing.pen_profile(pen)
-        width = (profile.sigma.square() + PIXEL_BLUR**2).sqrt()[..., None]
+        width = blurred(profile.sigma)[..., None]
         seen, normal, tangent = self._look(control, profile, width, layout, before, ink)
         scale = layout[..., :1].clamp(min=drawing.LEAST_LAYOUT_SCALE)
         # All that tells how the stroke lies and how thick it is has been taken out of what is seen;

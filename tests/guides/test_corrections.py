@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from dood_pyro import drawing
-from dood_pyro.guides.corrections import ACROSS, ALONG, BEYOND, SPACING, Correction, Taming
+from dood_pyro.guides.corrections import ACROSS, ALONG, BEYOND, OFFSETS, Correction, Taming, blurred
 from dood_pyro.rendering import canvas_from_ink, curve_points
 
 SIZE = 50
@@ -33,6 +35,15 @@ def on_blank(image: Tensor) -> tuple[Tensor, Tensor]:
     return torch.stack([image, blank], dim=-3), blank
 
 
+def look(
+    correction: Correction, control: Tensor, layout: Tensor, *maps: Tensor, pen: Tensor = PEN
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What is seen, and normals and tangents."""
+    profile = drawing.pen_profile(pen)
+    width = blurred(profile.sigma)[..., None]
+    return correction._look(control, profile, width, layout, *maps)
+
+
 def sections(seen: Tensor) -> tuple[Tensor, Tensor]:
     """What the residual and the error after the proposal look like: (stations, across) each."""
     before, after = seen.reshape(2, ALONG + 2 * BEYOND, ACROSS)
@@ -42,35 +53,37 @@ def sections(seen: Tensor) -> tuple[Tensor, Tensor]:
 def test_a_perfect_proposal_leaves_no_error() -> None:
     control, layout = proposal()
     correction = Correction(5, 4, 16)
-    seen, _, _ = correction._look(control, PEN, layout, *on_blank(drawn(control, layout)))
+    seen, _, _ = look(correction, control, layout, *on_blank(drawn(control, layout)))
     before, after = sections(seen)
     assert before[BEYOND:-BEYOND, ACROSS // 2].min() > 0.8, "ink under the stroke itself"
     assert before[0].max() < 0.3, "none well beyond its end"
+    assert before[BEYOND:-BEYOND, 0].mean() < 0.1, "none well to its side"
     assert after.abs().max() < 0.05
 
 
 def test_a_displaced_proposal_sees_its_error_on_the_right_side() -> None:
-    """Moved along its own normal by two samples, it finds the ink two samples the other way."""
+    """Moved along its own normal by a pen's width, it finds the ink a width the other way."""
     control, layout = proposal()
     correction = Correction(5, 4, 16)
     image = drawn(control, layout)
-    _, normal, _ = correction._look(control, PEN, layout, *on_blank(image))
-    shift = 2 * SPACING / layout[0, 0] * normal.mean(1, keepdim=True)
-    seen, _, _ = correction._look(control + shift, PEN, layout, *on_blank(image))
+    _, normal, _ = look(correction, control, layout, *on_blank(image))
+    width = blurred(drawing.pen_profile(PEN).sigma)
+    shift = width / layout[0, 0] * normal.mean(1, keepdim=True)
+    seen, _, _ = look(correction, control + shift, layout, *on_blank(image))
     before, after = sections(seen)
     middle = slice(BEYOND + 2, -BEYOND - 2)
-    offsets = torch.arange(ACROSS).float() - ACROSS // 2
-    weights = before[middle].clamp(min=0)
-    centre = (weights * offsets).sum() / weights.sum()
-    assert -2.6 < centre < -1.4
-    assert after[middle, ACROSS // 2 - 2].mean() > 0.1 and after[middle, -2].mean() < 0
+    offsets = torch.tensor([*(-x for x in OFFSETS[:0:-1]), *OFFSETS])
+    profile = before[middle].clamp(min=0).mean(0)
+    # By the trapezium rule: the samples are not evenly spaced.
+    centre = torch.trapezoid(profile * offsets, offsets) / torch.trapezoid(profile, offsets)
+    assert -1.4 < centre < -0.6
+    assert after[middle, ACROSS // 2 - 2].mean() > 0.1 and after[middle, -3].mean() < 0
 
 
 def test_directions_are_those_of_the_curve_in_its_frame() -> None:
     control, layout = proposal()
-    _, normal, tangent = Correction(5, 4, 16)._look(
-        control, PEN, layout, *on_blank(torch.zeros(1, SIZE, SIZE))
-    )
+    maps = on_blank(torch.zeros(1, SIZE, SIZE))
+    _, normal, tangent = look(Correction(5, 4, 16), control, layout, *maps)
     _, velocity = curve_points(control, ALONG)
     stations = torch.linspace(0, ALONG - 1, 5).round().long()
     torch.testing.assert_close(tangent, F.normalize(velocity[:, stations], dim=-1))
@@ -93,11 +106,31 @@ def test_gradients_pass_through_the_look() -> None:
     inputs = [t.clone().requires_grad_() for t in (control, PEN.double(), layout)]
     weights = torch.randn(2 * (ALONG + 2 * BEYOND) * ACROSS, dtype=torch.float64)
 
-    def look(control: Tensor, pen: Tensor, layout: Tensor) -> Tensor:
-        return correction._look(control, pen, layout, *on_blank(image))[0] @ weights
+    def seen(control: Tensor, pen: Tensor, layout: Tensor) -> Tensor:
+        return look(correction, control, layout, *on_blank(image), pen=pen)[0] @ weights
 
     # Bilinear sampling has kinks at pixel borders: small steps, and a tolerance.
-    assert torch.autograd.gradcheck(look, inputs, eps=1e-8, atol=2e-3, rtol=2e-3)
+    assert torch.autograd.gradcheck(seen, inputs, eps=1e-8, atol=2e-3, rtol=2e-3)
+
+
+def test_a_pen_twice_as_thick_looks_the_same_from_twice_as_far() -> None:
+    """All lengths doubled, pixels too, a proposal beside its ink sees the same sections."""
+    control, _ = proposal()
+    shift = torch.tensor([0.0, 0.06])
+    seen = []
+    for zoom, size in ((1.0, 400), (2.0, 200)):
+        layout = torch.tensor([[0.4 * zoom, 0.0, 0.0, 0.3]])
+        pen = PEN + torch.tensor([math.log(zoom), 0.0, 0.0, 0.0])
+        profile = drawing.pen_profile(pen)
+        matrix = drawing.affine_matrix(layout)
+        placed = drawing.place(control, matrix)
+        image = canvas_from_ink(drawing.draw_strokes(placed, profile, size))
+        width = profile.sigma[..., None]
+        maps = on_blank(image)
+        correction = Correction(5, 4, 16)
+        seen.append(correction._look(control + shift, profile, width, layout, *maps)[0])
+    assert (seen[0] - seen[1]).abs().max() < 0.03
+    assert seen[0].abs().max() > 0.5
 
 
 @pytest.mark.parametrize("slope", [-0.5, 3.0])
