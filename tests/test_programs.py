@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 from typing import Any
 
 import pyro
@@ -19,6 +20,7 @@ from dood_pyro.inference.importance import importance_bound
 from dood_pyro.inference.parsing import parse
 from dood_pyro.programs import PROGRAMS
 from dood_pyro.tasks.reconstruct import preview
+from dood_pyro.training import Trainer
 from tests.conftest import TINY
 
 
@@ -150,3 +152,29 @@ def test_an_independent_prior_is_the_same_at_every_step(images: Tensor) -> None:
         while hasattr(first, "base_dist"):
             first, last = first.base_dist, last.base_dist
         torch.testing.assert_close(*torch.broadcast_tensors(first.locs, last.locs))
+
+
+@programs
+@pytest.mark.parametrize("estimator", ["stop-time", "nvil"])
+def test_a_step_leaves_no_tensors_to_the_garbage_collector(
+    program: str, estimator: Any, images: Tensor
+) -> None:
+    """A cycle through a hook would keep a whole graph of activations until Python collects."""
+    config = RunConfig(
+        program, PROGRAMS[program].configure(TINY), TrainConfig("none", estimator=estimator)
+    )
+    trainer = Trainer(config, torch.device("cpu"))
+    trainer.step = 10_000  # everything that is let in late is in
+    trainer.train_step(images)
+    gc.collect()
+    gc.disable()
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    try:
+        trainer.train_step(images)
+        gc.collect()
+        kept = [thing for thing in gc.garbage if isinstance(thing, Tensor)]
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
+    assert not kept
