@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
+import torch
 from torch import nn
 
 from dood_pyro.checkpoints import Run, RunConfig, Until
@@ -13,9 +15,10 @@ from dood_pyro.devices import choose_device
 from dood_pyro.errors import UserError
 from dood_pyro.guides import check_guide, make_guide
 from dood_pyro.guides.amortised import AmortisedGuide
+from dood_pyro.inference.importance import importance_bound
 from dood_pyro.model import DooD
 from dood_pyro.training import train
-from tests.conftest import TINY
+from tests.conftest import TINY, random_pictures
 
 OWN = """
 import pyro
@@ -105,3 +108,25 @@ def test_a_run_folder_runs_no_code_that_its_reader_did_not_name(
         run.load(guide="amortised")
     _, guide, _ = run.load(guide=name)
     assert type(guide).__name__ == "Same"
+
+
+def test_the_documentations_guide_trains_and_is_short(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "guides.md").read_text()
+    (text,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    body = text[text.index("class ") :].strip().splitlines()
+    assert len(body) < 40
+    (tmp_path / "plain.py").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    name = "plain:PlainGuide"
+    for estimator in ("stop-time", "nvil"):
+        settings = TrainConfig(str(source), batch_size=8, guide=name, estimator=estimator)  # type: ignore[arg-type]
+        config = RunConfig("dood", TINY, settings)
+        check_guide(*config.build(), TINY.canvas_size)
+        run = Run.create(tmp_path / estimator, config, Until(steps=30), choose_device("cpu"))
+        train(run, choose_device("cpu"), tensorboard=False)
+        model, guide, _ = run.load(guide=name)
+        images = random_pictures(4, TINY.canvas_size)
+        bound = importance_bound(model, guide, images, particles=5)
+        assert torch.isfinite(bound.log_p).all()
