@@ -12,6 +12,7 @@ from dood_pyro.errors import UserError
 from .evaluate import evaluate
 from .figures import clusters, compare, stroke_counts
 from .reconstruct import reconstruct
+from .sample import sample
 from .sources import sources
 from .train import train
 from .transfer_table import transfer_table
@@ -24,7 +25,7 @@ def cli() -> None:
 
 
 for command in (
-    *(train, reconstruct, evaluate, sources),
+    *(train, reconstruct, evaluate, sample, sources),
     *(transfer_table, compare, stroke_counts, clusters),
 ):
     cli.add_command(command)

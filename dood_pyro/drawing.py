@@ -131,6 +131,24 @@ def stroke_pens(strokes: Sequence[Stroke]) -> Pen:
     return Pen(sigma, darkness, torch.stack(taper, dim=-1))
 
 
+def beginning(stroke: Stroke, share: float) -> Stroke:
+    """The stroke as far as its pen has come at ``share`` of its way, in (0, 1]; ``width`` and
+    ``brightness`` stay those of the whole."""
+    control = stroke.control
+    # De Casteljau: the beginning of a Bézier curve is one of the same degree.
+    corners = [control[0]]
+    while len(control) > 1:
+        control = (1 - share) * control[:-1] + share * control[1:]
+        corners.append(control[0])
+    return stroke._replace(
+        control=torch.stack(corners),
+        sigma=stroke.sigma * math.exp(stroke.width_taper * (share - 1)),
+        darkness=max(0.0, stroke.darkness + stroke.darkness_taper * (share - 1)),
+        width_taper=stroke.width_taper * share,
+        darkness_taper=stroke.darkness_taper * share,
+    )
+
+
 class Drawing:
     """What a parse of one image returns: strokes in the order in which they are drawn.
 
@@ -175,18 +193,32 @@ class Drawing:
             ],
         }
 
-    def svg(self, size: int = 200, colours: Sequence[str] | None = None) -> str:
+    def svg(
+        self,
+        size: int = 200,
+        colours: Sequence[str] | None = None,
+        seconds_a_stroke: float | None = None,
+    ) -> str:
         """The drawing as an SVG document of ``size`` × ``size`` user units, ink on white.
 
         Args:
             colours: one a stroke, taken in turn; black for all where there are none.
+            seconds_a_stroke: animates the drawing being drawn at this pace; None for at once.
         """
         paths = []
         for index, stroke in enumerate(self.strokes):
             colour = colours[index % len(colours)] if colours else "black"
             paths.append(f'<g stroke="{colour}" opacity="{stroke.brightness:.3g}">')
-            for path, width in _svg_paths(stroke, size):
-                paths.append(f'  <path d="{path}" stroke-width="{width:.3g}"/>')
+            pieces = _svg_paths(stroke, size)
+            for place, (path, width) in enumerate(pieces):
+                shape = f'd="{path}" stroke-width="{width:.3g}"'
+                if seconds_a_stroke is None:
+                    paths.append(f"  <path {shape}/>")
+                else:
+                    duration = seconds_a_stroke / len(pieces)
+                    paths.append(
+                        _svg_animated(shape, index * seconds_a_stroke + place * duration, duration)
+                    )
             paths.append("</g>")
         return "\n".join(
             [
@@ -217,6 +249,16 @@ def visible_width(sigma: float, brightness: float) -> float:
     if ink <= 0:
         return 0.0
     return 2 * sigma * math.sqrt(2 * math.log(ink / math.atanh(brightness / 2)))
+
+
+def _svg_animated(shape: str, begin: float, duration: float) -> str:
+    """A path that appears at ``begin`` seconds and has grown to its end ``duration`` later."""
+    return (
+        f'  <path {shape} pathLength="1" stroke-dasharray="1 2" stroke-dashoffset="1" '
+        f'visibility="hidden"><set attributeName="visibility" to="visible" begin="{begin:.3f}s" '
+        f'fill="freeze"/><animate attributeName="stroke-dashoffset" from="1" to="0" '
+        f'begin="{begin:.3f}s" dur="{duration:.3f}s" fill="freeze"/></path>'
+    )
 
 
 def _svg_paths(stroke: Stroke, size: int) -> list[tuple[str, float]]:

@@ -81,6 +81,18 @@ def stepwise_sheet(
     return np.concatenate(columns, axis=1)
 
 
+def grid_sheet(
+    cells: Sequence[UInt8[np.ndarray, "size size 3"]],
+) -> UInt8[np.ndarray, "height width 3"]:
+    """Pictures in rows of a sheet that is as square as can be."""
+    across = max(1, int(np.ceil(len(cells) ** 0.5)))
+    blank = np.full((CELL, CELL, 3), 255, dtype=np.uint8)
+    full = [*cells, *[blank] * (-len(cells) % across)]
+    framed = [_framed(cell) for cell in full]
+    rows = [np.concatenate(framed[i : i + across], axis=1) for i in range(0, len(framed), across)]
+    return np.concatenate(rows)
+
+
 def enlarge(image: Float[Tensor, "size size"]) -> Float[Tensor, "cell cell"]:
     """An image at the size of a sheet's cells, its pixels left to be seen."""
     return torch.nn.functional.interpolate(image[None, None].cpu(), size=(CELL, CELL))[0, 0]

@@ -146,7 +146,8 @@ def drawings_from_parse(parsed: Parse) -> list[Drawing]:
     scale = layout[..., 0].clamp(min=drawing.LEAST_LAYOUT_SCALE)
     peak = torch.tanh(peak_ink(control, pen.sigma, pen.darkness, taper=pen.taper))
     alive, confidence = parsed.alive.cpu(), parsed.on_probability.cpu().cumprod(0)
-    spread = parsed.std["stroke"].cpu().square().mean((-1, -2)).sqrt() * scale
+    std = parsed.std.get("stroke", torch.zeros_like(stroke)).cpu()
+    spread = std.square().mean((-1, -2)).sqrt() * scale
     drawings = []
     for image in range(control.shape[1]):
         strokes = []

@@ -43,7 +43,7 @@ class Parse(NamedTuple):
     """Modes of the other latent variables, by the part of their name before ``_t``: DooD's
     ``layout``, ``stroke`` and ``pen``, AIR's ``layout`` and ``part``."""
     std: dict[str, Float[Tensor, "steps *batch *event"]]
-    """The guide's standard deviations of those of them that it has."""
+    """The guide's standard deviations of those of them that it has; of samples there are none."""
 
 
 @torch.no_grad()
@@ -53,18 +53,32 @@ def parse(model: nn.Module, guide: nn.Module, images: Float[Tensor, "images size
         with Modes():
             q_trace: Any = poutine.trace(guide).get_trace(images)
         p_trace: Any = poutine.trace(poutine.replay(model, trace=q_trace)).get_trace(images)
+    return _collect(p_trace, q_trace, q_trace)
+
+
+@torch.no_grad()
+def dream(model: nn.Module, count: int) -> Parse:
+    """Drawings from the prior, step by step; probabilities are the model's, and there are no
+    standard deviations."""
+    with pyro.validation_enabled(False):
+        trace: Any = poutine.trace(model).get_trace(count=count)
+    return _collect(trace, trace, None)
+
+
+def _collect(drawn: Any, by: Any, gaussians: Any | None) -> Parse:
+    """Values of the trace ``drawn``, probabilities of ``by``, deviations of ``gaussians``."""
     probabilities, lives, canvases = [], [], []
     values: dict[str, list[Tensor]] = {}
     std: dict[str, list[Tensor]] = {}
-    alive = images.new_ones(images.shape[:-2])
+    alive: Any = 1.0
     for step in count_from(1):
-        if f"on_{step}" not in q_trace.nodes:
+        if f"on_{step}" not in by.nodes:
             break
-        on = q_trace.nodes[f"on_{step}"]
+        on = by.nodes[f"on_{step}"]
         probabilities.append(alive * torch.sigmoid(bernoulli_logits(on)))
         alive = alive * on["value"]
         lives.append(alive)
-        for name, site in p_trace.nodes.items():
+        for name, site in drawn.nodes.items():
             kind, _, number = name.rpartition("_")
             if number != str(step) or kind == "on":
                 continue
@@ -72,8 +86,8 @@ def parse(model: nn.Module, guide: nn.Module, images: Float[Tensor, "images size
                 canvases.append(site["value"])
                 continue
             values.setdefault(kind, []).append(site["value"])
-            if name in q_trace.nodes:
-                std.setdefault(kind, []).append(q_trace.nodes[name]["fn"].stddev)
+            if gaussians is not None and name in gaussians.nodes:
+                std.setdefault(kind, []).append(gaussians.nodes[name]["fn"].stddev)
     return Parse(
         torch.stack(probabilities),
         torch.stack(lives),

@@ -1,0 +1,34 @@
+"""``dood-pyro sample``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from . import options
+
+
+@click.command()
+@click.argument("run")
+@click.option("--count", type=click.IntRange(1, 1024), default=64, show_default=True)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--out", type=click.Path(path_type=Path), help="PNG.  [default: RUN-samples.png]")
+@options.which
+@options.guide
+@options.device
+def sample(
+    run: str, count: int, seed: int, out: Path | None, which: str, guide: str | None, device: str
+) -> None:
+    """Draws from the prior of RUN: a sheet, its animation, and SVG and JSON a drawing (Fig. 6)."""
+    from dood_pyro.recognition import load
+    from dood_pyro.tasks.generate import sample as draw
+
+    dood = load(run, device, which, guide)
+    out = out or Path(f"{Path(run).name}-samples.png")
+    written = draw(dood, out, count, seed)
+    more = len(written) - 2
+    for path in written[:2]:
+        click.echo(path)
+    if more > 0:
+        click.echo(f"{out.with_suffix('')}: {more} files")

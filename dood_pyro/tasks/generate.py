@@ -1,0 +1,108 @@
+"""Unconditional generation (section 3.2, Fig. 6): drawings from the prior, and being drawn."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from dood_pyro.drawing import STROKE_COLOURS, Drawing, beginning
+from dood_pyro.errors import UserError
+from dood_pyro.files import write_atomically
+from dood_pyro.inference.parsing import Parse, dream
+from dood_pyro.plots import canvas_inks, colour_steps, grid_sheet, save_png, stroke_inks
+from dood_pyro.recognition import Recognizer, drawings_from_parse, draws_curves
+
+FRAMES_A_STROKE = 8
+"""Of an animation."""
+FRAME_MILLISECONDS = 60
+LAST_MILLISECONDS = 1500
+
+
+def generate(dood: Recognizer, count: int, seed: int = 0) -> Parse:
+    """``count`` drawings from a model's prior, the same for the same seed."""
+    devices = [torch.device("cuda")] if next(dood.model.parameters()).is_cuda else []
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(seed)
+        return dream(dood.model, count)
+
+
+def sheet(parsed: Parse, drawings: list[Drawing]) -> UInt8[np.ndarray, "height width 3"]:
+    """Drawings on a square sheet, strokes coloured by order."""
+    inks: list[Tensor]
+    if drawings:
+        inks = [stroke_inks(drawing) for drawing in drawings]
+    else:
+        counts = parsed.alive.sum(0).long().tolist()
+        inks = [canvas_inks(parsed.canvas[:count, i]) for i, count in enumerate(counts)]
+    steps = len(parsed.alive)
+    return grid_sheet([colour_steps(ink, steps)[-1] for ink in inks])
+
+
+def animation(drawings: list[Drawing]) -> bytes:
+    """The sheet of drawings being drawn, all at once, as a GIF."""
+    from PIL import Image
+
+    most = max((len(drawing) for drawing in drawings), default=0)
+    frames = []
+    for frame in range(most * FRAMES_A_STROKE + 1):
+        stroke, share = divmod(frame, FRAMES_A_STROKE)
+        cells = []
+        for drawing in drawings:
+            strokes = list(drawing.strokes[:stroke])
+            if share and stroke < len(drawing):
+                strokes.append(beginning(drawing.strokes[stroke], share / FRAMES_A_STROKE))
+            ink = stroke_inks(Drawing(strokes, drawing.size))
+            cells.append(colour_steps(ink, max(1, most))[-1])
+        frames.append(Image.fromarray(grid_sheet(cells)).quantize(64))
+    buffer = io.BytesIO()
+    durations = [FRAME_MILLISECONDS] * (len(frames) - 1) + [LAST_MILLISECONDS]
+    frames[0].save(
+        buffer,
+        format="GIF",
+        save_all=True,
+        append_images=frames[1:],
+        duration=durations,
+        loop=0,
+    )
+    return buffer.getvalue()
+
+
+def sample(dood: Recognizer, out: Path, count: int = 64, seed: int = 0) -> list[Path]:
+    """Draws ``count`` drawings from the prior.
+
+    Writes ``out`` (PNG) and, where the program draws curves, the sheet being drawn (GIF) and, in a
+    folder of the same name, each drawing as an SVG, as one being drawn, and as JSON; returns the
+    paths.
+
+    Raises:
+        UserError: something cannot be written.
+    """
+    if out.suffix.lower() != ".png":
+        raise UserError(f"--out must end in .png; {out} does not")
+    parsed = generate(dood, count, seed)
+    drawings = drawings_from_parse(parsed) if draws_curves(dood.model) else []
+    save_png(out, sheet(parsed, drawings))
+    if not drawings:
+        return [out]
+    folder = out.with_suffix("")
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot create {folder}: {error.strerror}") from None
+    write_atomically(out.with_suffix(".gif"), animation(drawings))
+    written = [out, out.with_suffix(".gif")]
+    for index, drawing in enumerate(drawings):
+        for name, text in (
+            (f"{index:03d}.svg", drawing.svg(colours=STROKE_COLOURS)),
+            (f"{index:03d}-drawn.svg", drawing.svg(colours=STROKE_COLOURS, seconds_a_stroke=0.5)),
+            (f"{index:03d}.json", json.dumps(drawing.json())),
+        ):
+            write_atomically(folder / name, text.encode())
+            written.append(folder / name)
+    return written

@@ -1,0 +1,85 @@
+"""Drawings from the prior, and drawings being drawn."""
+
+from __future__ import annotations
+
+import io
+import json
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from dood_pyro import training
+from dood_pyro.checkpoints import Run, RunConfig, Until
+from dood_pyro.config import TrainConfig
+from dood_pyro.drawing import Drawing, beginning
+from dood_pyro.programs import PROGRAMS
+from dood_pyro.recognition import Recognizer, drawings_from_parse
+from dood_pyro.tasks import generate
+from tests.conftest import TINY
+from tests.test_cli import call
+from tests.test_drawing import SVG, stroke
+
+
+def build(program: str) -> Recognizer:
+    torch.manual_seed(0)
+    config = RunConfig(program, PROGRAMS[program].configure(TINY), TrainConfig("none"))
+    return Recognizer(*config.build(), config)
+
+
+def test_samples_follow_the_prior_and_the_seed() -> None:
+    dood = build("dood")
+    first, again, other = (generate.generate(dood, 200, seed) for seed in (0, 0, 1))
+    torch.testing.assert_close(first.canvas, again.canvas)
+    assert not torch.equal(first.canvas, other.canvas)
+    assert first.canvas.shape == (TINY.max_strokes, 200, TINY.canvas_size, TINY.canvas_size)
+    # The frequency of a first stroke is its probability.
+    assert float(first.alive[0].mean()) == pytest.approx(
+        float(first.on_probability[0, 0]), abs=0.12
+    )
+    drawings = drawings_from_parse(first)
+    assert [len(d) for d in drawings] == first.alive.sum(0).long().tolist()
+    longest = max(range(200), key=lambda i: len(drawings[i]))
+    shown = drawings[longest].render()
+    assert (shown - first.canvas[-1, longest]).abs().max() < 0.02
+
+
+@pytest.mark.parametrize("program", ["dood", "air"])
+def test_sample_command(
+    program: str, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = RunConfig(
+        program, PROGRAMS[program].configure(TINY), TrainConfig(str(source), batch_size=8)
+    )
+    run = Run.create(tmp_path / "run", config, Until(steps=1), torch.device("cpu"))
+    training.train(run, torch.device("cpu"), tensorboard=False)
+    out = tmp_path / "samples.png"
+    status, text, err = call(capsys, "sample", run.path, "--count", 5, "--out", out)
+    assert status == 0 and str(out) in text, err
+    assert Image.open(out).size == (3 * 84, 2 * 84)
+    if program == "dood":
+        assert len(json.loads((tmp_path / "samples" / "004.json").read_text())) == 3
+        assert getattr(Image.open(out.with_suffix(".gif")), "n_frames", 1) >= 1
+        ElementTree.parse(tmp_path / "samples" / "004-drawn.svg")
+
+
+def test_the_beginning_of_a_stroke_is_where_it_begins() -> None:
+    whole = stroke(width_taper=0.4)._replace(darkness_taper=0.5)
+    half = beginning(whole, 0.5)
+    torch.testing.assert_close(beginning(whole, 1.0).control, whole.control)
+    picture, part = (Drawing([each], 50).render() for each in (whole, half))
+    assert ((part > 0.3) & (picture < 0.25)).sum() == 0, "no ink where the whole has none"
+    rest = Drawing([half, whole], 50).render_steps()
+    assert 0.2 < float(rest[1].sum() / picture.sum()) < 0.8
+
+
+def test_an_animation_ends_with_the_whole() -> None:
+    drawings = [Drawing([stroke(), stroke(sigma=0.03)], 50), Drawing([stroke()], 50)]
+    film = Image.open(io.BytesIO(generate.animation(drawings)))
+    assert getattr(film, "n_frames", 1) == 2 * generate.FRAMES_A_STROKE + 1
+    document = ElementTree.fromstring(drawings[0].svg(seconds_a_stroke=1.0))
+    begins = [a.get("begin") for a in document.iter(f"{SVG}animate")]
+    assert begins == ["0.000s", "1.000s"]
+    assert len(list(document.iter(f"{SVG}set"))) == 2
