@@ -14,6 +14,7 @@ from .figures import clusters, compare, stroke_counts
 from .reconstruct import reconstruct
 from .sample import sample
 from .sources import sources
+from .tasks import complete, exemplars
 from .train import train
 from .transfer_table import transfer_table
 
@@ -25,7 +26,7 @@ def cli() -> None:
 
 
 for command in (
-    *(train, reconstruct, evaluate, sample, sources),
+    *(train, reconstruct, evaluate, sample, exemplars, complete, sources),
     *(transfer_table, compare, stroke_counts, clusters),
 ):
     cli.add_command(command)

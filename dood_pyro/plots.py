@@ -74,9 +74,7 @@ def stepwise_sheet(
     """
     columns = []
     for image, strokes in zip(images, inks, strict=True):
-        paper = (255 * (1 - enlarge(image))).round().clamp(0, 255).byte().numpy()
-        target = np.repeat(paper[..., None], 3, axis=-1)
-        cells = [target, *colour_steps(strokes, steps)]
+        cells = [grey_cell(enlarge(image)), *colour_steps(strokes, steps)]
         columns.append(np.concatenate([_framed(cell) for cell in cells]))
     return np.concatenate(columns, axis=1)
 
@@ -88,9 +86,20 @@ def grid_sheet(
     across = max(1, int(np.ceil(len(cells) ** 0.5)))
     blank = np.full((CELL, CELL, 3), 255, dtype=np.uint8)
     full = [*cells, *[blank] * (-len(cells) % across)]
-    framed = [_framed(cell) for cell in full]
-    rows = [np.concatenate(framed[i : i + across], axis=1) for i in range(0, len(framed), across)]
-    return np.concatenate(rows)
+    return rows_sheet([full[i : i + across] for i in range(0, len(full), across)])
+
+
+def rows_sheet(
+    rows: Sequence[Sequence[UInt8[np.ndarray, "size size 3"]]],
+) -> UInt8[np.ndarray, "height width 3"]:
+    """Pictures in rows of equal length."""
+    return np.concatenate([np.concatenate([_framed(c) for c in row], axis=1) for row in rows])
+
+
+def grey_cell(image: Float[Tensor, "size size"]) -> UInt8[np.ndarray, "size size 3"]:
+    """A picture, ink bright in [0, 1], as black on white."""
+    paper = (255 * (1 - image.cpu())).round().clamp(0, 255).byte().numpy()
+    return np.repeat(paper[..., None], 3, axis=-1)
 
 
 def enlarge(image: Float[Tensor, "size size"]) -> Float[Tensor, "cell cell"]:

@@ -1,0 +1,147 @@
+"""Partial completion (section 3.2, Fig. 8): how a drawing that was begun may go on.
+
+The recognition model parses what is there, for the states of the RNNs; the canvas so far is set to the
+partial picture itself; from there on the prior draws.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyro
+import torch
+from jaxtyping import Float, UInt8
+from pyro import poutine
+from torch import Tensor
+
+from dood_pyro import drawing
+from dood_pyro.errors import UserError
+from dood_pyro.inference.parsing import parse
+from dood_pyro.model import DooD, State, StepValues
+from dood_pyro.plots import CELL, grey_cell, rows_sheet
+from dood_pyro.recognition import Recognizer, draws_curves
+from dood_pyro.rendering import canvas_from_ink, ink_from_canvas
+from dood_pyro.tasks.compare import test_images
+from dood_pyro.tokens import Strokes
+
+NEW_COLOUR = (0xD1, 0x49, 0x5B)
+"""Of the strokes that the prior adds."""
+
+
+class Completions(NamedTuple):
+    """How partial drawings may go on."""
+
+    given: Float[Tensor, "images size size"]
+    """The pictures that were begun."""
+    strokes: Strokes
+    """What the prior adds: batch shape (images, each)."""
+
+
+@torch.no_grad()
+def complete(
+    dood: Recognizer,
+    images: Float[Tensor, "images size size"],
+    each: int = 8,
+    strokes: int | None = None,
+    seed: int = 0,
+) -> Completions:
+    """``each`` continuations of every image, one stroke at least.
+
+    Args:
+        strokes: goes on from the first so many strokes of the image's parse in place of the whole
+            image.
+
+    Raises:
+        UserError: the model draws no curves.
+    """
+    model = dood.model
+    if not isinstance(model, DooD) or not draws_curves(model):
+        raise UserError(f"a {dood.config.program} model has no strokes to go on with")
+    parsed = parse(model, dood.guide, images)
+    steps = parsed.alive.shape[0] if strokes is None else min(strokes, parsed.alive.shape[0])
+
+    def repeat(values: Tensor) -> Tensor:
+        return values.repeat_interleave(each, dim=0)
+
+    count = len(images) * each
+    state = model.initial_state(count)
+    for t in range(steps):
+        values = {name: repeat(value[t]) for name, value in parsed.values.items()}
+        view = model.look(state)
+        drawn = model.draw(state, view, StepValues(repeat(parsed.alive[t]), **values))
+        # A drawing that ended earlier keeps the state that it ended with.
+        lives = repeat(parsed.alive[t]) > 0
+        state = type(state)(
+            *(
+                torch.where(lives.reshape(-1, *[1] * (new.dim() - 1)), new, old)
+                for new, old in zip(drawn, state, strict=True)
+            )
+        )
+    given = images if strokes is None else state.canvas[::each]
+    canvas = repeat(given)
+    state = state._replace(
+        ink=ink_from_canvas(canvas), canvas=canvas, alive=torch.ones_like(state.alive)
+    )
+    more = dood.config.model.max_strokes
+    with (
+        torch.random.fork_rng(devices=[images.device] if images.is_cuda else []),
+        pyro.validation_enabled(False),
+    ):
+        torch.manual_seed(seed)
+        first = pyro.condition(_go_on, data={"on_1": torch.ones(count).to(canvas)})
+        trace = poutine.trace(first).get_trace(model, state, more)
+    nodes: Any = trace.nodes
+    alive = torch.stack([nodes[f"on_{t}"]["value"] for t in range(1, more + 1)]).cumprod(0)
+    control = [
+        drawing.place(
+            nodes[f"stroke_{t}"]["value"], drawing.affine_matrix(nodes[f"layout_{t}"]["value"])
+        )
+        for t in range(1, more + 1)
+    ]
+    pens = [nodes[f"pen_{t}"]["value"] for t in range(1, more + 1)]
+    parts = (torch.stack(control, 1), torch.stack(pens, 1), alive.movedim(0, 1))
+    return Completions(given, Strokes(*(p.unflatten(0, (len(images), each)) for p in parts)))
+
+
+def _go_on(model: DooD, state: State, more: int) -> None:
+    with pyro.plate("images", state.alive.shape[-1], dim=-1):
+        for t in pyro.markov(range(1, more + 1)):
+            state = model.step(t, state)
+
+
+def draw_completions(
+    dood: Recognizer,
+    target: str,
+    count: int = 8,
+    each: int = 8,
+    strokes: int | None = 1,
+    seed: int = 0,
+    data_dir: str | Path | None = None,
+) -> UInt8[np.ndarray, "height width 3"]:
+    """A sheet: a row a test image of the target: the image, what is given of it, and continuations,
+    what is new in another colour.
+
+    Raises:
+        UserError: the target cannot be had, or the model draws no curves.
+    """
+    images = test_images(dood, target, count, data_dir)
+    found = complete(dood, images, each, strokes, seed)
+    inks = found.strokes.ink(CELL).sum(-3).cpu()
+    rows = []
+    for image, given, mine in zip(images, found.given, inks, strict=True):
+        large = [
+            torch.nn.functional.interpolate(
+                picture[None, None].cpu(), size=(CELL, CELL), mode="bilinear"
+            )[0, 0]
+            for picture in (image, given)
+        ]
+        row = [grey_cell(picture) for picture in large]
+        for ink in mine:
+            paper = 255.0 * (1 - large[1])[..., None].expand(CELL, CELL, 3)
+            opacity = canvas_from_ink(ink)[..., None]
+            mixed = (1 - opacity) * paper + opacity * torch.tensor(NEW_COLOUR).float()
+            row.append(mixed.round().clamp(0, 255).byte().numpy())
+        rows.append(row)
+    return rows_sheet(rows)
