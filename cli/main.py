@@ -11,6 +11,7 @@ from dood_pyro.errors import UserError
 
 from .evaluate import evaluate
 from .figures import clusters, compare, stroke_counts
+from .one_shot import one_shot
 from .reconstruct import reconstruct
 from .sample import sample
 from .sources import sources
@@ -26,7 +27,7 @@ def cli() -> None:
 
 
 for command in (
-    *(train, reconstruct, evaluate, sample, exemplars, complete, sources),
+    *(train, reconstruct, evaluate, sample, exemplars, complete, one_shot, sources),
     *(transfer_table, compare, stroke_counts, clusters),
 ):
     cli.add_command(command)

@@ -57,6 +57,17 @@ def parse(model: nn.Module, guide: nn.Module, images: Float[Tensor, "images size
 
 
 @torch.no_grad()
+def sample_parse(
+    model: nn.Module, guide: nn.Module, images: Float[Tensor, "images size size"]
+) -> Parse:
+    """A sample of the guide's for each image."""
+    with sharing_states(), pyro.validation_enabled(False):
+        q_trace: Any = poutine.trace(guide).get_trace(images)
+        p_trace: Any = poutine.trace(poutine.replay(model, trace=q_trace)).get_trace(images)
+    return _collect(p_trace, q_trace, q_trace)
+
+
+@torch.no_grad()
 def dream(model: nn.Module, count: int) -> Parse:
     """Drawings from the prior, step by step; probabilities are the model's, and there are no
     standard deviations."""

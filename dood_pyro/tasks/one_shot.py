@@ -1,0 +1,211 @@
+"""One-shot classification (section 3.2, Table 1): which of twenty characters is this one?
+
+A support image's parses are types. For each, a token is fitted to the query by gradient steps on
+log p(query | token, type) + log p(token), token variables being marginalised at their best value; the
+class whose types explain the query best is the answer. One way by default; two ways, it counts as well
+how the query's types explain the support image.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from dood_pyro import drawing
+from dood_pyro.data.one_shot_runs import Trials
+from dood_pyro.errors import UserError
+from dood_pyro.inference.parsing import parse, sample_parse
+from dood_pyro.networks import glimpse
+from dood_pyro.optimiser import Adam
+from dood_pyro.recognition import Recognizer, draws_curves
+from dood_pyro.rendering import canvas_from_ink
+from dood_pyro.tasks.exemplars import PART_NOISE
+from dood_pyro.tokens import Strokes, Token, TokenNoise, strokes_of, write
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How queries are scored. Chosen on trials of the background set."""
+
+    parses: int = 3
+    """Types a support image: the guide's best guess, and samples."""
+    steps: int = 60
+    """Gradient steps a token."""
+    rate: float = 0.2
+    """Of Adam, in standard deviations of the token's variables."""
+    scale: float = 0.12
+    """Of the Laplace likelihood of a token's picture: how far a good token may be off."""
+    blurs: tuple[float, ...] = (3.0, 1.5, 0.7)
+    """Standard deviations, pixels, of the blur under which pictures are compared: from coarse to
+    fine, each for its share of the steps; the last decides."""
+    two_way: bool = False
+    noise: TokenNoise = field(default_factory=lambda: TokenNoise(0.06, 0.1, 0.15, 0.15, 0.15, 0.15))
+
+    def __post_init__(self) -> None:
+        if self.parses < 1 or self.steps < 1 or not 0 < self.scale < 100 or not self.blurs:
+            raise UserError("one-shot: parses, steps, scale and blurs must be positive")
+
+
+class Types(NamedTuple):
+    """Types of images, each with what draws its tokens."""
+
+    images: int
+    """How many."""
+    latent: tuple[Tensor, ...]
+    """(images, parses, …) each."""
+    draw: Callable[[tuple[Tensor, ...], Token, TokenNoise, int], Tensor]
+    """Latent variables, token, noise and size to pictures (*batch, size, size)."""
+    alive: Float[Tensor, "images parses steps"]
+
+
+@torch.no_grad()
+def types_of(dood: Recognizer, images: Float[Tensor, "images size size"], parses: int) -> Types:
+    """``parses`` types of each image: the guide's modes, then samples."""
+    found = [parse(dood.model, dood.guide, images)]
+    found += [sample_parse(dood.model, dood.guide, images) for _ in range(parses - 1)]
+    alive = torch.stack([parsed.alive.movedim(0, 1) for parsed in found], dim=1)
+    if draws_curves(dood.model):
+        strokes = [strokes_of(parsed) for parsed in found]
+        latent = tuple(torch.stack(part, dim=1) for part in zip(*strokes, strict=True))
+        return Types(len(images), latent, _draw_strokes, alive)
+    names = ("part",) if "part" in found[0].values else ("stroke", "pen")
+    vectors = [torch.cat([p.values[n].flatten(2) for n in names], dim=-1) for p in found]
+    part = torch.stack([vector.movedim(0, 1) for vector in vectors], dim=1)
+    layout = torch.stack([parsed.values["layout"].movedim(0, 1) for parsed in found], dim=1)
+    decoder: nn.Module = dood.model.decoder  # type: ignore[assignment]
+    return Types(len(images), (part, layout, alive), _draws_parts(decoder), alive)
+
+
+def _draw_strokes(latent: tuple[Tensor, ...], token: Token, noise: TokenNoise, size: int) -> Tensor:
+    return write(Strokes(*latent), token, noise).render(size)
+
+
+def _draws_parts(decoder: nn.Module) -> Any:
+    def draw(latent: tuple[Tensor, ...], token: Token, noise: TokenNoise, size: int) -> Tensor:
+        part, layout, alive = latent
+        patch = decoder(part + PART_NOISE * token.control)
+        placing = drawing.inverse(drawing.affine_matrix(layout))
+        ink = (glimpse(patch, placing, size) * alive[..., None, None]).sum(-3)
+        return canvas_from_ink(glimpse(ink, drawing.inverse(token_matrix(token, noise)), size))
+
+    return draw
+
+
+def token_matrix(token: Token, noise: TokenNoise) -> Float[Tensor, "*batch 2 3"]:
+    """A token's affine map about the canvas's middle."""
+    x, y, turn, log_x, log_y, slant = token.affine.unbind(-1)
+    cos, sin = (noise.rotation * turn).cos(), (noise.rotation * turn).sin()
+    wide, high = (noise.log_scale * log_x).exp(), (noise.log_scale * log_y).exp()
+    shear = noise.shear * slant
+    rows = [
+        *(cos * wide, (cos * shear - sin) * high, noise.shift * x),
+        *(sin * wide, (sin * shear + cos) * high, noise.shift * y),
+    ]
+    return torch.stack(rows, dim=-1).unflatten(-1, (2, 3))
+
+
+def blur(pictures: Float[Tensor, "*batch size size"], sigma: float) -> Tensor:
+    """A Gaussian blur of so many pixels."""
+    if sigma <= 0:
+        return pictures
+    reach = math.ceil(3 * sigma)
+    kernel = torch.exp(-0.5 * (torch.arange(-reach, reach + 1).to(pictures) / sigma) ** 2)
+    kernel = kernel / kernel.sum()
+    flat = pictures.reshape(-1, 1, *pictures.shape[-2:])
+    flat = F.conv2d(flat, kernel[None, None, None], padding=(0, reach))
+    return F.conv2d(flat, kernel[None, None, :, None], padding=(reach, 0)).reshape(pictures.shape)
+
+
+def scores(
+    types: Types, pictures: Float[Tensor, "pictures size size"], settings: Settings
+) -> Float[Tensor, "pictures types"]:
+    """log p(picture | type's image), up to a constant: the best parse's, token variables fitted."""
+    size = pictures.shape[-1]
+    parses = types.alive.shape[1]
+    shape = (len(pictures), types.images, parses)
+    latent = tuple(part.expand(len(pictures), *part.shape) for part in types.latent)
+    alive = types.alive.expand(*shape, -1)
+    like = latent[0]
+    token = Token(torch.zeros_like(like), like.new_zeros(*shape, 6), like.new_zeros(shape))
+    leaves = [part.requires_grad_() for part in token]
+    optimiser, never = Adam([leaves]), like.new_zeros(())
+    share = math.ceil(settings.steps / len(settings.blurs))
+
+    def value(sigma: float) -> Tensor:
+        drawn = types.draw(latent, Token(*leaves), settings.noise, size)
+        target = blur(pictures, sigma)[:, None, None]
+        error = (blur(drawn, sigma) - target).abs().sum((-1, -2))
+        squares = (leaves[0].square().flatten(len(shape) + 1).sum(-1) * alive).sum(-1)
+        squares = squares + leaves[1].square().sum(-1) + leaves[2].square()
+        return -error / settings.scale - 0.5 * squares
+
+    for step in range(settings.steps):
+        objective = value(settings.blurs[min(step // share, len(settings.blurs) - 1)])
+        for leaf, gradient in zip(
+            leaves, torch.autograd.grad(-objective.sum(), leaves, allow_unused=True), strict=True
+        ):
+            leaf.grad = torch.zeros_like(leaf) if gradient is None else gradient
+        optimiser.step([settings.rate * (1 - step / settings.steps)], skip=never)
+    with torch.no_grad():
+        return value(settings.blurs[-1]).amax(-1)
+
+
+def classify(dood: Recognizer, trials: Trials, settings: Settings) -> Float[Tensor, "queries ways"]:
+    """Scores of a run's queries: the highest is the answer."""
+    device = next(dood.model.parameters()).device
+    support, queries = trials.support.to(device), trials.queries.to(device)
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(0)
+        types = types_of(dood, support, settings.parses)
+        forward = scores(types, queries, settings)
+        if not settings.two_way:
+            return forward
+        mine = types_of(dood, queries, settings.parses)
+        backward = scores(mine, support, settings).mT
+        # p(x^(c)) by how well its own types explain it.
+        own = torch.stack(
+            [
+                scores(_only(types, i), support[i : i + 1], settings)[0, 0]
+                for i in range(types.images)
+            ]
+        )
+        return forward + backward - own
+
+
+def _only(types: Types, index: int) -> Types:
+    latent = tuple(part[index : index + 1] for part in types.latent)
+    return Types(1, latent, types.draw, types.alive[index : index + 1])
+
+
+def one_shot(
+    dood: Recognizer,
+    runs: Sequence[Trials],
+    settings: Settings | None = None,
+    show: Callable[[float], None] | None = None,
+) -> dict[str, Any]:
+    """Accuracy on several runs.
+
+    Args:
+        show: called with each run's accuracy as it is known.
+
+    Returns:
+        ``accuracy`` (over all trials), ``interval`` (95 %, over runs), ``runs`` (of each).
+    """
+    settings = settings or Settings()
+    accuracies = []
+    for trials in runs:
+        best = classify(dood, trials, settings).argmax(-1).cpu()
+        accuracies.append(float((best == trials.answers).float().mean()))
+        if show is not None:
+            show(accuracies[-1])
+    values = torch.tensor(accuracies, dtype=torch.float64)
+    mean = float(values.mean())
+    spread = 1.96 * float(values.std()) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+    return {"accuracy": mean, "interval": [mean - spread, mean + spread], "runs": accuracies}
