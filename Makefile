@@ -44,10 +44,10 @@ test-fast: install ## the tests that take seconds
 	$(BIN)/pytest -m 'not slow'
 
 transfer-table: BUDGET := $(if $(filter file,$(origin BUDGET)),30m,$(BUDGET))
-transfer-table: install ## train, measure and draw who explains whose drawings (BUDGET SEEDS MODELS LIMIT JOBS)
+transfer-table: install ## train, measure and draw who explains whose drawings (BUDGET SEEDS MODELS SOURCES LIMIT JOBS RUNS)
 	$(BIN)/dood-pyro transfer-table --budget $(BUDGET) --limit $(LIMIT) --seeds $(SEEDS) \
 	    $(if $(MODELS),--models $(MODELS)) $(if $(SOURCES),--sources $(SOURCES)) \
-	    $(if $(JOBS),--jobs $(JOBS))
+	    $(if $(JOBS),--jobs $(JOBS)) $(if $(RUNS),--runs $(RUNS))
 
 bench: install ## time the renderer, a training step and a parse
 	$(BIN)/python experiments/bench.py

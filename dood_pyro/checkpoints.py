@@ -294,11 +294,15 @@ class Run:
             raise UserError(f"{path} is damaged: {str(error).splitlines()[0]}") from None
 
     def progress(self) -> tuple[int, float]:
-        """Steps and seconds of training up to the last checkpoint."""
-        if not (self.path / "state.safetensors").exists():
+        """Steps and seconds of training up to the last checkpoint; of kept weights, which cannot go
+        on, as many as their metrics say."""
+        if (self.path / "state.safetensors").exists():
+            _, notes = self.read_tensors("state.safetensors")
+            return int(notes.get("step", 0)), float(notes.get("seconds", 0))
+        lines = self.read_metrics()
+        if not lines or not (self.path / "best.safetensors").exists():
             return 0, 0.0
-        _, notes = self.read_tensors("state.safetensors")
-        return int(notes.get("step", 0)), float(notes.get("seconds", 0))
+        return int(lines[-1]["step"]), float(lines[-1]["seconds"])
 
     def best_step(self) -> int:
         """Steps of training up to the best checkpoint."""

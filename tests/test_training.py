@@ -307,3 +307,15 @@ def test_choosing_a_device() -> None:
     if not torch.cuda.is_available():
         with pytest.raises(UserError, match="no CUDA"):
             choose_device("cuda")
+
+
+def test_kept_weights_say_how_long_they_were_trained(source: Path, tmp_path: Path) -> None:
+    """A run without its state still knows its progress, and is not trained on by mistake."""
+    run = start(tmp_path / "run", source, steps=3)
+    train(run, CPU, tensorboard=False)
+    steps, seconds = run.progress()
+    (run.path / "state.safetensors").unlink()
+    assert run.progress()[0] == steps == 3
+    assert run.progress()[1] == pytest.approx(seconds, abs=0.5)
+    with pytest.raises(UserError, match=r"no state\.safetensors"):
+        train(run, CPU, tensorboard=False)

@@ -191,6 +191,11 @@ class _Worker:
                     )
                 if run.progress()[1] >= self.plan.budget:
                     return None
+                if not (run.path / "state.safetensors").exists() and run.progress()[0]:
+                    return (
+                        f"{training}: {run.path} was trained for {run.progress()[1]:.0f} s and has no "
+                        "state to go on from; lower --budget, or move it away to have it trained again"
+                    )
                 arguments: tuple[str, ...] = ("train", "--resume", str(run.path), *budget)
             else:
                 arguments = (
