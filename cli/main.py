@@ -10,6 +10,7 @@ import click
 from dood_pyro.errors import UserError
 
 from .evaluate import evaluate
+from .fid import fid, fid_samples, train_features
 from .figures import clusters, compare, stroke_counts
 from .one_shot import one_shot
 from .reconstruct import reconstruct
@@ -28,6 +29,7 @@ def cli() -> None:
 
 for command in (
     *(train, reconstruct, evaluate, sample, exemplars, complete, one_shot, sources),
+    *(fid, fid_samples, train_features),
     *(transfer_table, compare, stroke_counts, clusters),
 ):
     cli.add_command(command)

@@ -1,0 +1,125 @@
+"""``dood-pyro fid`` and ``train-features``: Fréchet distances between sets of pictures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from dood_pyro.errors import UserError
+
+from . import options
+
+
+@click.command()
+@click.argument("first")
+@click.argument("second")
+@click.option("--features", default="omniglot", show_default=True, help="A source's, or a file.")
+@click.option("--part", type=click.Choice(["train", "test"]), default="test", show_default=True)
+@click.option("--count", type=click.IntRange(min=2), help="Pictures a side.  [default: all]")
+@options.data_dir
+def fid(
+    first: str, second: str, features: str, part: str, count: int | None, data_dir: Path | None
+) -> None:
+    """Prints the Fréchet distance between two sources, or folders of pictures."""
+    from dood_pyro.features import load_features
+    from dood_pyro.tasks.fid import frechet, pictures_of
+
+    network = load_features(features)
+    sets = [pictures_of(name, part, data_dir)[:count] for name in (first, second)]
+    distance = frechet(network, *sets)
+    click.echo(
+        json.dumps(
+            {"fid": distance, "features": features, "pictures": [len(each) for each in sets]}
+        )
+    )
+
+
+@click.command("fid-samples")
+@click.argument("run")
+@click.option("--target", help="Source to compare with.  [default: what RUN was trained on]")
+@click.option("--air", help="Run whose samples are measured beside RUN's.")
+@click.option("--features", help="[default: the target's]")
+@click.option("--part", type=click.Choice(["train", "test"]), default="test", show_default=True)
+@click.option("--count", type=click.IntRange(min=2), default=5000, show_default=True)
+@click.option("--seeds", type=options.Numbers(), default="0,1,2,3,4", show_default=True)
+@click.option(
+    "--json", "figures", type=click.Path(path_type=Path), help="Put under the target's name, too."
+)
+@options.which
+@options.device
+@options.data_dir
+def fid_samples(
+    run: str,
+    target: str | None,
+    air: str | None,
+    features: str | None,
+    part: str,
+    count: int,
+    seeds: tuple[int, ...],
+    figures: Path | None,
+    which: str,
+    device: str,
+    data_dir: Path | None,
+) -> None:
+    """Measures how far samples of RUN are from real pictures, beside how far those are from each
+    other (the numbers of Fig. 6)."""
+    from dood_pyro.features import load_features
+    from dood_pyro.files import write_atomically
+    from dood_pyro.recognition import load
+    from dood_pyro.tasks.fid import report
+
+    known = _known(figures)
+    dood = load(run, device, which)
+    rival = load(air, device, which) if air else None
+    target = target or dood.config.train.source
+    name = Path(target).stem
+    network = load_features(features or name)
+    found = report(dood, rival, target, network, count, seeds, part, data_dir)
+    click.echo(json.dumps({name: found}, indent=2))
+    if figures is not None:
+        text = json.dumps({**known, name: found}, indent=2, sort_keys=True) + "\n"
+        write_atomically(figures, text.encode())
+
+
+def _known(figures: Path | None) -> dict[str, Any]:
+    if figures is None or not figures.exists():
+        return {}
+    try:
+        known = json.loads(figures.read_text())
+    except ValueError:
+        known = None
+    if not isinstance(known, dict):
+        raise UserError(f"{figures} is damaged: it is not a JSON object; move it away")
+    return known
+
+
+@click.command("train-features")
+@click.option("--source", required=True, help="Source whose labels are learned.")
+@click.option("--steps", type=click.IntRange(min=1), default=2000, show_default=True)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="File of weights.  [default: SOURCE.safetensors]"
+)
+@options.data_dir
+def train_features(
+    source: str, steps: int, seed: int, out: Path | None, data_dir: Path | None
+) -> None:
+    """Trains the feature network by which pictures of a source are compared."""
+    from tqdm import tqdm
+
+    from dood_pyro import features
+
+    out = out or Path(f"{Path(source).stem}.safetensors")
+    bar = tqdm(total=steps, unit="step")
+
+    def show(step: int, loss: float) -> None:
+        bar.n = step
+        bar.set_postfix_str(f"loss {loss:.3f}")
+
+    network, accuracy = features.train_features(source, steps, seed, data_dir, show)
+    bar.close()
+    features.save_features(network, out)
+    click.echo(f"{out}: knows {100 * accuracy:.1f} % of held-out pictures")

@@ -1,0 +1,140 @@
+"""The feature networks of the Fréchet distance: small classifiers of each source's characters.
+
+The paper does not describe its network, so that only ratios compare with its figures. One network a
+source, trained on the labels of its training part; its weights come with the package.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+
+import safetensors
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from dood_pyro import data
+from dood_pyro.errors import UserError
+from dood_pyro.files import replacing
+from dood_pyro.optimiser import Adam
+
+SIZE = 50
+"""Pixels a side of what the networks see."""
+FOLDER = Path(__file__).parent / "weights" / "features"
+
+
+class FeatureNetwork(nn.Module):
+    """Pictures in [0, 1], (count, 50, 50) or (count, 1, 50, 50), to features (count, 64)."""
+
+    num_features = 64
+
+    def __init__(self) -> None:
+        super().__init__()
+        widths = (1, 32, 64, 96)
+        layers: list[nn.Module] = []
+        for before, after in itertools.pairwise(widths):
+            layers += [
+                nn.Conv2d(before, after, 3, padding=1, bias=False),
+                nn.BatchNorm2d(after),
+                nn.ReLU(),
+                nn.MaxPool2d(2),
+            ]
+        self.convolutions = nn.Sequential(*layers)
+        self.project = nn.Linear(widths[-1] * 9, self.num_features)
+
+    def forward(self, pictures: Float[Tensor, "count *channel 50 50"]) -> Float[Tensor, "count 64"]:
+        hidden = self.convolutions(pictures.reshape(-1, 1, SIZE, SIZE))
+        hidden = F.adaptive_avg_pool2d(hidden, 3)
+        return torch.tanh(self.project(hidden.flatten(1)))
+
+
+def train_features(
+    source: str,
+    steps: int = 2000,
+    seed: int = 0,
+    data_dir: str | Path | None = None,
+    show: Callable[[int, float], None] | None = None,
+) -> tuple[FeatureNetwork, float]:
+    """A feature network for a source; and how many of a tenth of its training images, held out, the
+    classifier on top of it knows.
+
+    Args:
+        show: called every 50 steps with the step and the loss.
+
+    Raises:
+        UserError: the source cannot be had or has no labels to learn.
+    """
+    drawings = data.load(source, "train", SIZE, data_dir)
+    labels = torch.from_numpy(drawings.labels.astype("int64"))
+    classes, labels = labels.unique(return_inverse=True)
+    if len(classes) < 2:
+        raise UserError(f"{source} has no labels to learn features from: it needs two classes")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        order = torch.randperm(len(labels))
+        held_out, rows = order[: max(1, len(order) // 10)], order[max(1, len(order) // 10) :]
+        network, head = FeatureNetwork(), nn.Linear(FeatureNetwork.num_features, len(classes))
+        parameters = [*network.parameters(), *head.parameters()]
+        optimiser, never = Adam([parameters]), torch.zeros(())
+        for step in range(steps):
+            batch = rows[torch.randint(len(rows), (128,))]
+            pictures = _jittered(drawings.images[batch].float() / 255)
+            loss = F.cross_entropy(head(network(pictures)), labels[batch])
+            loss.backward()
+            optimiser.step([2e-3 * (1 - step / steps)], skip=never)
+            optimiser.zero_grad()
+            if show is not None and step % 50 == 0:
+                show(step, float(loss.detach()))
+        network.eval()
+        with torch.no_grad():
+            known = [
+                head(network(drawings.images[part].float() / 255)).argmax(-1) == labels[part]
+                for part in held_out.split(512)
+            ]
+    return network, float(torch.cat(known).float().mean())
+
+
+def _jittered(pictures: Tensor) -> Tensor:
+    """Small affine changes, so that features are of shapes rather than of pixels."""
+    count = len(pictures)
+    matrix = torch.eye(2, 3).expand(count, 2, 3) + 0.08 * torch.randn(count, 2, 3)
+    grid = F.affine_grid(matrix, [count, 1, SIZE, SIZE], align_corners=False)
+    return F.grid_sample(pictures[:, None], grid, align_corners=False)[:, 0]
+
+
+def save_features(network: FeatureNetwork, path: Path) -> None:
+    """Writes a network's weights, in half precision.
+
+    Raises:
+        UserError: the disk does not take them.
+    """
+    tensors = {
+        name: tensor.half() if tensor.is_floating_point() else tensor
+        for name, tensor in network.state_dict().items()
+    }
+    with replacing(path) as file:
+        save_file(tensors, file.name)
+
+
+def load_features(name: str | Path) -> FeatureNetwork:
+    """The network of a source whose weights come with the package, or of a file.
+
+    Raises:
+        UserError: there is none.
+    """
+    path = FOLDER / f"{name}.safetensors"
+    path = path if path.is_file() else Path(name)
+    network = FeatureNetwork()
+    try:
+        network.load_state_dict(load_file(path))
+    except (OSError, safetensors.SafetensorError, RuntimeError):
+        found = ", ".join(sorted(file.stem for file in FOLDER.glob("*.safetensors"))) or "none"
+        raise UserError(
+            f"there are no features {name}; those that come with the package: {found}; make others "
+            "with dood-pyro train-features"
+        ) from None
+    return network.eval()

@@ -1,0 +1,129 @@
+"""Fréchet distances between sets of pictures (section 3.2, the numbers of Fig. 6)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dood_pyro import data
+from dood_pyro.errors import UserError
+from dood_pyro.features import SIZE, FeatureNetwork
+from dood_pyro.recognition import Recognizer, draws_curves
+from dood_pyro.rendering import canvas_from_ink
+from dood_pyro.tasks.generate import generate
+from dood_pyro.tokens import strokes_of
+
+BATCH = 256
+
+
+@torch.no_grad()
+def frechet(
+    network: FeatureNetwork,
+    first: Float[Tensor, "count 50 50"],
+    second: Float[Tensor, "count 50 50"],
+) -> float:
+    """The Fréchet distance between the features of two sets of pictures in [0, 1].
+
+    Raises:
+        UserError: a set has fewer pictures than there are features: the distance would be of noise.
+    """
+    from torchmetrics.image.fid import FrechetInceptionDistance
+
+    least = network.num_features + 1
+    if min(len(first), len(second)) < least:
+        raise UserError(
+            f"a Fréchet distance needs {least} pictures on either side; there are {len(first)} and "
+            f"{len(second)}"
+        )
+    metric = FrechetInceptionDistance(feature=network, normalize=True).set_dtype(torch.float64)
+    for pictures, real in ((first, True), (second, False)):
+        for part in pictures.split(BATCH):
+            metric.update(part.float(), real=real)
+    return float(metric.compute())
+
+
+def pictures_of(
+    source: str, part: str, data_dir: str | Path | None = None
+) -> Float[Tensor, "count 50 50"]:
+    """All pictures of one part of a source or folder, in the order of the shuffle of seed 0."""
+    return data.load(source, part, SIZE, data_dir).shuffled(None).float() / 255
+
+
+def samples(dood: Recognizer, count: int, seed: int) -> Float[Tensor, "count size size"]:
+    """Pictures from a model's prior."""
+    parts = [
+        generate(dood, min(BATCH, count - start), seed * 100_003 + start).canvas[-1].cpu()
+        for start in range(0, count, BATCH)
+    ]
+    return torch.cat(parts)
+
+
+def shuffled_strokes(dood: Recognizer, count: int, seed: int) -> Float[Tensor, "count size size"]:
+    """Pictures whose strokes come from different drawings of the prior: what a model would draw
+    that had learned single strokes and nothing of their order."""
+    parts = []
+    for start in range(0, count, BATCH):
+        parsed = generate(dood, min(BATCH, count - start), seed * 100_003 + start)
+        strokes = strokes_of(parsed)
+        ink = strokes.ink(dood.size)
+        generator = torch.Generator().manual_seed(seed)
+        columns = []
+        for t in range(ink.shape[1]):
+            drawn = torch.nonzero(strokes.alive[:, t] > 0)[:, 0].cpu()
+            # Drawings that have a stroke t exchange it among themselves.
+            order = drawn[torch.randperm(len(drawn), generator=generator)]
+            column = ink[:, t].clone()
+            column[drawn] = ink[order, t]
+            columns.append(column)
+        parts.append(canvas_from_ink(torch.stack(columns).sum(0)).cpu())
+    return torch.cat(parts)
+
+
+def report(
+    dood: Recognizer,
+    rival: Recognizer | None,
+    target: str,
+    network: FeatureNetwork,
+    count: int = 5000,
+    seeds: Sequence[int] = range(5),
+    part: str = "test",
+    data_dir: str | Path | None = None,
+) -> dict[str, Any]:
+    """How far samples are from a target's pictures, beside how far these are from each other.
+
+    The target's pictures are split in two halves; ``real`` is the distance between them, all else
+    that from the first half. Every set has the same number of pictures: the distance depends on it.
+
+    Returns:
+        ``samples``, ``real``, ``ratio`` (of the two), ``air`` and ``shuffled``: means over seeds of
+        sampling and splitting, each with ``…_std``; ``pictures`` a set.
+
+    Raises:
+        UserError: the target cannot be had, or is too small.
+    """
+    everything = pictures_of(target, part, data_dir)
+    count = min(count, len(everything) // 2)
+    columns: dict[str, list[float]] = {"samples": [], "real": [], "air": [], "shuffled": []}
+    for seed in seeds:
+        order = torch.from_numpy(np.random.default_rng(seed).permutation(len(everything)))
+        half, other = everything[order[:count]], everything[order[count : 2 * count]]
+        columns["real"].append(frechet(network, half, other))
+        columns["samples"].append(frechet(network, half, samples(dood, count, seed)))
+        if draws_curves(dood.model):
+            mixed = shuffled_strokes(dood, count, seed)
+            columns["shuffled"].append(frechet(network, half, mixed))
+        if rival is not None:
+            columns["air"].append(frechet(network, half, samples(rival, count, seed)))
+    found: dict[str, Any] = {"pictures": count}
+    for name, values in columns.items():
+        if values:
+            found[name] = float(np.mean(values))
+            found[f"{name}_std"] = float(np.std(values, ddof=1)) if len(values) > 1 else None
+    found["ratio"] = found["samples"] / found["real"]
+    return found

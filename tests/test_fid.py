@@ -1,0 +1,106 @@
+"""Fréchet distances: known cases, and what samples are measured beside."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from dood_pyro import features
+from dood_pyro.checkpoints import RunConfig
+from dood_pyro.config import ModelConfig, TrainConfig
+from dood_pyro.errors import UserError
+from dood_pyro.programs import PROGRAMS
+from dood_pyro.recognition import Recognizer
+from dood_pyro.tasks import fid
+from tests.conftest import random_pictures
+from tests.test_cli import call, refused
+
+
+class Pixels(features.FeatureNetwork):
+    """Features that are the first 64 pixels of a picture: their moments are known."""
+
+    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+        return pictures.reshape(len(pictures), -1)[:, : self.num_features]
+
+
+def test_distance_of_gaussians_is_the_formula() -> None:
+    """Of N(0, 1) and N(m, s²) in each dimension: m² + (1 − s)²."""
+    torch.manual_seed(0)
+    noise = torch.randn(2, 20_000, 50, 50)[..., :2, :].repeat(1, 1, 25, 1)
+    found = fid.frechet(Pixels(), noise[0], 0.3 + 1.5 * noise[1])
+    assert found == pytest.approx(64 * (0.3**2 + 0.5**2), rel=0.05)
+    assert fid.frechet(Pixels(), noise[0], noise[1]) < 0.4
+
+
+def test_too_few_pictures_are_refused() -> None:
+    with pytest.raises(UserError, match="65 pictures"):
+        fid.frechet(Pixels(), torch.rand(100, 50, 50), torch.rand(64, 50, 50))
+
+
+def test_features_learn_classes_and_survive_the_disk(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from dood_pyro.data import prepared
+
+    thin, thick = (random_pictures(80, 50, seed=1, sigma=s) for s in (0.05, 0.16))
+    images = (torch.cat([thin, thick]) * 255).byte().numpy()
+    labels = torch.arange(2).repeat_interleave(80).numpy()
+    arrays = {"train_images": images, "train_labels": labels}
+    arrays |= {"test_images": images, "test_labels": labels}
+    prepared.write(tmp_path / "pens.npz", arrays)
+    out = tmp_path / "pens.safetensors"
+    source = ("--source", tmp_path / "pens.npz", "--steps", 80)
+    status, text, err = call(capsys, "train-features", *source, "--out", out)
+    assert status == 0 and out.exists(), err
+    assert float(text.split("knows ")[1].split(" %")[0]) > 80
+    network = features.load_features(out)
+    assert fid.frechet(network, thin, thick) > 5 * fid.frechet(network, thin, thin.flip(-1))
+    status, text, _ = call(
+        capsys, "fid", tmp_path / "pens.npz", tmp_path / "pens.npz", "--features", out
+    )
+    assert status == 0 and json.loads(text)["fid"] == pytest.approx(0.0, abs=1e-3)
+    refused(capsys, "fid", tmp_path / "pens.npz", tmp_path / "pens.npz", "--features", "nothing")
+    out.write_bytes(out.read_bytes()[:50])
+    refused(capsys, "fid", tmp_path / "pens.npz", tmp_path / "pens.npz", "--features", out)
+
+
+def test_samples_are_measured_beside_real_pictures(source_50: Path) -> None:
+    torch.manual_seed(0)
+    config = ModelConfig(features=8, max_strokes=2, layout_components=2, stroke_components=2)
+    models = []
+    for program in ("dood", "air"):
+        run_config = RunConfig(program, PROGRAMS[program].configure(config), TrainConfig("none"))
+        models.append(Recognizer(*run_config.build(), run_config))
+    found = fid.report(models[0], models[1], str(source_50), Pixels(), count=500, seeds=(0, 1))
+    assert found["pictures"] == 80
+    assert found["ratio"] == pytest.approx(found["samples"] / found["real"])
+    assert {"real", "samples", "air", "shuffled", "real_std"} < set(found)
+    assert found["real"] < found["samples"]
+
+
+def test_shuffling_strokes_keeps_their_number() -> None:
+    torch.manual_seed(0)
+    config = RunConfig("dood", ModelConfig(features=8, max_strokes=3), TrainConfig("none"))
+    dood = Recognizer(*config.build(), config)
+    mixed = fid.shuffled_strokes(dood, 60, seed=0)
+    plain = fid.samples(dood, 60, seed=0)
+    assert mixed.shape == plain.shape
+    blank = [int((pictures.amax((-1, -2)) < 1e-6).sum()) for pictures in (mixed, plain)]
+    assert blank[0] == blank[1]
+    assert not torch.equal(mixed, plain)
+
+
+@pytest.fixture
+def source_50(tmp_path: Path) -> Path:
+    """A source of 160 test pictures."""
+    from dood_pyro.data import prepared
+
+    images = (random_pictures(160, 50) * 255).byte().numpy()
+    labels = torch.zeros(160, dtype=torch.int64).numpy()
+    arrays = {"train_images": images, "train_labels": labels}
+    arrays |= {"test_images": images, "test_labels": labels}
+    prepared.write(tmp_path / "many.npz", arrays)
+    return tmp_path / "many.npz"
