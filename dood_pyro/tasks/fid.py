@@ -41,7 +41,7 @@ def frechet(
             f"a Fréchet distance needs {least} pictures on either side; there are {len(first)} and "
             f"{len(second)}"
         )
-    metric = FrechetInceptionDistance(feature=network, normalize=True).set_dtype(torch.float64)
+    metric = FrechetInceptionDistance(feature=network, normalize=True)
     for pictures, real in ((first, True), (second, False)):
         for part in pictures.split(BATCH):
             metric.update(part.float(), real=real)
