@@ -6,6 +6,7 @@ map. As in the paper, the standard deviations are not learned but set by eye: se
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ from torch import Tensor
 from dood_pyro import drawing
 from dood_pyro.errors import UserError
 from dood_pyro.inference.parsing import Parse
+from dood_pyro.networks import glimpse
 from dood_pyro.rendering import canvas_from_ink
 
 
@@ -85,13 +87,16 @@ class Token(NamedTuple):
         return -0.5 * (squares + dims * torch.log(torch.tensor(2 * torch.pi)))
 
 
-def sample_token(strokes: Strokes) -> Token:
-    """p(token): one for each drawing."""
-    batch = strokes.alive.shape[:-1]
+def sample_token(of: Float[Tensor, "*batch strokes controls 2"], drawings: int = 3) -> Token:
+    """p(token) for control points, or for part vectors (*batch, steps, dims).
+
+    Args:
+        of: what ``token.control`` is to be like.
+        drawings: dimensions of ``of`` beyond ``*batch``; 2 for part vectors.
+    """
+    batch = of.shape[:-drawings]
     return Token(
-        torch.randn_like(strokes.control),
-        strokes.pen.new_empty(*batch, 6).normal_(),
-        strokes.pen.new_empty(batch).normal_(),
+        torch.randn_like(of), of.new_empty(*batch, 6).normal_(), of.new_empty(batch).normal_()
     )
 
 
@@ -104,16 +109,52 @@ def write(strokes: Strokes, token: Token, noise: TokenNoise) -> Strokes:
     alive = strokes.alive[..., None, None]
     corners = alive.sum((-3, -2), keepdim=True) * control.shape[-2]
     middle = (alive * control).sum((-3, -2), keepdim=True) / corners.clamp(min=1)
-    shift = noise.shift * token.affine[..., :2]
-    angle = noise.rotation * token.affine[..., 2]
-    scale = (noise.log_scale * token.affine[..., 3:5]).exp()
-    shear = noise.shear * token.affine[..., 5]
-    x, y = (control - middle).unbind(-1)
-    x, y = x * scale[..., 0, None, None], y * scale[..., 1, None, None]
-    x = x + shear[..., None, None] * y
-    cos, sin = angle.cos()[..., None, None], angle.sin()[..., None, None]
-    turned = torch.stack([cos * x - sin * y, sin * x + cos * y], dim=-1)
-    control = turned + middle + shift[..., None, None, :]
+    matrix = affine_map(token, noise)[..., None, :, :]
+    control = drawing.place(control - middle, matrix) + middle
     width = strokes.pen[..., :1] + noise.log_width * token.log_width[..., None, None]
     pen = torch.cat([width, strokes.pen[..., 1:].expand(*width.shape[:-1], -1)], dim=-1)
     return Strokes(control, pen, strokes.alive.expand(control.shape[:-2]))
+
+
+PART_NOISE = 0.3
+"""Standard deviation of the noise on the part vectors of models without curves, whose prior's is 1."""
+
+
+def parts_of(parsed: Parse) -> tuple[Tensor, Tensor, Tensor]:
+    """What a model without curves draws with: part vectors (images, steps, dims), layouts (images,
+    steps, 4), and which are drawn (images, steps)."""
+    names = ("part",) if "part" in parsed.values else ("stroke", "pen")
+    part = torch.cat([parsed.values[name].flatten(2) for name in names], dim=-1)
+    return part.movedim(0, 1), parsed.values["layout"].movedim(0, 1), parsed.alive.movedim(0, 1)
+
+
+def write_parts(
+    decoder: Callable[[Tensor], Tensor],
+    parts: tuple[Tensor, ...],
+    token: Token,
+    noise: TokenNoise,
+    size: int,
+) -> Float[Tensor, "*batch steps size size"]:
+    """The ink of a token's parts: noise on part vectors, the affine map on the picture.
+
+    ``token.control`` is of the shape of the part vectors, whatever they are.
+    """
+    part, layout, alive = parts
+    patch = decoder(part + PART_NOISE * token.control)
+    ink = glimpse(patch, drawing.inverse(drawing.affine_matrix(layout)), size)
+    # The map says where to look: the other way round from where a point goes.
+    whole = drawing.inverse(affine_map(token, noise))[..., None, :, :]
+    return glimpse(ink * alive[..., None, None], whole, size)
+
+
+def affine_map(token: Token, noise: TokenNoise) -> Float[Tensor, "*batch 2 3"]:
+    """A token's affine map about the canvas's middle: slant, then stretch, turn and shift."""
+    x, y, turn, log_x, log_y, slant = token.affine.unbind(-1)
+    cos, sin = (noise.rotation * turn).cos(), (noise.rotation * turn).sin()
+    wide, high = (noise.log_scale * log_x).exp(), (noise.log_scale * log_y).exp()
+    shear = noise.shear * slant
+    rows = [
+        *(cos * wide, (cos * shear - sin) * high, noise.shift * x),
+        *(sin * wide, (sin * shear + cos) * high, noise.shift * y),
+    ]
+    return torch.stack(rows, dim=-1).unflatten(-1, (2, 3))

@@ -119,7 +119,7 @@ def test_tokens_are_recognised_as_their_types() -> None:
     strokes = Strokes(*types.latent)
     noise = TokenNoise(0.04, 0.08, 0.1, 0.1, 0.1, 0.05)
     torch.manual_seed(1)
-    pictures = write(strokes, sample_token(strokes), noise).render(32)[:, 0]
+    pictures = write(strokes, sample_token(strokes.control), noise).render(32)[:, 0]
     settings = Settings(steps=30, noise=noise)
     found = scores(types, pictures, settings)
     assert found.shape == (6, 6)

@@ -40,7 +40,7 @@ def some_strokes() -> Strokes:
 
 
 def still(strokes: Strokes) -> Token:
-    token = sample_token(strokes)
+    token = sample_token(strokes.control)
     return Token(*(torch.zeros_like(part) for part in token))
 
 
@@ -55,7 +55,7 @@ def test_a_token_without_noise_is_its_type() -> None:
     strokes = some_strokes()
     for token, noise in (
         (still(strokes), TokenNoise()),
-        (sample_token(strokes), TokenNoise(0, 0, 0, 0, 0, 0)),
+        (sample_token(strokes.control), TokenNoise(0, 0, 0, 0, 0, 0)),
     ):
         written = write(strokes, token, noise)
         torch.testing.assert_close(written.control, strokes.control)
@@ -80,7 +80,7 @@ def test_tokens_move_as_they_say() -> None:
 
 def test_the_density_of_a_token_counts_drawn_strokes() -> None:
     strokes = some_strokes()
-    token = sample_token(strokes)
+    token = sample_token(strokes.control)
     density = token.log_prob(strokes.alive)
     normal = torch.distributions.Normal(0.0, 1.0)
     for i in range(3):

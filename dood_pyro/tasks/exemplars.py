@@ -7,19 +7,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from torch import Tensor
+from torch import Tensor, nn
 
-from dood_pyro import drawing
-from dood_pyro.baselines.air import AIR
 from dood_pyro.inference.parsing import parse
-from dood_pyro.networks import glimpse
 from dood_pyro.plots import CELL, colour_steps, enlarge, grey_cell, rows_sheet
 from dood_pyro.recognition import Recognizer, draws_curves
 from dood_pyro.tasks.compare import test_images
-from dood_pyro.tokens import TokenNoise, sample_token, strokes_of, write
-
-PART_NOISE = 0.3
-"""Standard deviation of the noise on AIR's part vectors, whose prior's is 1."""
+from dood_pyro.tokens import TokenNoise, parts_of, sample_token, strokes_of, write, write_parts
 
 
 @torch.no_grad()
@@ -45,44 +39,10 @@ def exemplars(
             repeated = type(types)(
                 *(part[:, None].expand(-1, each, *part.shape[1:]) for part in types)
             )
-            return write(repeated, sample_token(repeated), noise).ink(size)
-        return _of_parts(dood, parsed.alive, parsed.values, each, noise, size)
-
-
-def _of_parts(
-    dood: Recognizer,
-    alive: Tensor,
-    values: dict[str, Tensor],
-    each: int,
-    noise: TokenNoise,
-    size: int,
-) -> Tensor:
-    count = alive.shape[1]
-    if isinstance(dood.model, AIR):
-        latent = values["part"]
-    else:
-        latent = torch.cat([values["stroke"].flatten(-2), values["pen"]], dim=-1)
-    latent = latent[:, :, None] + PART_NOISE * torch.randn(*latent.shape[:2], each, latent.shape[2])
-    layout = values["layout"][:, :, None].expand(*latent.shape[:3], 4)
-    placing = drawing.inverse(drawing.affine_matrix(layout))
-    patch = dood.model.decoder(latent.to(layout))  # type: ignore[operator]
-    inks = glimpse(patch, placing, size) * alive[..., None, None, None]
-    # One affine map for the whole picture, taken the other way round: it says where to look.
-    draw = torch.randn(count, each, 6).to(layout)
-    angle = noise.rotation * draw[..., 2]
-    scale = (noise.log_scale * draw[..., 3:5]).exp()
-    shear = noise.shear * draw[..., 5]
-    cos, sin = angle.cos(), angle.sin()
-    a, b = cos * scale[..., 0], (cos * shear - sin) * scale[..., 1]
-    c, d = sin * scale[..., 0], (sin * shear + cos) * scale[..., 1]
-    matrix = torch.stack(
-        [
-            torch.stack([a, b, noise.shift * draw[..., 0]], dim=-1),
-            torch.stack([c, d, noise.shift * draw[..., 1]], dim=-1),
-        ],
-        dim=-2,
-    )
-    return glimpse(inks, drawing.inverse(matrix), size).movedim(0, 2)
+            return write(repeated, sample_token(repeated.control), noise).ink(size)
+        parts = tuple(part[:, None].expand(-1, each, *part.shape[1:]) for part in parts_of(parsed))
+        decoder: nn.Module = dood.model.decoder  # type: ignore[assignment]
+        return write_parts(decoder, parts, sample_token(parts[0], 2), noise, size)
 
 
 def draw_exemplars(

@@ -18,16 +18,13 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dood_pyro import drawing
 from dood_pyro.data.one_shot_runs import Trials
 from dood_pyro.errors import UserError
 from dood_pyro.inference.parsing import parse, sample_parse
-from dood_pyro.networks import glimpse
 from dood_pyro.optimiser import Adam
 from dood_pyro.recognition import Recognizer, draws_curves
 from dood_pyro.rendering import canvas_from_ink
-from dood_pyro.tasks.exemplars import PART_NOISE
-from dood_pyro.tokens import Strokes, Token, TokenNoise, strokes_of, write
+from dood_pyro.tokens import Strokes, Token, TokenNoise, parts_of, strokes_of, write, write_parts
 
 
 @dataclass(frozen=True)
@@ -75,12 +72,10 @@ def types_of(dood: Recognizer, images: Float[Tensor, "images size size"], parses
         strokes = [strokes_of(parsed) for parsed in found]
         latent = tuple(torch.stack(part, dim=1) for part in zip(*strokes, strict=True))
         return Types(len(images), latent, _draw_strokes, alive)
-    names = ("part",) if "part" in found[0].values else ("stroke", "pen")
-    vectors = [torch.cat([p.values[n].flatten(2) for n in names], dim=-1) for p in found]
-    part = torch.stack([vector.movedim(0, 1) for vector in vectors], dim=1)
-    layout = torch.stack([parsed.values["layout"].movedim(0, 1) for parsed in found], dim=1)
+    parts = [parts_of(parsed) for parsed in found]
+    latent = tuple(torch.stack(column, dim=1) for column in zip(*parts, strict=True))
     decoder: nn.Module = dood.model.decoder  # type: ignore[assignment]
-    return Types(len(images), (part, layout, alive), _draws_parts(decoder), alive)
+    return Types(len(images), latent, _draws_parts(decoder), alive)
 
 
 def _draw_strokes(latent: tuple[Tensor, ...], token: Token, noise: TokenNoise, size: int) -> Tensor:
@@ -89,26 +84,9 @@ def _draw_strokes(latent: tuple[Tensor, ...], token: Token, noise: TokenNoise, s
 
 def _draws_parts(decoder: nn.Module) -> Any:
     def draw(latent: tuple[Tensor, ...], token: Token, noise: TokenNoise, size: int) -> Tensor:
-        part, layout, alive = latent
-        patch = decoder(part + PART_NOISE * token.control)
-        placing = drawing.inverse(drawing.affine_matrix(layout))
-        ink = (glimpse(patch, placing, size) * alive[..., None, None]).sum(-3)
-        return canvas_from_ink(glimpse(ink, drawing.inverse(token_matrix(token, noise)), size))
+        return canvas_from_ink(write_parts(decoder, latent, token, noise, size).sum(-3))
 
     return draw
-
-
-def token_matrix(token: Token, noise: TokenNoise) -> Float[Tensor, "*batch 2 3"]:
-    """A token's affine map about the canvas's middle."""
-    x, y, turn, log_x, log_y, slant = token.affine.unbind(-1)
-    cos, sin = (noise.rotation * turn).cos(), (noise.rotation * turn).sin()
-    wide, high = (noise.log_scale * log_x).exp(), (noise.log_scale * log_y).exp()
-    shear = noise.shear * slant
-    rows = [
-        *(cos * wide, (cos * shear - sin) * high, noise.shift * x),
-        *(sin * wide, (sin * shear + cos) * high, noise.shift * y),
-    ]
-    return torch.stack(rows, dim=-1).unflatten(-1, (2, 3))
 
 
 def blur(pictures: Float[Tensor, "*batch size size"], sigma: float) -> Tensor:
