@@ -76,6 +76,8 @@ class AmortisedGuide(nn.Module):
         # are let in one after the other, once proposals lie near the ink. Kept with the weights.
         self.register_buffer("trust", torch.ones(corrections))
         self.trust: Tensor
+        self.let_in = corrections
+        """How many corrections have any trust: the others need not look."""
         self.on_floor = 0.0
         """Lower bound on the probability of ``on``; the trainer holds it up at the start of a
         training by score function, which otherwise stops drawing before it has learned to draw."""
@@ -90,6 +92,7 @@ class AmortisedGuide(nn.Module):
         for look in range(len(self.trust)):
             since = step - begin - look * stagger
             self.trust[look].fill_(min(1.0, max(0.0, since / max(1, full - begin))))
+        self.let_in = sum(step > begin + look * stagger for look in range(len(self.trust)))
 
     def q_on(self, features: Tensor, view: View, alive: Tensor) -> Float[Tensor, "*batch"]:
         """Logit of q_on(o_t | Δx_t); without execution guidance given h^l_t, too."""
@@ -121,7 +124,7 @@ class AmortisedGuide(nn.Module):
         # Like the canvas, the ink so far is what is looked at, not what is moved.
         ink = state.ink.detach() if self.model.detach else state.ink
         before = torch.stack(torch.broadcast_tensors(residual, view.canvas), dim=-3)
-        for correction, trust in zip(self.corrections, self.trust, strict=True):
+        for correction, trust in zip(self.corrections[: self.let_in], self.trust, strict=False):
             of_points, of_pen = Taming(2), Taming(1)
             proposal = points, pen
             if self.model.detach:  # not where gradients are checked: this one is not exact
