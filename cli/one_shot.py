@@ -13,10 +13,8 @@ from . import options
 @click.command("one-shot")
 @click.argument("run")
 @click.option("--runs", type=click.IntRange(1, 20), default=20, show_default=True)
-@click.option(
-    "--parses", type=click.IntRange(min=1), help="Types a support image.  [default: chosen]"
-)
-@click.option("--steps", type=click.IntRange(min=1), help="Gradient steps a token.")
+@click.option("--parses", type=click.IntRange(min=1), help="Types a support image.  [default: 3]")
+@click.option("--steps", type=click.IntRange(min=1), help="Gradient steps a token.  [default: 60]")
 @click.option("--two-way", is_flag=True, help="Also ask how the query explains the support image.")
 @click.option(
     "--background",

@@ -1,6 +1,6 @@
 """Adam without the compiler: `torch.optim.adam.adam`, the library's function, over state of our own.
 
-The class `torch.optim.Adam` imports torch's compiler, and sympy with it, wherever it is made: 150 MiB
+The class `torch.optim.Adam` imports torch's compiler, and sympy with it, wherever it is made: memory
 and seconds that nothing here needs.
 """
 

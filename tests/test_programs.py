@@ -9,6 +9,7 @@ from typing import Any
 import pyro
 import pytest
 import torch
+from dood_pyro.cli.train import train
 from pyro import poutine
 from torch import Tensor
 
@@ -178,3 +179,9 @@ def test_a_step_leaves_no_tensors_to_the_garbage_collector(
         gc.garbage.clear()
         gc.enable()
     assert not kept
+
+
+def test_the_command_line_offers_every_program() -> None:
+    """Its list is written out: help must not import what the table imports."""
+    (option,) = (o for o in train.params if o.name == "program")
+    assert list(option.type.choices) == list(PROGRAMS)  # type: ignore[attr-defined]

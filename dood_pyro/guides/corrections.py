@@ -47,7 +47,7 @@ class Taming:
 
     A look makes y = x + f(x) of a proposal x, and of the gradient g of y g + Jᵀg, J being f's
     Jacobian. A look that mends errors takes J ≈ −1. Across thin pens, whose sections jump, it can be
-    large instead, and over several looks the product explodes: norms in the thousands. Here Jᵀg is
+    large instead, and over several looks the product explodes. Here Jᵀg is
     cut, drawing by drawing, to the norm of g: a look may cancel what it mends, not drown it.
 
     Args:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from dood_pyro.inference.stop_time import StopTimeTerms, stop_time_terms
 
 CHUNK = 800
-"""Particles × images in memory at once; about 0.3 GiB, and small enough for a CPU to keep at hand."""
+"""Particles × images in memory at once; larger ones are slower on a CPU, whose caches they outgrow."""
 
 
 class ImportanceBound(NamedTuple):

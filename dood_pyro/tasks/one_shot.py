@@ -29,7 +29,7 @@ from dood_pyro.tokens import Strokes, Token, TokenNoise, parts_of, strokes_of, w
 
 @dataclass(frozen=True)
 class Settings:
-    """How queries are scored. Chosen on trials of the background set."""
+    """How queries are scored. Choose by trials of the background set, not by the official ones."""
 
     parses: int = 3
     """Types a support image: the guide's best guess, and samples."""

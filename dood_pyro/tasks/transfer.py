@@ -230,23 +230,30 @@ class _Worker:
 
     def measured(self, training: Training, target: str) -> bool:
         """Whether the table has the cell, of this run or one that was trained for longer."""
-        plan, run = self.plan, self.plan.run(training)
-        config, _ = run.read_config()
-        step = run.best_step()
+        plan = self.plan
+        step = plan.run(training).best_step()
         stem = Path(target).stem
         with self.lock:
             rows = read_rows(plan.table)
         return any(
             (row["model"], row["source"], row["target"], row["seed"])
             == (training.model, Path(training.source).stem, stem, str(training.seed))
-            and row["guide"] == config.train.guide
-            and row["config_sha256"] == config.settings_sha256()
-            and row["format"] == str(FORMAT)
-            and int(row["particles"]) == plan.particles
-            and int(row["images"]) <= plan.limit
+            and _fits(row, training, plan)
             and int(row["steps"]) >= step
             for row in rows
         )
+
+
+def _fits(row: dict[str, str], training: Training, plan: Plan) -> bool:
+    """Whether a row has the guide, settings, format, samples and images that a plan asks for."""
+    config = expected(training)
+    return (
+        row["guide"] == config.train.guide
+        and row["config_sha256"] == config.settings_sha256()
+        and row["format"] == str(FORMAT)
+        and int(row["particles"]) == plan.particles
+        and int(row["images"]) <= plan.limit
+    )
 
 
 class Cell(NamedTuple):
@@ -276,14 +283,7 @@ def cells(
         known = {(t.model, Path(t.source).stem, t.seed) for t in plan.trainings}
         if tuple(training) not in known or row["target"] not in map(_stem, plan.targets):
             continue
-        fits = (
-            row["guide"] == expected(training).train.guide
-            and row["config_sha256"] == expected(training).settings_sha256()
-            and row["format"] == str(FORMAT)
-            and int(row["particles"]) == plan.particles
-            and int(row["images"]) <= plan.limit
-        )
-        if fits:
+        if _fits(row, training, plan):
             wanted.setdefault((*training[:2], row["target"]), []).append(row)
         else:
             other[row["model"]] = other.get(row["model"], 0) + 1
