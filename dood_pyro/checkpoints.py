@@ -38,7 +38,7 @@ from dood_pyro.files import replacing, write_atomically
 from dood_pyro.guides import GUIDES, REFINEMENTS, make_guide, refine_guide
 from dood_pyro.programs import PROGRAMS
 
-FORMAT = 2
+FORMAT = 3
 
 
 @dataclass(frozen=True)

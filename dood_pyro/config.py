@@ -67,6 +67,8 @@ class ModelConfig(Config):
     """M, components of the layout's mixture (equation 2)."""
     stroke_components: int = 20
     """Components of each control point's mixture (equation 3)."""
+    control_points: Literal["chained", "independent"] = "chained"
+    """Whether the prior of a control point is given the points before it in its stroke."""
     pen: Literal["latent", "shared"] = "latent"
     """Where width and darkness come from: a latent ``pen_t``, or a function of the stroke RNN."""
     taper: bool = True
@@ -82,6 +84,9 @@ class ModelConfig(Config):
     """Of a pixel given the canvas."""
     part_dims: int = 50
     """Dimensions of a part's latent vector in AIR."""
+    canvas_channels: int = 16
+    """Channels of the model's own encoders, which see drawings; the guide's, which see images, have
+    32."""
     glimpse_size: int = 24
     """Pixels a side of a glimpse."""
     features: int = 256
@@ -105,6 +110,11 @@ class ModelConfig(Config):
             "--likelihood must be 'laplace' or 'gaussian'",
         )
         _require(1 <= self.part_dims <= 1000, "part_dims must lie between 1 and 1000")
+        _require(1 <= self.canvas_channels <= 1024, "canvas_channels must lie between 1 and 1024")
+        _require(
+            self.control_points in ("chained", "independent"),
+            "control_points must be 'chained' or 'independent'",
+        )
         _require(self.pen in ("latent", "shared"), "pen must be 'latent' or 'shared'")
         _require(8 <= self.glimpse_size <= 256, "glimpse_size must lie between 8 and 256 pixels")
         _require(1 <= self.features <= 8192, "features must lie between 1 and 8192")

@@ -9,8 +9,10 @@ For t = 1…K, inside ``pyro.plate("images")``:
     canvas_t  deterministic, event (size, size)              Rendering and Compositing modules
 
 then ``image``, Laplace around the last canvas (equation 5). Departures from the paper: there is no
-on_{K+1}; the pen is a latent variable unless ``pen="shared"``; the canvas handed to encoders and
-RNNs carries no gradient, as in the paper, and neither does the one that ``on_t`` sees.
+on_{K+1}; the pen is a latent variable unless ``pen="shared"``; a control point's mixture is given
+the points before it unless ``control_points="independent"``, so that what the prior draws is a
+stroke and not five places; the canvas handed to encoders and RNNs carries no gradient, as in the
+paper, and neither does the one that ``on_t`` sees.
 
 The ablations of section 3.1 are settings: ``renderer="network"`` is DooD−δR, ``guidance=False`` is
 DooD−EG, and ``prior="independent"`` leaves the sequential prior out.
@@ -29,7 +31,9 @@ from torch import Tensor, nn
 
 from dood_pyro import drawing
 from dood_pyro.config import ModelConfig
+from dood_pyro.distributions import PointChain
 from dood_pyro.networks import (
+    ChainHead,
     ImageEncoder,
     MixtureHead,
     PatchDecoder,
@@ -84,7 +88,8 @@ class DooD(Program[State]):
         width = config.features
         self.site_dims = 4 + 2 * (config.degree + 1) + config.pen_values
         # The substrate: h^l and h^s are functions of past strokes and the canvas, never the image.
-        self.canvas_encoder = ImageEncoder(config.canvas_size, width, stride=4)
+        maps = config.canvas_channels
+        self.canvas_encoder = ImageEncoder(config.canvas_size, width, stride=4, maps=maps)
         self.layout_rnn = nn.GRUCell(width + self.site_dims, width)
         self.stroke_rnn = nn.GRUCell(width + self.site_dims, width)
         # The conditionals.
@@ -97,9 +102,10 @@ class DooD(Program[State]):
             Squash(drawing.LAYOUT_LOW, drawing.LAYOUT_HIGH),
             initial_std=0.2,
         )
-        self.glimpse_encoder = ImageEncoder(config.glimpse_size, width)
+        self.glimpse_encoder = ImageEncoder(config.glimpse_size, width, maps=maps)
         reach = drawing.CONTROL_REACH
-        self.stroke_head = MixtureHead(
+        head = ChainHead if config.control_points == "chained" else MixtureHead
+        self.stroke_head = head(
             2 * width + 4,
             width,
             config.degree + 1,
@@ -207,8 +213,10 @@ class DooD(Program[State]):
             features = self.glimpse_encoder(seen.unsqueeze(-3))
         else:
             features = view.features
-        mean, std, logits = self.stroke_head(self._given(layout, features, view.stroke_rnn))
-        return dist.MixtureOfDiagNormals(mean, std, logits).to_event(1)
+        given = self._given(layout, features, view.stroke_rnn)
+        if self.config.control_points == "chained":
+            return PointChain(self.stroke_head, given, (self.config.degree + 1, 2))
+        return dist.MixtureOfDiagNormals(*self.stroke_head(given)).to_event(1)
 
     def p_pen(self, view: View, layout: Tensor) -> dist.TorchDistribution:
         """p(pen_t | l_t, h^s_t), the prior of the latent pen."""

@@ -36,16 +36,18 @@ class ImageEncoder(nn.Module):
     """A picture (*batch, channels, size, size) to a vector (*batch, features).
 
     ``stride`` is that of the first convolution; 4 halves the cost of a training step on a CPU
-    against 2 and loses nothing per step on whole canvases.
+    against 2 and loses nothing per step on whole canvases. ``maps`` is the number of its channels.
     """
 
-    def __init__(self, size: int, features: int, channels: int = 1, stride: int = 2) -> None:
+    def __init__(
+        self, size: int, features: int, channels: int = 1, stride: int = 2, maps: int = 32
+    ) -> None:
         super().__init__()
         self.channels = channels
         self.convolutions = nn.Sequential(
-            nn.Conv2d(channels, 32, stride + 2, stride, padding=1),
+            nn.Conv2d(channels, maps, stride + 2, stride, padding=1),
             nn.ReLU(),
-            nn.Conv2d(32, 64, 3, 2, padding=1),
+            nn.Conv2d(maps, 2 * maps, 3, 2, padding=1),
             nn.ReLU(),
             nn.Flatten(),
         )
@@ -108,6 +110,11 @@ class Squash(nn.Module):
     def forward(self, raw: Float[Tensor, "*batch dims"]) -> Float[Tensor, "*batch dims"]:
         return self.low + (self.high - self.low) * torch.sigmoid(raw)
 
+    def inverse(self, value: Float[Tensor, "*batch dims"]) -> Float[Tensor, "*batch dims"]:
+        """What `forward` maps to ``value``, or to the nearest value well inside the range."""
+        share = (value - self.low) / (self.high - self.low)
+        return torch.logit(share, eps=0.02)
+
 
 def positive(raw: Tensor, least: float, initial: float) -> Tensor:
     """A standard deviation above ``least`` that starts at ``initial`` where ``raw`` is 0."""
@@ -155,4 +162,53 @@ class MixtureHead(nn.Module):
         raw = raw.reshape(*raw.shape[:-1], variables, components, 2 * dims + 1)
         mean = self.squash(raw[..., :dims])
         std = positive(raw[..., dims : 2 * dims], self.LEAST_STD, self.initial_std)
+        return mean, std, raw[..., -1]
+
+
+class ChainHead(nn.Module):
+    """Hidden features to mixtures of diagonal Gaussians for points that follow one another.
+
+    Point j's mixture is given the points before it, and its means are displacements from the last
+    of them. Called with the points of a stroke it gives all the conditionals at once, as a
+    `MixtureHead` does: means and standard deviations (*batch, points, components, 2), logits
+    (*batch, points, components).
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        hidden: int,
+        points: int,
+        components: int,
+        squash: Squash,
+        initial_std: float,
+    ) -> None:
+        super().__init__()
+        self.points, self.components = points, components
+        self.initial_std = initial_std
+        self.squash = squash
+        self.condition = nn.Linear(inputs, hidden)
+        self.earlier = nn.Linear(2 * points, points * hidden, bias=False)
+        self.out = nn.Parameter(torch.randn(points, hidden, 5 * components) * 0.3 / hidden**0.5)
+        # Components that start alike stay alike: spread their means over the range.
+        bias = torch.zeros(points, components, 5)
+        bias[..., :2] = torch.randn(points, components, 2)
+        self.out_bias = nn.Parameter(bias.flatten(1))
+        sees = torch.ones(points, points).tril(-1)
+        mask = sees.repeat_interleave(2, dim=1).repeat_interleave(hidden, dim=0)
+        self.register_buffer("mask", mask, persistent=False)
+        self.mask: Tensor
+
+    def forward(
+        self, features: Float[Tensor, "*batch inputs"], points: Float[Tensor, "*batch points 2"]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The conditionals of ``points``: of each, given those before it and ``features``."""
+        earlier = F.linear(points.flatten(-2), self.earlier.weight * self.mask)
+        condition = self.condition(features)[..., None, :]
+        hidden = F.relu(condition + earlier.unflatten(-1, (self.points, -1)))
+        raw = torch.einsum("...ph,pho->...po", hidden, self.out) + self.out_bias
+        raw = raw.unflatten(-1, (self.components, 5))
+        last = F.pad(points, (0, 0, 1, -1))
+        mean = self.squash(self.squash.inverse(last)[..., None, :] + raw[..., :2])
+        std = positive(raw[..., 2:4], MixtureHead.LEAST_STD, self.initial_std)
         return mean, std, raw[..., -1]

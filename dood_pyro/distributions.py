@@ -1,0 +1,62 @@
+"""Distributions that Pyro lacks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from pyro.distributions import MixtureOfDiagNormals, TorchDistribution
+from torch import Tensor
+
+Parameters = tuple[Tensor, Tensor, Tensor]
+
+
+class PointChain(TorchDistribution):
+    """Points that follow one another, each from a mixture of Gaussians given those before it.
+
+    Args:
+        head: of ``given`` and points (*batch, points, dims) the means and standard deviations
+            (*batch, points, components, dims) and the logits (*batch, points, components) of each
+            point's mixture, given the points before it.
+        given: what else they depend on, (*batch, features).
+        event_shape: (points, dims).
+    """
+
+    has_rsample = True
+    arg_constraints: dict[str, Any] = {}  # noqa: RUF012
+
+    def __init__(
+        self,
+        head: Callable[[Tensor, Tensor], Parameters],
+        given: Float[Tensor, "*batch features"],
+        event_shape: tuple[int, ...],
+    ) -> None:
+        self.head, self.given = head, given
+        super().__init__(given.shape[:-1], torch.Size(event_shape), validate_args=False)
+
+    def conditionals(self, points: Float[Tensor, "*batch points dims"]) -> MixtureOfDiagNormals:
+        """Of every point, given those before it: batch shape (*batch, points)."""
+        return MixtureOfDiagNormals(*self.head(self.given, points))
+
+    def log_prob(self, value: Float[Tensor, "*batch points dims"]) -> Float[Tensor, "*batch"]:
+        """log Π_j p(point_j | points before it)."""
+        log_prob: Tensor = self.conditionals(value).log_prob(value).sum(-1)
+        return log_prob
+
+    def rsample(self, sample_shape: Any = ()) -> Float[Tensor, "*batch points dims"]:
+        """One point after the other."""
+        points, dims = self.event_shape
+        batch = (*sample_shape, *self.batch_shape)
+        drawn = [self.given.new_zeros(*batch, dims) for _ in range(points)]
+        for point in range(points):
+            mean, std, logits = self.head(self.given, torch.stack(drawn, dim=-2))
+            of_point = (mean[..., point, :, :], std[..., point, :, :], logits[..., point, :])
+            drawn[point] = MixtureOfDiagNormals(*of_point).rsample()
+        return torch.stack(drawn, dim=-2)
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> PointChain:
+        """The same distribution for each member of a larger batch."""
+        given = self.given.expand(*batch_shape, self.given.shape[-1])
+        return PointChain(self.head, given, self.event_shape)
