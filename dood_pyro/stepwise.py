@@ -144,3 +144,35 @@ class Program(nn.Module, Generic[D]):
             scale = track_provenance(self.likelihood_scale(), get_provenance(state.alive))
             pyro.sample("image", self.likelihood(state.canvas, scale).to_event(2), obs=image)
         return state.canvas
+
+
+G = TypeVar("G", bound=tuple[Any, ...])
+
+
+class StepwiseGuide(nn.Module, Generic[G]):
+    """A guide that goes step by step, so that inference can step in between two strokes.
+
+    Args:
+        model: the program that the guide is for.
+    """
+
+    def __init__(self, model: Program[Any]) -> None:
+        super().__init__()
+        # Held in a list: as a submodule the model's weights would be the guide's, too.
+        self._model = [model]
+
+    def start(self, image: Float[Tensor, "images size size"]) -> G:
+        """What the guide carries from step to step, before the first."""
+        raise NotImplementedError
+
+    def step(self, t: int, state: G, image: Float[Tensor, "images size size"]) -> G:
+        """The sites of step t."""
+        raise NotImplementedError
+
+    def forward(self, image: Float[Tensor, "images size size"]) -> G:
+        """Parses ``image``; returns what it carries after the last step."""
+        with pyro.plate("images", image.shape[-3], dim=-1):
+            state = self.start(image)
+            for t in pyro.markov(range(1, self._model[0].config.max_strokes + 1)):
+                state = self.step(t, state, image)
+        return state

@@ -38,7 +38,7 @@ from dood_pyro.networks import (
     positive,
 )
 from dood_pyro.rendering import canvas_from_ink
-from dood_pyro.stepwise import Program
+from dood_pyro.stepwise import Program, StepwiseGuide
 
 
 class Parts(NamedTuple):
@@ -98,7 +98,17 @@ class AIR(Program[Parts]):
         return state
 
 
-class AIRGuide(nn.Module):
+class Carried(NamedTuple):
+    """What `AIRGuide` carries from step to step."""
+
+    parts: Parts
+    hidden: Float[Tensor, "*batch features"]
+    """Of its RNN."""
+    previous: Float[Tensor, "*batch site_dims"]
+    """layout and part of step t − 1; zeros before the first."""
+
+
+class AIRGuide(StepwiseGuide[Carried]):
     """q(on, layout, part | image): an RNN over what is seen and the parts so far.
 
     Args:
@@ -109,9 +119,7 @@ class AIRGuide(nn.Module):
     LEAST_STD = 0.003
 
     def __init__(self, model: AIR, config: TrainConfig | None = None) -> None:
-        super().__init__()
-        # Held in a list: as a submodule the model's weights would be the guide's, too.
-        self._model = [model]
+        super().__init__(model)
         settings = model.config
         width, dims = settings.features, settings.part_dims
         self.channels = 2 if settings.guidance else 1
@@ -128,7 +136,16 @@ class AIRGuide(nn.Module):
 
     @property
     def model(self) -> AIR:
-        return self._model[0]
+        model = self._model[0]
+        assert isinstance(model, AIR)
+        return model
+
+    def start(self, image: Float[Tensor, "images size size"]) -> Carried:
+        """The model's first state, and zeros."""
+        count, settings = image.shape[-3], self.model.config
+        hidden = image.new_zeros(count, settings.features)
+        previous = image.new_zeros(count, 4 + settings.part_dims)
+        return Carried(self.model.initial_state(count), hidden, previous)
 
     def look(self, image: Tensor, state: Parts) -> tuple[Tensor, Tensor]:
         """What the guide goes by, and its encoding: the residual, or the image alone."""
@@ -144,11 +161,10 @@ class AIRGuide(nn.Module):
         maps = torch.stack(torch.broadcast_tensors(residual, canvas), dim=-3)
         return residual, self.image_encoder(maps)
 
-    def step(
-        self, t: int, state: Parts, image: Tensor, hidden: Tensor, previous: Tensor
-    ) -> tuple[Parts, Tensor, Tensor]:
-        """Step t: the state, the RNN's and the latent variables after it."""
-        seen, features = self.look(image, state)
+    def step(self, t: int, state: Carried, image: Tensor) -> Carried:
+        """Step t: the sites, and what is carried on."""
+        parts, hidden, previous = state
+        seen, features = self.look(image, parts)
         inputs = concatenate(features, previous)
         batch = inputs.shape[:-1]
         flat = hidden.expand(*batch, -1).reshape(-1, hidden.shape[-1])
@@ -159,11 +175,11 @@ class AIRGuide(nn.Module):
                 "nn_baseline_input": concatenate(features, hidden),
             }
         }
-        q_on = dist.Bernoulli(logits=self.on_head(hidden, state.alive, self.on_floor)).mask(
-            state.alive > 0
+        q_on = dist.Bernoulli(logits=self.on_head(hidden, parts.alive, self.on_floor)).mask(
+            parts.alive > 0
         )
         on = pyro.sample(f"on_{t}", q_on, infer=infer)
-        alive = state.alive * on > 0
+        alive = parts.alive * on > 0
         raw = self.layout_head(hidden)
         mean, std = self.layout_squash(raw[..., :4]), positive(raw[..., 4:], self.LEAST_STD, 0.05)
         layout = pyro.sample(f"layout_{t}", dist.Normal(mean, std).to_event(1).mask(alive))
@@ -172,16 +188,5 @@ class AIRGuide(nn.Module):
         mean, raw_std = self.part_head(concatenate(layout, looked, hidden)).chunk(2, dim=-1)
         q_part = dist.Normal(mean, positive(raw_std, self.LEAST_STD, 0.5)).to_event(1)
         part = pyro.sample(f"part_{t}", q_part.mask(alive))
-        state = self.model.draw(state, on, layout, part)
-        return state, hidden, concatenate(layout, part)
-
-    def forward(self, image: Float[Tensor, "images size size"]) -> Float[Tensor, "*p images s s"]:
-        """Parses ``image``; returns the final canvases, in [0, 1)."""
-        count, settings = image.shape[-3], self.model.config
-        with pyro.plate("images", count, dim=-1):
-            state = self.model.initial_state(count)
-            hidden = image.new_zeros(count, settings.features)
-            previous = image.new_zeros(count, 4 + settings.part_dims)
-            for t in pyro.markov(range(1, settings.max_strokes + 1)):
-                state, hidden, previous = self.step(t, state, image, hidden, previous)
-        return state.canvas
+        parts = self.model.draw(parts, on, layout, part)
+        return Carried(parts, hidden, concatenate(layout, part))

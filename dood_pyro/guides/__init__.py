@@ -23,7 +23,11 @@ GUIDES = {
 """Built-in guides by name, for each class of models; anyone's own is named ``module:Class``. Called
 with the model and the training's configuration."""
 
-REFINEMENTS = {"refined": "dood_pyro.guides.refined:RefinedGuide"}
+REFINEMENTS = {
+    "refined": "dood_pyro.guides.refined:RefinedGuide",
+    "smc": "dood_pyro.guides.smc:SMCGuide",
+    "per-image": "dood_pyro.guides.per_image:PerImageGuide",
+}
 """Guides that need no training of their own: called with a model and its trained guide."""
 
 

@@ -22,6 +22,7 @@ from dood_pyro.guides.corrections import Correction, Taming
 from dood_pyro.guides.stopping import StopHead
 from dood_pyro.model import DooD, State, StepValues, View
 from dood_pyro.networks import ImageEncoder, Squash, concatenate, glimpse, mlp, positive
+from dood_pyro.stepwise import StepwiseGuide
 
 FIRST_REACH = 4.0
 LESS_REACH = 0.6
@@ -30,7 +31,7 @@ factor less each next one: what is left to correct shrinks, and a late look that
 earlier ones."""
 
 
-class AmortisedGuide(nn.Module):
+class AmortisedGuide(StepwiseGuide[State]):
     """q(on, layout, stroke, pen | image) by networks trained with the model.
 
     Args:
@@ -41,9 +42,7 @@ class AmortisedGuide(nn.Module):
     LEAST_STD = 0.003
 
     def __init__(self, model: DooD, config: TrainConfig | None = None) -> None:
-        super().__init__()
-        # Held in a list: as a submodule the model's weights would be the guide's, too.
-        self._model = [model]
+        super().__init__(model)
         training = config or TrainConfig(source="none")
         self.trust_steps = (training.trust_begin, training.trust_full, training.trust_stagger)
         settings = model.config
@@ -84,7 +83,9 @@ class AmortisedGuide(nn.Module):
 
     @property
     def model(self) -> DooD:
-        return self._model[0]
+        model = self._model[0]
+        assert isinstance(model, DooD)
+        return model
 
     def anneal(self, step: int) -> None:
         """Sets what depends on the number of training steps taken."""
@@ -141,6 +142,10 @@ class AmortisedGuide(nn.Module):
             return q_stroke, None
         return q_stroke, dist.Normal(pen, positive(pen_std, self.LEAST_STD, 0.1)).to_event(1)
 
+    def start(self, image: Float[Tensor, "images size size"]) -> State:
+        """The model's own first state: it is shared."""
+        return self.model.initial_state(image.shape[-3])
+
     def step(self, t: int, state: State, image: Tensor) -> State:
         """Step t of equation 6."""
         view = self.model.look(state)
@@ -166,12 +171,3 @@ class AmortisedGuide(nn.Module):
         else:
             pen = pyro.sample(f"pen_{t}", q_pen.mask(alive))
         return self.model.draw(state, view, StepValues(on, layout, stroke, pen))
-
-    def forward(self, image: Float[Tensor, "images size size"]) -> Float[Tensor, "*p images s s"]:
-        """Parses ``image``; returns the final canvases, in [0, 1)."""
-        count = image.shape[-3]
-        with pyro.plate("images", count, dim=-1):
-            state = self.model.initial_state(count)
-            for t in pyro.markov(range(1, self.model.config.max_strokes + 1)):
-                state = self.step(t, state, image)
-        return state.canvas

@@ -7,57 +7,21 @@ a guide whose sites no longer depend on each other, for any program whose guide 
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import pyro
-import pyro.distributions as dist
 import torch
 from jaxtyping import Float
 from pyro import poutine
 from torch import Tensor, nn
 
-from dood_pyro.guides.stopping import DEAD_LOGIT
+from dood_pyro.guides.factors import Factor, Factors, ImageByImage
 from dood_pyro.inference.parsing import Modes
 from dood_pyro.inference.stop_time import AlwaysOn, bernoulli_logits, stop_time_terms
 from dood_pyro.optimiser import Adam
 
 
-class Factor(NamedTuple):
-    """What the guide says of one site."""
-
-    mean: Tensor
-    """Of a Gaussian; of ``on_t``, its logit."""
-    log_std: Tensor | None
-    """None for ``on_t``."""
-    event_dims: int
-
-
-class Factors(nn.Module):
-    """A guide of independent sites: ``on_t`` Bernoulli, all others Gaussian.
-
-    Args:
-        sites: by name, in the order in which they are sampled.
-    """
-
-    def __init__(self, sites: dict[str, Factor]) -> None:
-        super().__init__()
-        self.sites = sites
-
-    def forward(self, image: Float[Tensor, "images size size"]) -> None:
-        """Samples every site for the images that the sites are of."""
-        with pyro.plate("images", image.shape[-3], dim=-1):
-            alive: Tensor = image.new_ones(image.shape[-3])
-            for name, (mean, log_std, event_dims) in self.sites.items():
-                if log_std is None:
-                    logit = torch.where(alive > 0, mean, DEAD_LOGIT)
-                    on = pyro.sample(name, dist.Bernoulli(logits=logit).mask(alive > 0))
-                    alive = alive * on
-                else:
-                    site = dist.Normal(mean, log_std.exp()).to_event(event_dims)
-                    pyro.sample(name, site.mask(alive > 0))
-
-
-class RefinedGuide(nn.Module):
+class RefinedGuide(ImageByImage):
     """Any trained guide, refined.
 
     Args:
@@ -76,17 +40,13 @@ class RefinedGuide(nn.Module):
         rate: float = 0.3,
         particles: int = 1,
     ) -> None:
-        super().__init__()
-        # Held in a list: as submodules their weights would be counted as this guide's.
-        self._programs = [model, guide]
+        super().__init__(model, guide)
         self.steps, self.rate, self.particles = steps, rate, particles
-        self._last: tuple[Tensor, Factors] | None = None
 
     def start(self, image: Float[Tensor, "images size size"]) -> dict[str, Factor]:
         """The trained guide's factors at its own modes, every stroke being drawn."""
-        _, guide = self._programs
         with Modes(), AlwaysOn():
-            trace = poutine.trace(guide).get_trace(image)
+            trace = poutine.trace(self.guide).get_trace(image)
         sites = {}
         for name in trace.stochastic_nodes:
             site = trace.nodes[name]
@@ -102,9 +62,9 @@ class RefinedGuide(nn.Module):
             sites[name] = Factor(fn.loc, fn.scale.log(), len(events))
         return sites
 
-    def refine(self, image: Float[Tensor, "images size size"]) -> Factors:
+    def factors(self, image: Float[Tensor, "images size size"]) -> Factors:
         """Factors that have climbed the bound of each image."""
-        model, _ = self._programs
+        model = self.model
         # Hidden from whatever traces or conditions this guide.
         with poutine.block(), torch.enable_grad(), pyro.validation_enabled(False):
             with torch.no_grad():
@@ -137,9 +97,3 @@ class RefinedGuide(nn.Module):
                 optimiser.step([self.rate * (1 - step / self.steps)], skip=never)
             with torch.no_grad():
                 return moved()
-
-    def forward(self, image: Float[Tensor, "images size size"]) -> None:
-        """Refines, unless these very images were the last to be refined, and samples."""
-        if self._last is None or self._last[0] is not image:
-            self._last = (image, self.refine(image))
-        self._last[1](image)

@@ -16,7 +16,7 @@ from dood_pyro.checkpoints import FORMAT, Run
 from dood_pyro.devices import hardware
 from dood_pyro.errors import UserError
 from dood_pyro.files import write_atomically
-from dood_pyro.inference.importance import importance_bound
+from dood_pyro.inference.importance import bound_of
 from dood_pyro.inference.parsing import parse
 
 COLUMNS = (
@@ -91,7 +91,7 @@ def evaluate(
 
     with pyro.validation_enabled(False), torch.random.fork_rng():
         torch.manual_seed(0)
-        bound = importance_bound(model, recognition, images, particles, progress=show)
+        bound = bound_of(model, recognition, images, particles, show)
         errors = torch.cat(
             [
                 (parse(model, recognition, part).canvas[-1] - part).abs().mean((-1, -2))

@@ -9,7 +9,7 @@ from dood_pyro.baselines.air import AIR, AIRGuide
 from dood_pyro.guides import check_guide
 from dood_pyro.guides.amortised import AmortisedGuide
 from dood_pyro.guides.refined import RefinedGuide
-from dood_pyro.inference.importance import importance_bound
+from dood_pyro.inference.importance import bound_of
 from dood_pyro.inference.parsing import parse
 from dood_pyro.model import DooD
 from tests.conftest import TINY
@@ -22,8 +22,8 @@ def test_refining_raises_the_bound_of_every_image(
     refined = RefinedGuide(model, guide, steps=60)
     check_guide(model, refined, TINY.canvas_size)
     torch.manual_seed(0)
-    before = importance_bound(model, guide, images, particles=20)
-    after = importance_bound(model, refined, images, particles=20)
+    before = bound_of(model, guide, images, particles=20)
+    after = bound_of(model, refined, images, particles=20)
     assert (after.elbo > before.elbo + 20).all()
     # A picture that is best left blank gains nothing but noise.
     assert (after.log_p > before.log_p - 0.1).all()
@@ -50,7 +50,7 @@ def test_no_weights_learn_and_none_are_its_own(
 ) -> None:
     model, guide = tiny
     refined = RefinedGuide(model, guide, steps=2)
-    refined.refine(images)
+    refined.factors(images)
     assert not list(refined.parameters())
     assert all(p.grad is None for module in tiny for p in module.parameters())
 
@@ -60,7 +60,7 @@ def test_it_refines_any_programs_guide(images: Tensor) -> None:
     model = AIR(TINY)
     guide = AIRGuide(model)
     bounds = [
-        importance_bound(model, each, images, particles=10).elbo.mean()
+        bound_of(model, each, images, particles=10).elbo.mean()
         for each in (guide, RefinedGuide(model, guide, steps=30))
     ]
     assert bounds[1] > bounds[0]

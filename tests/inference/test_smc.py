@@ -1,0 +1,156 @@
+"""Sequential Monte Carlo: its estimate has p(x) as its expectation, and beats independent samples."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from torch import Tensor
+
+from dood_pyro.baselines.air import AIR, AIRGuide
+from dood_pyro.config import ModelConfig
+from dood_pyro.errors import UserError
+from dood_pyro.guides import check_guide, refine_guide
+from dood_pyro.guides.amortised import AmortisedGuide
+from dood_pyro.guides.smc import SMCGuide
+from dood_pyro.inference.importance import bound_of, importance_bound
+from dood_pyro.inference.parsing import parse
+from dood_pyro.inference.smc import smc, systematic
+from dood_pyro.model import DooD
+from dood_pyro.stepwise import Program, StepwiseGuide
+from tests.conftest import TINY
+
+
+class Sum(NamedTuple):
+    canvas: Tensor
+    alive: Tensor
+
+
+class Sums(Program[Sum]):
+    """``layout_t`` ~ N(0, 1) adds itself to a picture of one pixel while ``on``; noise N(0, 1)."""
+
+    on = (0.7, 0.4, 0.6)
+
+    def __init__(self) -> None:
+        super().__init__(ModelConfig(max_strokes=3, likelihood="gaussian"))
+        self.double()
+
+    def likelihood_scale(self) -> Tensor:
+        return torch.tensor(1.0).double()
+
+    def initial_state(self, count: int) -> Sum:
+        return Sum(torch.zeros(count, 1, 1).double(), torch.ones(count).double())
+
+    def add(self, t: int, state: Sum, on: Tensor, layout: dist.TorchDistribution) -> Sum:
+        logits = torch.logit(on.double()).expand(state.alive.shape)
+        value = pyro.sample(f"on_{t}", dist.Bernoulli(logits=logits).mask(state.alive > 0))
+        alive = state.alive * value
+        moved = pyro.sample(f"layout_{t}", layout.mask(alive > 0))
+        canvas = state.canvas + (alive * moved)[..., None, None]
+        return Sum(canvas, alive)
+
+    def step(self, t: int, state: Sum) -> Sum:
+        zero = torch.zeros(state.alive.shape).double()
+        return self.add(t, state, torch.tensor(self.on[t - 1]), dist.Normal(zero, 1.0))
+
+    def log_marginal(self, image: Tensor) -> Tensor:
+        terms, goes_on = [], 1.0
+        for k in range(4):
+            stops = 1 - self.on[k] if k < 3 else 1.0
+            normal = dist.Normal(0.0, math.sqrt(1 + k))
+            terms.append(math.log(goes_on * stops) + normal.log_prob(image[:, 0, 0]))
+            goes_on *= self.on[k] if k < 3 else 1.0
+        return torch.logsumexp(torch.stack(terms), 0)
+
+
+class SumsGuide(StepwiseGuide[Sum]):
+    """Not the posterior: a share of what is left, too narrow."""
+
+    def start(self, image: Tensor) -> Sum:
+        return self._model[0].initial_state(len(image))
+
+    def step(self, t: int, state: Sum, image: Tensor) -> Sum:
+        left = (image - state.canvas)[..., 0, 0]
+        model = self._model[0]
+        assert isinstance(model, Sums)
+        return model.add(t, state, torch.tensor(0.5), dist.Normal(0.3 * left, 0.9))
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.5, 1.1])
+def test_the_estimate_has_the_marginal_likelihood_as_its_expectation(threshold: float) -> None:
+    """Never, at times and always resampling."""
+    model = Sums()
+    guide = SumsGuide(model)
+    image = torch.tensor([-1.5, 0.2, 2.5]).double()[:, None, None]
+    repeats = 20_000
+    torch.manual_seed(0)
+    found = smc(model, guide, image.repeat(repeats, 1, 1), particles=4, threshold=threshold)
+    estimate = found.log_p().exp().reshape(repeats, 3)
+    truth = model.log_marginal(image).exp()
+    error = estimate.std(0) / repeats**0.5
+    assert ((estimate.mean(0) - truth).abs() < 4 * error).all()
+    assert (error < 0.02 * truth).all()
+    assert (found.log_p().reshape(repeats, 3).mean(0) < truth.log()).all()
+
+
+def test_resampling_beats_independent_samples(images: Tensor) -> None:
+    torch.manual_seed(0)
+    model = DooD(TINY)
+    guide = AmortisedGuide(model)
+    torch.manual_seed(0)
+    plain = importance_bound(model, guide, images, particles=100).log_p_summed
+    resampled = smc(model, guide, images, particles=100).log_p()
+    assert (resampled > plain - 1).all() and resampled.mean() > plain.mean() + 1
+
+
+def test_systematic_resampling_gives_each_its_share() -> None:
+    torch.manual_seed(0)
+    log_weight = torch.randn(10, 6) * 2
+    offspring = torch.zeros(10, 6)
+    for _ in range(500):
+        ancestors = systematic(log_weight)
+        counts = torch.stack([torch.bincount(column, minlength=10) for column in ancestors.T], 1)
+        share = 10 * log_weight.softmax(0)
+        assert ((counts - share).abs() < 1 + 1e-4).all()
+        offspring += counts / 500
+    torch.testing.assert_close(offspring, share, atol=0.1, rtol=0)
+
+
+@pytest.mark.parametrize("program", [DooD, AIR])
+def test_as_a_guide(program: type[DooD] | type[AIR], images: Tensor) -> None:
+    torch.manual_seed(0)
+    model = program(TINY)
+    guide = AmortisedGuide(model) if isinstance(model, DooD) else AIRGuide(model)
+    found = refine_guide("smc", model, guide)
+    assert isinstance(found, SMCGuide)
+    check_guide(model, found, TINY.canvas_size)
+    bound, plain = (bound_of(model, each, images, 50) for each in (found, guide))
+    assert bound.log_p.mean() > plain.log_p.mean()
+    assert torch.isfinite(torch.stack(list(bound))).all()
+    error = [
+        (parse(model, each, images).canvas[-1] - images).abs().mean() for each in (guide, found)
+    ]
+    assert error[1] < error[0] + 0.02
+
+
+def test_best_is_the_drawing_that_contributes_most(images: Tensor) -> None:
+    torch.manual_seed(0)
+    model = DooD(TINY)
+    guide = AmortisedGuide(model)
+    found = smc(model, guide, images, particles=20)
+    best = found.best()
+    for image in range(len(images)):
+        stop, particle = divmod(int(found.log_weight[:, :, image].argmax()), 20)
+        for t in range(1, stop + 1):
+            for name, (value, _) in found.strokes[stop][t - 1].items():
+                assert torch.equal(best[t - 1][name].value[image], value[particle, image])
+
+
+def test_a_guide_that_goes_otherwise_is_refused(images: Tensor) -> None:
+    model = DooD(TINY)
+    with pytest.raises(UserError, match="step by step"):
+        refine_guide("smc", model, torch.nn.Linear(1, 1))
