@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,10 +42,34 @@ if TYPE_CHECKING:
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option(
     "--estimator",
-    type=click.Choice(["stop-time", "nvil"]),
+    type=click.Choice(["stop-time", "nvil", "iwae", "rws"]),
     default="stop-time",
     show_default=True,
-    help="Stops summed out exactly, or the paper's score function.",
+    help="Stops summed out exactly; the paper's score function; the importance-weighted bound; "
+    "reweighted wake-sleep.",
+)
+@click.option(
+    "--particles",
+    type=click.IntRange(min=1),
+    help="Samples an image, for iwae and rws.  [default: 5]",
+)
+@click.option(
+    "--start-from",
+    help="Begin with this run's model and weights; of its guide, with those that fit.",
+)
+@click.option(
+    "--fit",
+    type=click.Choice(["both", "guide"]),
+    default="both",
+    show_default=True,
+    help="What learns; the guide alone needs --start-from.",
+)
+@click.option(
+    "--dream-steps",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="First so many steps on drawings that the model dreams, for the guide alone.",
 )
 @click.option(
     "--guide", default="amortised", show_default=True, help="A built-in one, or module:Class."
@@ -91,7 +116,7 @@ def train(ctx: click.Context, /, **given: Any) -> None:
         until = run.read_config()[1].raised(given["steps"], given["budget"], *run.progress())
         run.write_config(config, until)
     else:
-        run, until = _create(given, device)
+        run, until = _create(ctx, given, device)
     trainer = _train(run, until, device, given)
     picture = _reconstructions(run, trainer, given["data_dir"])
     click.echo(f"run: {run.path}")
@@ -118,7 +143,7 @@ def _refuse_changes(ctx: click.Context) -> None:
             )
 
 
-def _create(given: dict[str, Any], device: Any) -> tuple[Run, Until]:
+def _create(ctx: click.Context, given: dict[str, Any], device: Any) -> tuple[Run, Until]:
     from dood_pyro import data
     from dood_pyro.checkpoints import Run, RunConfig, Until
     from dood_pyro.config import ModelConfig, TrainConfig
@@ -130,22 +155,55 @@ def _create(given: dict[str, Any], device: Any) -> tuple[Run, Until]:
     source = given["source"]
     # The run must find a path again from wherever it is resumed.
     absolute = source if source in data.NAMES else os.path.abspath(os.path.expanduser(source))
-    model_names = (
-        *("canvas_size", "max_strokes", "degree", "layout_components", "stroke_components"),
-        *("pen", "taper", "likelihood"),
-    )
-    program = PROGRAMS[given["program"]]
-    model = program.configure(ModelConfig(**{name: given[name] for name in model_names}))
-    train_names = ("seed", "batch_size", "estimator", "guide", "beta", "learning_rate")
-    training = TrainConfig(absolute, **{name: given[name] for name in train_names})
-    config = RunConfig(given["program"], model, training)
+    train_names = ("seed", "batch_size", "estimator", "guide", "beta", "learning_rate", "fit")
+    settings = {name: given[name] for name in (*train_names, "dream_steps")}
+    weighs = given["estimator"] in ("iwae", "rws")
+    settings["particles"] = given["particles"] or (5 if weighs else 1)
+    start = None
+    if given["start_from"] is None:
+        program = given["program"]
+        model = ModelConfig(**{name: given[name] for name in MODEL_OPTIONS})
+        model = PROGRAMS[program].configure(model)
+    else:
+        program, model, start, known = _start(ctx, given["start_from"])
+        settings |= known
+    config = RunConfig(program, model, TrainConfig(absolute, **settings))
     until = Until(given["steps"], given["budget"])
     # What cannot be is found out before anything is written.
-    check_guide(*config.build(), given["canvas_size"])
+    check_guide(*config.build(), model.canvas_size)
     data.locate(source, given["data_dir"])
     stem = Path(source).stem or "folder"
-    out = given["out"] or Path("runs") / f"{given['program']}-{stem}-{given['seed']}"
-    return Run.create(out, config, until, device), until
+    out = given["out"] or Path("runs") / f"{program}-{stem}-{given['seed']}"
+    return Run.create(out, config, until, device, start), until
+
+
+MODEL_OPTIONS = (
+    *("canvas_size", "max_strokes", "degree", "layout_components", "stroke_components"),
+    *("pen", "taper", "likelihood"),
+)
+
+
+def _start(ctx: click.Context, name: str) -> tuple[str, Any, dict[str, Any], dict[str, Any]]:
+    """Program, model settings and weights of the run to start from, and training settings that
+    follow from there being one."""
+    from dood_pyro.recognition import open_run
+
+    run = open_run(name)
+    config, _ = run.read_config()
+    for option in ("program", *MODEL_OPTIONS):
+        theirs = config.program if option == "program" else getattr(config.model, option)
+        if _named(ctx, option) not in (None, theirs):
+            shown = "--model" if option == "program" else "--" + option.replace("_", "-")
+            raise UserError(f"{shown} is that of {name}, which --start-from names: {theirs}")
+    weights, _ = run.read_tensors("best.safetensors")
+    weights = {key: tensor.float() for key, tensor in weights.items()}
+    known = {
+        "start": hashlib.sha256((run.path / "best.safetensors").read_bytes()).hexdigest(),
+        "corrections": config.train.corrections,
+        # Corrections have been let in already.
+        **dict.fromkeys(("trust_begin", "trust_full", "trust_stagger"), 0),
+    }
+    return config.program, config.model, weights, known
 
 
 def _train(run: Run, until: Until, device: Any, given: dict[str, Any]) -> Trainer:

@@ -7,6 +7,7 @@ A run folder holds
     metrics.jsonl         a JSON object a line: training every few steps, held-out bounds
     best.safetensors      averaged weights of model and guide, at the best held-out bound
     last.safetensors      the same, at the last checkpoint
+    start.safetensors     weights of another run that training started from, where it did
     state.safetensors     all that going on needs: weights, averages, moments, random state, counters
     events.out.tfevents*  TensorBoard
     reconstructions.png   what it draws
@@ -39,6 +40,7 @@ from dood_pyro.guides import GUIDES, REFINEMENTS, make_guide, refine_guide
 from dood_pyro.programs import PROGRAMS
 
 FORMAT = 3
+START = "start.safetensors"
 
 
 @dataclass(frozen=True)
@@ -155,8 +157,18 @@ class Run:
         self.path = Path(path)
 
     @classmethod
-    def create(cls, path: str | Path, config: RunConfig, until: Until, device: torch.device) -> Run:
+    def create(
+        cls,
+        path: str | Path,
+        config: RunConfig,
+        until: Until,
+        device: torch.device,
+        start: dict[str, Tensor] | None = None,
+    ) -> Run:
         """A new run folder.
+
+        Args:
+            start: weights of another run, to begin with.
 
         Raises:
             UserError: there is something at ``path`` already, or it cannot be written.
@@ -170,7 +182,9 @@ class Run:
             run.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"cannot create {path}: {error.strerror}") from None
-        # The configuration first: with it alone a run can begin.
+        if start is not None:
+            run.write_tensors(START, start)
+        # With the configuration alone a run can begin.
         run.write_config(config, until)
         packages = ("dood-pyro", "torch", "pyro-ppl", "numpy", "safetensors", "torchvision")
         versions = {name: metadata.version(name) for name in packages}

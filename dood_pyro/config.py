@@ -23,7 +23,8 @@ class Config:
 
     def sha256(self) -> str:
         """A hash that two configurations share only if every setting agrees."""
-        return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()
+        values = json.dumps(_without_later(self), sort_keys=True)
+        return hashlib.sha256(values.encode()).hexdigest()
 
     @classmethod
     def from_json(cls: type[C], values: dict[str, Any]) -> C:
@@ -46,6 +47,22 @@ class Config:
             raise UserError(
                 f"the {cls.__name__} on disk holds a malformed value: {error}"
             ) from None
+
+
+def later(default: Any) -> Any:
+    """A setting that came after results were kept: at its default, which is what was done before,
+    it is left out of hashes, so that they stay what they were."""
+    return dataclasses.field(default=default, metadata={"later": True})
+
+
+def _without_later(config: Config) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if field.metadata.get("later") and value == field.default:
+            continue
+        values[field.name] = _without_later(value) if isinstance(value, Config) else value
+    return values
 
 
 def _require(holds: bool, message: str) -> None:
@@ -133,8 +150,9 @@ class TrainConfig(Config):
     """Name of a data source, or path of a folder or file."""
     seed: int = 0
     batch_size: int = 64
-    estimator: Literal["stop-time", "nvil"] = "stop-time"
-    """How the gradient of the bound treats the stop variable."""
+    estimator: Literal["stop-time", "nvil", "iwae", "rws"] = "stop-time"
+    """The objective: the bound, its stop variable summed out or by its score function; the
+    importance-weighted bound; or reweighted wake-sleep."""
     guide: str = "amortised"
     """The recognition program: a built-in name or ``module:Class``."""
     beta: float = 3.0
@@ -168,11 +186,32 @@ class TrainConfig(Config):
     data_sha256: str = ""
     """Hash of the prepared images, so that a run goes on with the data it began with."""
 
+    particles: int = later(1)
+    """Samples an image, of the estimators that weigh samples."""
+    start: str = later("")
+    """Hash of the weights that training started from; empty for random ones."""
+    fit: Literal["both", "guide"] = later("both")
+    """What learns: model and guide, or the guide alone over a model that stays as it is."""
+    dream_steps: int = later(0)
+    """For how many steps, the first, the guide learns from drawings that the model dreams."""
+
     def __post_init__(self) -> None:
         _require(1 <= self.batch_size <= 2**20, "--batch-size must lie between 1 and 1,048,576")
         _require(
-            self.estimator in ("stop-time", "nvil"), "--estimator must be 'stop-time' or 'nvil'"
+            self.estimator in ("stop-time", "nvil", "iwae", "rws"),
+            "--estimator must be 'stop-time', 'nvil', 'iwae' or 'rws'",
         )
+        _require(1 <= self.particles <= 10_000, "--particles must lie between 1 and 10,000")
+        _require(
+            self.particles == 1 or self.estimator in ("iwae", "rws"),
+            "--particles are for --estimator iwae and rws",
+        )
+        _require(self.fit in ("both", "guide"), "--fit must be 'both' or 'guide'")
+        _require(
+            self.fit == "both" or self.start != "",
+            "--fit guide needs a trained model: --start-from RUN",
+        )
+        _require(self.dream_steps >= 0, "--dream-steps must not be negative")
         _require(0 < self.beta < float("inf"), "--beta must be a positive number")
         _require(0 < self.learning_rate < 1, "--learning-rate must lie between 0 and 1")
         _require(0 <= self.explore_always < 1, "explore_always must lie between 0 and 1")

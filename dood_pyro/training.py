@@ -23,9 +23,10 @@ import torch
 from torch import Tensor, nn
 
 from dood_pyro import data
-from dood_pyro.checkpoints import Run, RunConfig, Until, load_tensors
+from dood_pyro.checkpoints import START, Run, RunConfig, Until, load_tensors
 from dood_pyro.errors import UserError
 from dood_pyro.inference import Estimator, Report, StopTimeTerms, make_estimator, stop_time_terms
+from dood_pyro.inference.multi_sample import sleep_loss
 from dood_pyro.optimiser import Adam
 
 LOG_EVERY = 20
@@ -88,6 +89,8 @@ class Trainer:
         self.averages: dict[str, Tensor] = {
             n: p.detach().clone() for n, p in self.parameters.items()
         }
+        if config.train.fit == "guide":
+            self.model.requires_grad_(False)
         self.groups = self._groups()
         self.optimiser = Adam([parameters for parameters, _ in self.groups])
         self.step = 0
@@ -101,6 +104,8 @@ class Trainer:
         """Parameters with the factor of their learning rate; each group is clipped by itself."""
         scale, baselines, rest = [], [], []
         for name, parameter in self.parameters.items():
+            if not parameter.requires_grad:
+                continue
             if name.endswith("raw_scale"):
                 scale.append(parameter)
             elif not name.startswith("guide.baseline"):
@@ -127,7 +132,14 @@ class Trainer:
             self.guide.anneal(self.step)
         # Checks of supports and shapes in every step would wait for the device.
         with pyro.validation_enabled(False):
-            loss = self.estimator.differentiable_loss(self.model, self.guide, image)
+            if self.step < self.config.train.dream_steps:
+                loss = sleep_loss(self.model, self.guide, len(image))
+                with torch.no_grad():  # what is reported is of the data all the same
+                    report = stop_time_terms(self.model, self.guide, image).report()
+            else:
+                loss = self.estimator.differentiable_loss(self.model, self.guide, image)
+                assert self.estimator.report is not None
+                report = self.estimator.report
         (loss / image.numel()).backward()
         norms = [
             torch.nn.utils.clip_grad_norm_(group, self.config.train.clip)
@@ -143,8 +155,6 @@ class Trainer:
         self.skipped += bad
         self.skipped_in_a_row = (self.skipped_in_a_row + bad) * bad
         self.step += 1
-        report = self.estimator.report
-        assert report is not None
         return report, norms[0]
 
     def weights(self) -> dict[str, Tensor]:
@@ -211,6 +221,16 @@ class Trainer:
         tensors["skipped"] = torch.stack([self.skipped, self.skipped_in_a_row])
         notes = {"step": str(self.step), "seconds": repr(self.seconds), "best": repr(self.best)}
         return tensors, notes
+
+    def start_from(self, weights: dict[str, Tensor]) -> None:
+        """Takes up another run's weights: the model's, and of the guide those that are alike."""
+        with torch.no_grad():
+            for name, parameter in self.parameters.items():
+                theirs = weights.get(name)
+                if theirs is None or theirs.shape != parameter.shape:
+                    continue
+                parameter.copy_(theirs)
+                self.averages[name].copy_(theirs)
 
     def restore(self, tensors: dict[str, Tensor], notes: dict[str, str], what: str) -> None:
         """Takes up what `state` gave.
@@ -314,6 +334,8 @@ def train(
     if (run.path / "state.safetensors").exists():
         trainer.restore(*run.read_tensors("state.safetensors"), f"{run.path}/state.safetensors")
     else:
+        if config.train.start:
+            trainer.start_from(run.read_tensors(START)[0])
         run.write_tensors("state.safetensors", *trainer.state())
     run.forget_metrics_after(trainer.step)
     settings = config.train

@@ -29,7 +29,10 @@ CPU = torch.device("cpu")
 
 
 def start(path: Path, source: Path, steps: int, estimator: Any = "stop-time") -> Run:
-    config = TrainConfig(source=str(source), batch_size=8, estimator=estimator)
+    settings: dict[str, Any] = {"particles": 3, "dream_steps": 5, "explore_steps": 9}
+    if estimator not in ("iwae", "rws"):
+        settings = {}
+    config = TrainConfig(source=str(source), batch_size=8, estimator=estimator, **settings)
     return Run.create(path, RunConfig("dood", TINY, config), Until(steps=steps), CPU)
 
 
@@ -45,7 +48,7 @@ def assert_same_weights(first: Run, second: Run) -> None:
             assert torch.equal(a[key], b[key]), f"{name}: {key}"
 
 
-@pytest.mark.parametrize("estimator", ["stop-time", "nvil"])
+@pytest.mark.parametrize("estimator", ["stop-time", "nvil", "iwae", "rws"])
 def test_a_stopped_and_resumed_run_ends_with_the_same_weights(
     tmp_path: Path, source: Path, estimator: str
 ) -> None:

@@ -7,14 +7,17 @@ from typing import Protocol
 from torch import Tensor, nn
 
 from dood_pyro.config import TrainConfig
+from dood_pyro.inference.multi_sample import IWAE, ReweightedWakeSleep
 from dood_pyro.inference.nvil import NVIL
 from dood_pyro.inference.report import Report
 from dood_pyro.inference.stop_time import StopTimeELBO, StopTimeTerms, stop_time_terms
 
 __all__ = [
+    "IWAE",
     "NVIL",
     "Estimator",
     "Report",
+    "ReweightedWakeSleep",
     "StopTimeELBO",
     "StopTimeTerms",
     "make_estimator",
@@ -39,6 +42,12 @@ class Estimator(Protocol):
 
 def make_estimator(config: TrainConfig, max_strokes: int) -> Estimator:
     """The estimator that a training's configuration names."""
+    # What is given a start has explored.
+    explore, hold = (0, 0) if config.start else (config.explore_steps, config.hold_steps)
+    if config.estimator == "iwae":
+        return IWAE(config.particles, config.beta, explore)
+    if config.estimator == "rws":
+        return ReweightedWakeSleep(config.particles, config.beta, explore)
     if config.estimator == "nvil":
-        return NVIL(config.beta, max_strokes=max_strokes, hold_steps=config.hold_steps)
-    return StopTimeELBO(config.beta, config.explore_steps, config.explore_always)
+        return NVIL(config.beta, max_strokes=max_strokes, hold_steps=hold)
+    return StopTimeELBO(config.beta, explore, config.explore_always)

@@ -107,22 +107,33 @@ def stop_time_terms(
     Batch shape of the terms: (images,), or (particles, images) for more than one.
     """
     p_trace, q_trace = stroke_traces(model, guide, image, particles)
+    return collect_terms(model, image, p_trace, q_trace)[0]
+
+
+def collect_terms(
+    model: nn.Module, image: Tensor, p_trace: poutine.Trace, q_trace: poutine.Trace
+) -> tuple[StopTimeTerms, Float[Tensor, "stops *batch"], Float[Tensor, "stops *batch"]]:
+    """The terms of two traces of `stroke_traces`, and Σ_{t≤k} log p and Σ_{t≤k} log q, whose
+    difference is ``log_ratio``, by themselves."""
     blank = model.initial_state(image.shape[-3]).canvas  # type: ignore[operator]
-    q_logits, p_logits, ratios, canvases = [], [], [], [blank]
+    logits: list[tuple[Tensor, Tensor]] = []
+    log_p, log_q, canvases = [], [], [blank]
     step = 1
     while f"on_{step}" in p_trace.nodes:
-        q_logits.append(bernoulli_logits(q_trace.nodes[f"on_{step}"]))
-        p_logits.append(bernoulli_logits(p_trace.nodes[f"on_{step}"]))
-        ratio = torch.zeros_like(q_logits[-1])
+        p_on, q_on = (bernoulli_logits(each.nodes[f"on_{step}"]) for each in (p_trace, q_trace))
+        logits.append((p_on, q_on))
+        of_p, of_q = torch.zeros_like(q_on), torch.zeros_like(q_on)
         for name, q_site in q_trace.nodes.items():
             if name.endswith(f"_{step}") and not name.startswith("on_"):
                 p: Any = p_trace.nodes[name]["fn"]
                 q: Any = q_site["fn"]
-                ratio = ratio + p.log_prob(q_site["value"]) - q.log_prob(q_site["value"])
-        ratios.append(ratio)
+                of_p = of_p + p.log_prob(q_site["value"])
+                of_q = of_q + q.log_prob(q_site["value"])
+        log_p.append(of_p)
+        log_q.append(of_q)
         canvases.append(p_trace.nodes[f"canvas_{step}"]["value"])
         step += 1
-    batch = torch.broadcast_shapes(*(ratio.shape for ratio in ratios))
+    batch = torch.broadcast_shapes(*(term.shape for term in (*log_p, *log_q)))
     scale = model.likelihood_scale()  # type: ignore[operator]
     log_likelihood = torch.stack(
         [
@@ -130,13 +141,19 @@ def stop_time_terms(
             for canvas in canvases
         ]
     )
-    log_ratio = torch.stack([ratio.expand(batch) for ratio in ratios]).cumsum(0)
-    return StopTimeTerms(
-        stop_log_probs(torch.stack([logit.expand(batch) for logit in q_logits])),
-        stop_log_probs(torch.stack([logit.expand(batch) for logit in p_logits])),
-        log_likelihood,
-        torch.cat([torch.zeros_like(log_ratio[:1]), log_ratio]),
-    )
+
+    def sums(columns: list[Tensor]) -> Tensor:
+        summed = torch.stack([column.expand(batch) for column in columns]).cumsum(0)
+        return torch.cat([torch.zeros_like(summed[:1]), summed])
+
+    stops = [
+        stop_log_probs(torch.stack([logit.expand(batch) for logit in column]))
+        for column in zip(*logits, strict=True)
+    ]
+    log_p_sum, log_q_sum = sums(log_p), sums(log_q)
+    ratio = sums([of_p - of_q for of_p, of_q in zip(log_p, log_q, strict=True)])
+    terms = StopTimeTerms(stops[1], stops[0], log_likelihood, ratio)
+    return terms, log_p_sum, log_q_sum
 
 
 def bernoulli_logits(site: Any) -> Tensor:
