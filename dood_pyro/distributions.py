@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from pyro.distributions import MixtureOfDiagNormals, TorchDistribution
+from pyro.distributions import MixtureOfDiagNormals, MultivariateNormal, TorchDistribution
 from torch import Tensor
 
 Parameters = tuple[Tensor, Tensor, Tensor]
@@ -60,3 +60,51 @@ class PointChain(TorchDistribution):
         """The same distribution for each member of a larger batch."""
         given = self.given.expand(*batch_shape, self.given.shape[-1])
         return PointChain(self.head, given, self.event_shape)
+
+
+class CorrelatedPoints(TorchDistribution):
+    """Points with a Gaussian over all their coordinates together.
+
+    Args:
+        loc: means, (*batch, points, dims).
+        scale_tril: Cholesky factor of the covariance of the points one after the other,
+            (*batch, points · dims, points · dims).
+    """
+
+    has_rsample = True
+    arg_constraints: dict[str, Any] = {}  # noqa: RUF012
+
+    def __init__(self, loc: Tensor, scale_tril: Tensor) -> None:
+        self.loc, self.scale_tril = loc, scale_tril
+        super().__init__(loc.shape[:-2], loc.shape[-2:], validate_args=False)
+
+    @property
+    def mean(self) -> Float[Tensor, "*batch points dims"]:
+        return self.loc
+
+    @property
+    def scale(self) -> Float[Tensor, "*batch points dims"]:
+        """Standard deviation of each coordinate by itself."""
+        return torch.linalg.vector_norm(self.scale_tril, dim=-1).view(self.loc.shape)
+
+    @property
+    def variance(self) -> Float[Tensor, "*batch points dims"]:
+        return self.scale**2
+
+    def _flat(self) -> MultivariateNormal:
+        return MultivariateNormal(
+            self.loc.flatten(-2), scale_tril=self.scale_tril, validate_args=False
+        )
+
+    def log_prob(self, value: Float[Tensor, "*batch points dims"]) -> Float[Tensor, "*batch"]:
+        log_prob: Tensor = self._flat().log_prob(value.flatten(-2))
+        return log_prob
+
+    def rsample(self, sample_shape: Any = ()) -> Float[Tensor, "*batch points dims"]:
+        drawn: Tensor = self._flat().rsample(torch.Size(sample_shape))
+        return drawn.unflatten(-1, self.event_shape)
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> CorrelatedPoints:
+        """The same distribution for each member of a larger batch."""
+        tril = self.scale_tril.expand(*batch_shape, *self.scale_tril.shape[-2:])
+        return CorrelatedPoints(self.loc.expand(*batch_shape, *self.event_shape), tril)

@@ -1,8 +1,8 @@
 import torch
-from pyro.distributions import MixtureOfDiagNormals
+from pyro.distributions import MixtureOfDiagNormals, Normal
 from torch import Tensor
 
-from dood_pyro.distributions import PointChain
+from dood_pyro.distributions import CorrelatedPoints, PointChain
 from dood_pyro.networks import ChainHead, Squash
 
 
@@ -59,3 +59,25 @@ def test_it_samples_and_expands_over_particles() -> None:
     assert distribution.batch_shape == (5, 3)
     assert distribution.sample().shape == (5, 3, 4, 2)
     assert distribution.log_prob(torch.zeros(5, 3, 4, 2, dtype=torch.float64)).shape == (5, 3)
+
+
+def test_correlated_points_without_correlation_are_independent() -> None:
+    torch.manual_seed(0)
+    loc, std = torch.randn(3, 4, 2), torch.rand(3, 4, 2) + 0.1
+    joint = CorrelatedPoints(loc, torch.diag_embed(std.flatten(-2)))
+    points = torch.randn(6, 3, 4, 2)
+    torch.testing.assert_close(
+        joint.log_prob(points), Normal(loc, std).to_event(2).log_prob(points)
+    )
+    torch.testing.assert_close(joint.stddev, std)
+
+
+def test_correlated_points_move_together() -> None:
+    torch.manual_seed(0)
+    tril = torch.eye(8) + 0.5 * torch.randn(8, 8).tril(-1)
+    joint = CorrelatedPoints(torch.randn(4, 2), tril).expand((50_000,))
+    drawn = joint.rsample()
+    assert drawn.shape == (50_000, 4, 2) and joint.log_prob(drawn).shape == (50_000,)
+    covariance = torch.cov(drawn.flatten(1).T)
+    torch.testing.assert_close(covariance, tril @ tril.T, atol=0.08, rtol=0.05)
+    torch.testing.assert_close(drawn.std(0), joint.stddev[0], atol=0.05, rtol=0)

@@ -18,7 +18,8 @@ GUIDES = {
     "amortised": {
         "DooD": "dood_pyro.guides.amortised:AmortisedGuide",
         "AIR": "dood_pyro.baselines.air:AIRGuide",
-    }
+    },
+    "full-covariance": {"DooD": "dood_pyro.guides.full_covariance:FullCovarianceGuide"},
 }
 """Built-in guides by name, for each class of models; anyone's own is named ``module:Class``. Called
 with the model and the training's configuration."""

@@ -115,7 +115,8 @@ class AmortisedGuide(StepwiseGuide[State]):
         matrix = drawing.affine_matrix(layout)
         seen = glimpse(residual, matrix, self.model.config.glimpse_size)
         features = self.glimpse_encoder(seen.unsqueeze(-3))
-        raw = self.stroke_head(concatenate(layout, features, view.stroke_rnn))
+        given = concatenate(layout, features, view.stroke_rnn)
+        raw = self.stroke_head(given)
         dims = 2 * self.controls
         points, point_std, pen, pen_std = raw.split([dims, dims, self.pens, self.pens], dim=-1)
         points = self.stroke_squash(points.unflatten(-1, (self.controls, 2)))
@@ -137,10 +138,15 @@ class AmortisedGuide(StepwiseGuide[State]):
                 raw_pen = raw_pen + trust * pen_move
                 pen = of_pen.corrected(self.pen_squash(raw_pen))
                 pen_std = pen_std + trust * more_pen_std
-        q_stroke = dist.Normal(points, positive(point_std, self.LEAST_STD, 0.05)).to_event(2)
+        std = positive(point_std, self.LEAST_STD, 0.05)
+        q_stroke = self.stroke_gaussian(points, std, given)
         if not self.pens:
             return q_stroke, None
         return q_stroke, dist.Normal(pen, positive(pen_std, self.LEAST_STD, 0.1)).to_event(1)
+
+    def stroke_gaussian(self, mean: Tensor, std: Tensor, given: Tensor) -> dist.TorchDistribution:
+        """The control points' Gaussian, given what the stroke was proposed from."""
+        return dist.Normal(mean, std).to_event(2)
 
     def start(self, image: Float[Tensor, "images size size"]) -> State:
         """The model's own first state: it is shared."""
