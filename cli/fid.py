@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import click
-
-from dood_pyro.errors import UserError
 
 from . import options
 
@@ -67,11 +64,12 @@ def fid_samples(
     """Measures how far samples of RUN are from real pictures, beside how far those are from each
     other (the numbers of Fig. 6)."""
     from dood_pyro.features import load_features
-    from dood_pyro.files import write_atomically
+    from dood_pyro.files import read_object, update_object
     from dood_pyro.recognition import load
     from dood_pyro.tasks.fid import report
 
-    known = _known(figures)
+    if figures is not None:
+        read_object(figures)  # a damaged file is found out before the work, not after
     dood = load(run, device, which)
     rival = load(air, device, which) if air else None
     target = target or dood.config.train.source
@@ -80,20 +78,7 @@ def fid_samples(
     found = report(dood, rival, target, network, count, seeds, part, data_dir)
     click.echo(json.dumps({name: found}, indent=2))
     if figures is not None:
-        text = json.dumps({**known, name: found}, indent=2, sort_keys=True) + "\n"
-        write_atomically(figures, text.encode())
-
-
-def _known(figures: Path | None) -> dict[str, Any]:
-    if figures is None or not figures.exists():
-        return {}
-    try:
-        known = json.loads(figures.read_text())
-    except ValueError:
-        known = None
-    if not isinstance(known, dict):
-        raise UserError(f"{figures} is damaged: it is not a JSON object; move it away")
-    return known
+        update_object(figures, {name: found})
 
 
 @click.command("train-features")

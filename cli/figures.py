@@ -1,4 +1,4 @@
-"""``dood-pyro compare``, ``stroke-counts`` and ``clusters``: figures of several runs."""
+"""``dood-pyro compare``, ``stroke-counts``, ``clusters`` and ``anatomy``: figures of runs."""
 
 from __future__ import annotations
 
@@ -26,18 +26,16 @@ def out(default: str) -> Callable[[F], F]:
     """The option that says where a figure goes."""
     return click.option(
         "--out",
-        type=click.Path(path_type=Path),
+        type=options.Png(),
         default=Path(default),
         show_default=True,
         help="PNG; a PDF is written beside it.",
     )
 
 
-def _load(names: tuple[str, ...], out: Path, which: str, guide: str | None, device: str) -> Any:
+def _load(names: tuple[str, ...], which: str, guide: str | None, device: str) -> Any:
     from dood_pyro.recognition import load
 
-    if out.suffix.lower() != ".png":
-        raise UserError(f"--out must end in .png; {out} does not")
     return [load(name, device, which, guide) for name in names]
 
 
@@ -64,7 +62,7 @@ def compare(
     from dood_pyro.tasks.compare import draw_reconstructions
     from dood_pyro.tasks.published import SOURCES
 
-    models = _load(runs, out, which, guide, device)
+    models = _load(runs, which, guide, device)
     for path in draw_reconstructions(models, targets or SOURCES, out, count, data_dir):
         click.echo(path)
 
@@ -92,7 +90,7 @@ def stroke_counts(
     from dood_pyro.tasks.compare import draw_stroke_counts
     from dood_pyro.tasks.published import SOURCES
 
-    models = _load(runs, out, which, guide, device)
+    models = _load(runs, which, guide, device)
     paths, counts = draw_stroke_counts(models, targets or SOURCES, out, limit, data_dir)
     click.echo(json.dumps(counts))
     for path in paths:
@@ -126,11 +124,45 @@ def clusters(
     from dood_pyro.files import write_atomically
     from dood_pyro.tasks.clusters import draw_clusters
 
-    models = _load(runs, out, which, guide, device)
+    models = _load(runs, which, guide, device)
     paths, scores = draw_clusters(models, target, out, limit, data_dir)
     text = json.dumps(scores, indent=2)
     if figures is not None:
         write_atomically(figures, (text + "\n").encode())
     click.echo(text)
     for path in paths:
+        click.echo(path)
+
+
+@click.command()
+@click.argument("run")
+@click.option("--target", required=True, help="Source whose test images are taken.")
+@click.option(
+    "--image", type=click.IntRange(min=0), default=0, show_default=True, help="Which of them."
+)
+@out("anatomy.png")
+@options.which
+@options.guide
+@options.device
+@options.data_dir
+def anatomy(
+    run: str,
+    target: str,
+    image: int,
+    out: Path,
+    which: str,
+    guide: str | None,
+    device: str,
+    data_dir: Path | None,
+) -> None:
+    """Takes one drawing by RUN apart, step by step (Fig. 2)."""
+    from dood_pyro.recognition import load
+    from dood_pyro.tasks.anatomy import draw_anatomy
+    from dood_pyro.tasks.compare import test_images
+
+    dood = load(run, device, which, guide)
+    images = test_images(dood, target, image + 1, data_dir)
+    if image >= len(images):
+        raise UserError(f"{target} has {len(images)} test images: --image must be less")
+    for path in draw_anatomy(dood, images[image], out):
         click.echo(path)

@@ -11,7 +11,8 @@ from dood_pyro.errors import UserError
 
 from .evaluate import evaluate
 from .fid import fid, fid_samples, train_features
-from .figures import clusters, compare, stroke_counts
+from .figures import anatomy, clusters, compare, stroke_counts
+from .guides import calibrate, compare_guides
 from .one_shot import one_shot
 from .reconstruct import reconstruct
 from .sample import sample
@@ -30,7 +31,8 @@ def cli() -> None:
 for command in (
     *(train, reconstruct, evaluate, sample, exemplars, complete, one_shot, sources),
     *(fid, fid_samples, train_features),
-    *(transfer_table, compare, stroke_counts, clusters),
+    *(compare_guides, calibrate),
+    *(transfer_table, compare, stroke_counts, clusters, anatomy),
 ):
     cli.add_command(command)
 

@@ -32,8 +32,8 @@ which = click.option(
 guide = click.option(
     "--guide",
     metavar="NAME",
-    help="refined: the run's guide, refined image by image. Or repeats the run's guide, module:Class, "
-    "if it is not a built-in one: permits its code to be run.",
+    help="Over the run's own: refined, smc or per-image. Or repeats the run's own, module:Class, if it "
+    "is not a built-in one: permits its code to be run.",
 )
 
 
@@ -69,6 +69,18 @@ class Names(click.ParamType):
         if not all(parts) or len(set(parts)) < len(parts):
             self.fail(f"{value!r} is not a list of different names by comma", param, ctx)
         return tuple(parts)
+
+
+class Png(click.ParamType):
+    """A path that ends in .png."""
+
+    name = "png"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        path = Path(value)
+        if path.suffix.lower() != ".png":
+            self.fail(f"it must end in .png; {path} does not", param, ctx)
+        return path
 
 
 class Numbers(Names):

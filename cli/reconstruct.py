@@ -13,7 +13,7 @@ from . import options
 @click.argument("run")
 @click.option("--target", required=True, help="Source whose test images are drawn, or a path.")
 @click.option("--count", type=click.IntRange(1, 200), default=12, show_default=True)
-@click.option("--out", type=click.Path(path_type=Path), help="PNG.  [default: RUN-on-TARGET.png]")
+@click.option("--out", type=options.Png(), help="PNG.  [default: RUN-on-TARGET.png]")
 @click.option(
     "--svg/--no-svg", default=True, show_default=True, help="Also an SVG and a JSON a drawing."
 )

@@ -13,7 +13,7 @@ from . import options
 @click.argument("run")
 @click.option("--count", type=click.IntRange(1, 1024), default=64, show_default=True)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
-@click.option("--out", type=click.Path(path_type=Path), help="PNG.  [default: RUN-samples.png]")
+@click.option("--out", type=options.Png(), help="PNG.  [default: RUN-samples.png]")
 @options.which
 @options.guide
 @options.device

@@ -6,8 +6,6 @@ from pathlib import Path
 
 import click
 
-from dood_pyro.errors import UserError
-
 from . import options
 
 target = click.option("--target", required=True, help="Source whose test images are taken.")
@@ -17,10 +15,7 @@ seed = click.option("--seed", type=click.IntRange(min=0), default=0, show_defaul
 
 
 def _png(run: str, what: str, name: str, out: Path | None) -> Path:
-    out = out or Path(f"{Path(run).name}-{what}-{Path(name).stem}.png")
-    if out.suffix.lower() != ".png":
-        raise UserError(f"--out must end in .png; {out} does not")
-    return out
+    return out or Path(f"{Path(run).name}-{what}-{Path(name).stem}.png")
 
 
 @click.command()
@@ -37,7 +32,7 @@ def _png(run: str, what: str, name: str, out: Path | None) -> Path:
     help="Times the default deviations.",
 )
 @seed
-@click.option("--out", type=click.Path(path_type=Path), help="PNG.")
+@click.option("--out", type=options.Png(), help="PNG.")
 @options.which
 @options.guide
 @options.device
@@ -86,7 +81,7 @@ def exemplars(
     help="Go on from so many strokes of the parse; 0: from the whole picture, a partial one.",
 )
 @seed
-@click.option("--out", type=click.Path(path_type=Path), help="PNG.")
+@click.option("--out", type=options.Png(), help="PNG.")
 @options.which
 @options.guide
 @options.device

@@ -47,7 +47,7 @@ from . import options
     show_default=True,
     help="Rows go here.",
 )
-@click.option("--out", type=click.Path(path_type=Path), help="PNG and PDF.  [default: as TABLE]")
+@click.option("--out", type=options.Png(), help="PNG and PDF.  [default: as TABLE]")
 @click.option(
     "--jobs",
     type=click.IntRange(min=1),
@@ -83,8 +83,6 @@ def transfer_table(
     from dood_pyro.tasks.transfer_figure import draw_table, thumbnails_of
 
     out = table.with_suffix(".png") if out is None else out
-    if out.suffix != ".png":
-        raise UserError(f"--out must end in .png; {out} does not")
     trainings = transfer.trainings(models, sources, seeds)
     default_jobs, gpus = spare(device)
     plan = transfer.Plan(

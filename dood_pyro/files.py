@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from dood_pyro.errors import UserError
 
@@ -48,3 +49,30 @@ def write_atomically(path: Path, content: bytes) -> None:
     """
     with replacing(path) as file:
         file.write(content)
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file; an empty one where there is no file.
+
+    Raises:
+        UserError: it holds something else.
+    """
+    if not path.exists():
+        return {}
+    try:
+        known = json.loads(path.read_text())
+    except (OSError, ValueError):
+        known = None
+    if not isinstance(known, dict):
+        raise UserError(f"{path} is damaged: it is not a JSON object; move it away")
+    return known
+
+
+def update_object(path: Path, entries: dict[str, Any]) -> None:
+    """Puts entries into the JSON object in a file, beside those of other keys.
+
+    Raises:
+        UserError: the file holds something else, or the disk does not take it.
+    """
+    content = {**read_object(path), **entries}
+    write_atomically(path, (json.dumps(content, indent=2, sort_keys=True) + "\n").encode())

@@ -83,8 +83,6 @@ def sample(dood: Recognizer, out: Path, count: int = 64, seed: int = 0) -> list[
     Raises:
         UserError: something cannot be written.
     """
-    if out.suffix.lower() != ".png":
-        raise UserError(f"--out must end in .png; {out} does not")
     parsed = generate(dood, count, seed)
     drawings = drawings_from_parse(parsed) if draws_curves(dood.model) else []
     save_png(out, sheet(parsed, drawings))

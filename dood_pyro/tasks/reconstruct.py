@@ -60,8 +60,6 @@ def reconstruct(
     Raises:
         UserError: the target cannot be had or ``out`` not be written.
     """
-    if out.suffix.lower() != ".png":
-        raise UserError(f"--out must end in .png; {out} does not")
     images = data.load(target, part, dood.size, data_dir).shuffled(count).float() / 255
     device = next(dood.model.parameters()).device
     sheet, drawings = draw_steps(dood.model, dood.guide, images.to(device))

@@ -1,0 +1,154 @@
+"""``dood-pyro compare-guides`` and ``calibrate``: how good is a guide, and at what cost."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from . import options
+
+
+@click.command("compare-guides")
+@click.argument("run")
+@click.option("--target", required=True, help="Source whose test images are explained, or a path.")
+@click.option(
+    "--guides",
+    type=options.Names(),
+    help="By comma: amortised, refined, smc, per-image, or folders of runs trained over RUN's model "
+    "with train --start-from RUN --fit guide.  [default: the run's own, smc, refined]",
+)
+@click.option("--particles", type=click.IntRange(min=1), default=200, show_default=True)
+@click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True)
+@click.option(
+    "--out", type=options.Png(), default=Path("guides.png"), show_default=True, help="PNG and PDF."
+)
+@click.option("--json", "figures", type=click.Path(path_type=Path), help="Record the rows here.")
+@options.which
+@options.guide
+@options.device
+@options.data_dir
+def compare_guides(
+    run: str,
+    target: str,
+    guides: tuple[str, ...] | None,
+    particles: int,
+    limit: int,
+    out: Path,
+    figures: Path | None,
+    which: str,
+    guide: str | None,
+    device: str,
+    data_dir: Path | None,
+) -> None:
+    """Compares guides over RUN's model: bounds, gaps, errors and time, as table and figure."""
+    from tqdm import tqdm
+
+    from dood_pyro.devices import choose_device
+    from dood_pyro.files import read_object, update_object
+    from dood_pyro.recognition import open_run
+    from dood_pyro.tasks.compare_guides import compare_guides as compare
+    from dood_pyro.tasks.compare_guides import draw_guides
+
+    if figures is not None:
+        read_object(figures)  # a damaged file is found out before the work, not after
+    opened = open_run(run)
+    config = opened.read_config()[0]
+    names = guides or (config.train.guide, "smc", "refined")
+    bars: dict[str, Any] = {}
+
+    def show(name: str, done: int, total: int) -> None:
+        if name not in bars:
+            bars[name] = tqdm(total=total, unit="image", desc=name)
+        bars[name].update(done)
+
+    rows = compare(
+        *(opened, target, names, particles, limit, choose_device(device), data_dir, which, guide),
+        progress=show,
+    )
+    for bar in bars.values():
+        bar.close()
+    head = ("guide", "log p(x)", "±", "ELBO", "gap", "effective", "error", "strokes", "ms")
+    click.echo("{:<28}{:>10}{:>7}{:>10}{:>9}{:>10}{:>9}{:>9}{:>9}".format(*head))
+    for row in rows:
+        error = "" if row["log_p_se"] is None else f"{row['log_p_se']:.1f}"
+        click.echo(
+            f"{row['guide']:<28}{row['log_p']:>10.1f}{error:>7}{row['elbo']:>10.1f}"
+            f"{row['gap']:>9.1f}{row['effective_samples']:>10.1f}"
+            f"{row['mean_absolute_error']:>9.4f}{row['strokes']:>9.2f}{row['milliseconds']:>9.1f}"
+        )
+    source = Path(config.train.source).stem
+    for path in draw_guides(rows, target, out):
+        click.echo(path)
+    if figures is not None:
+        key = f"{config.program}, {source}, on {Path(target).stem}"
+        settings: dict[str, Any] = {
+            "particles": particles,
+            "images": limit,
+            "seconds": opened.progress()[1],
+        }
+        settings["revision"] = opened.versions().get("revision", "")
+        update_object(figures, {key: {**settings, "guides": rows}})
+
+
+@click.command()
+@click.argument("run")
+@click.option("--dreams", type=click.IntRange(min=20), default=500, show_default=True)
+@click.option(
+    "--draws", type=click.IntRange(min=9), default=99, show_default=True, help="Of the guide, each."
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option(
+    "--out",
+    type=options.Png(),
+    default=Path("calibration.png"),
+    show_default=True,
+    help="PNG and PDF.",
+)
+@click.option("--json", "figures", type=click.Path(path_type=Path), help="The test's results.")
+@options.which
+@options.guide
+@options.device
+def calibrate(
+    run: str,
+    dreams: int,
+    draws: int,
+    seed: int,
+    out: Path,
+    figures: Path | None,
+    which: str,
+    guide: str | None,
+    device: str,
+) -> None:
+    """Simulation-based calibration: is RUN's guide the posterior of what its model dreams?"""
+    import torch
+
+    from dood_pyro.devices import choose_device
+    from dood_pyro.files import write_atomically
+    from dood_pyro.recognition import open_run
+    from dood_pyro.tasks.calibrate import calibrate as measure
+    from dood_pyro.tasks.calibrate import draw_ranks, summary
+
+    model, recognition, config = open_run(run).load(which, guide)
+    chosen = choose_device(device)
+    torch.manual_seed(seed)
+    least = min(100, dreams // 2)
+    found = measure(model.to(chosen), recognition.to(chosen), dreams, draws, least)
+    result: dict[str, Any] = {
+        "dreams": dreams,
+        "draws": draws,
+        "guide": guide or config.train.guide,
+    }
+    result |= summary(found)
+    for name, entry in result["by_quantity"].items():
+        mark = "rejected" if entry["rejected"] else ""
+        click.echo(f"{name:<36} p {entry['p_value']:<10.3g} {mark}")
+    verdict = "calibrated" if result["calibrated"] else "not calibrated"
+    click.echo(f"{result['rejected']} of {result['quantities']} quantities rejected: {verdict}")
+    title = f"{Path(run).name}, {result['guide']}: {verdict}; band: 99 % of uniform ranks"
+    for path in draw_ranks(found, out, title):
+        click.echo(path)
+    if figures is not None:
+        write_atomically(figures, (json.dumps(result, indent=2) + "\n").encode())

@@ -1,0 +1,180 @@
+"""Simulation-based calibration (Talts et al. 2018): is a guide the model's posterior?
+
+The model dreams drawings and their images; for each image the guide draws what it takes for the
+posterior. Were it that, the rank of each true value among the draws would be uniform. A latent
+variable of step t is compared over the dreams that came to a step t, the guide being held to come
+there, too: given that a drawing has a t-th stroke, the same holds of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyro
+import torch
+from jaxtyping import Float, Int
+from pyro import poutine
+from torch import Tensor, nn
+
+from dood_pyro.drawing import LAYOUT_NAMES, PEN_NAMES
+from dood_pyro.guides.factors import ImageByImage
+from dood_pyro.inference.stop_time import AlwaysOn, bernoulli_logits, stop_log_probs
+from dood_pyro.plots import new_figure, save_figure
+
+BINS = 20
+LEVEL = 0.01
+"""Of the test of all quantities together: each one's is this divided by their number."""
+
+
+class Ranks(NamedTuple):
+    """Ranks of one quantity."""
+
+    name: str
+    ranks: Int[np.ndarray, "dreams"]
+    draws: int
+    """Ranks lie in 0…draws."""
+
+    def histogram(self) -> Int[np.ndarray, "bins"]:
+        """How many ranks fall into each bin, of which there are at most `BINS`."""
+        bins = self._bins()
+        return np.bincount(bins[self.ranks], minlength=bins[-1] + 1)
+
+    def expected(self) -> Float[np.ndarray, "bins"]:
+        """How many would, were ranks uniform."""
+        share = np.bincount(self._bins()) / (self.draws + 1)
+        return share * len(self.ranks)
+
+    def _bins(self) -> Int[np.ndarray, "ranks"]:
+        """The bin of each rank."""
+        return np.arange(self.draws + 1) * min(BINS, self.draws + 1) // (self.draws + 1)
+
+    def p_value(self) -> float:
+        """Of the chi-squared test that ranks are uniform."""
+        from scipy.stats import chisquare
+
+        return float(chisquare(self.histogram(), self.expected()).pvalue)
+
+
+@torch.no_grad()
+def calibrate(
+    model: nn.Module,
+    guide: nn.Module,
+    dreams: int = 500,
+    draws: int = 99,
+    least: int = 100,
+    batch: int = 50,
+) -> list[Ranks]:
+    """Ranks of every latent variable's coordinates at every step that at least ``least`` dreams came
+    to, and of the number of strokes (ties broken at random).
+
+    Args:
+        dreams: drawings of the model's.
+        draws: of the guide, for each; 99 makes bins of equal size.
+        batch: dreams at a time.
+    """
+    ranks: dict[str, list[Tensor]] = {}
+    with pyro.validation_enabled(False):
+        for first in range(0, dreams, batch):
+            _collect(ranks, model, guide, min(batch, dreams - first), draws)
+    found = [Ranks(name, torch.cat(parts).numpy(), draws) for name, parts in ranks.items()]
+    return [each for each in found if len(each.ranks) >= least]
+
+
+def _collect(
+    ranks: dict[str, list[Tensor]], model: nn.Module, guide: nn.Module, count: int, draws: int
+) -> None:
+    dreamt: Any = poutine.trace(model).get_trace(count=count)
+    image = dreamt.nodes["image"]["value"]
+    settled = guide.factors(image) if isinstance(guide, ImageByImage) else guide
+    with pyro.plate("particles", draws, dim=-2), AlwaysOn():
+        drawn: Any = poutine.trace(settled).get_trace(image)
+    alive = torch.ones(count, dtype=torch.bool, device=image.device)
+    logits: list[Tensor] = []
+    strokes = torch.zeros(count, device=image.device)
+    step = 1
+    while f"on_{step}" in dreamt.nodes:
+        logits.append(bernoulli_logits(drawn.nodes[f"on_{step}"]).expand(draws, count))
+        alive = alive & (dreamt.nodes[f"on_{step}"]["value"] > 0)
+        strokes += alive
+        for name in drawn.stochastic_nodes:
+            site, _, number = name.rpartition("_")
+            if number != str(step) or site == "on":
+                continue
+            truth = dreamt.nodes[name]["value"].flatten(1)
+            guesses = drawn.nodes[name]["value"].expand(draws, *dreamt.nodes[name]["value"].shape)
+            below = (guesses.flatten(2) < truth).sum(0)
+            for place, label in enumerate(_labels(site, truth.shape[-1])):
+                column = below[alive, place].cpu()
+                ranks.setdefault(f"{label} of stroke {step}", []).append(column)
+        step += 1
+    log_stop = stop_log_probs(torch.stack(logits)).movedim(0, -1)
+    guessed = torch.distributions.Categorical(logits=log_stop).sample()
+    ties = (guessed == strokes).sum(0)
+    rank = (guessed < strokes).sum(0) + (torch.rand_like(strokes) * (ties + 1)).long()
+    ranks.setdefault("number of strokes", []).append(rank.cpu())
+
+
+def _labels(site: str, size: int) -> Sequence[str]:
+    if site == "layout":
+        return [f"layout {name}" for name in LAYOUT_NAMES[:size]]
+    if site == "pen":
+        return [f"pen {name}" for name in PEN_NAMES[:size]]
+    if site == "stroke":
+        return [f"control point {place // 2 + 1} {'xy'[place % 2]}" for place in range(size)]
+    return [f"{site} {place + 1}" for place in range(size)]
+
+
+def summary(found: Sequence[Ranks]) -> dict[str, Any]:
+    """What the test says: of all quantities together, and of each."""
+    level = LEVEL / max(1, len(found))
+    quantities = {
+        each.name: {
+            "dreams": len(each.ranks),
+            "p_value": each.p_value(),
+            "mean_rank": float(each.ranks.mean() / each.draws),
+            "rejected": each.p_value() < level,
+        }
+        for each in found
+    }
+    rejected = sum(entry["rejected"] for entry in quantities.values())
+    return {
+        "quantities": len(found),
+        "rejected": rejected,
+        "calibrated": rejected == 0,
+        "level": LEVEL,
+        "by_quantity": quantities,
+    }
+
+
+def draw_ranks(found: Sequence[Ranks], out: Path, title: str) -> list[Path]:
+    """Writes rank histograms as PNG and PDF, those that fail the test in red. Returns the paths.
+
+    Raises:
+        UserError: the figure cannot be written.
+    """
+    from scipy.stats import binom
+
+    across = 6
+    down = -(-len(found) // across)
+    figure = new_figure(1.5 * across, 1.05 * down + 0.5)
+    grid = figure.subplots(down, across, squeeze=False).flatten()
+    level = LEVEL / max(1, len(found))
+    for axes, each in zip(grid, found, strict=False):
+        counts = each.histogram()
+        wrong = each.p_value() < level
+        axes.bar(range(len(counts)), counts, width=1, color="#d1495b" if wrong else "#1b6ca8")
+        share = each.expected().mean() / len(each.ranks)
+        low, high = binom.interval(0.99, len(each.ranks), share)
+        axes.axhspan(low, high, color="black", alpha=0.15, lw=0)
+        axes.set_title(each.name, fontsize=5.5, pad=2)
+        axes.set_xticks([])
+        axes.tick_params(labelsize=5)
+        axes.spines[["top", "right"]].set_visible(False)
+    for axes in grid[len(found) :]:
+        axes.set_axis_off()
+    figure.suptitle(title, fontsize=8)
+    figure.tight_layout()
+    return save_figure(figure, out)

@@ -1,0 +1,177 @@
+"""Guides over one trained model, on the same images: how close each comes, and what it costs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyro
+import torch
+from torch import Tensor, nn
+
+from dood_pyro import data
+from dood_pyro.checkpoints import Run, RunConfig
+from dood_pyro.errors import UserError
+from dood_pyro.guides import REFINEMENTS, refine_guide
+from dood_pyro.guides.factors import ImageByImage
+from dood_pyro.inference.importance import bound_of
+from dood_pyro.inference.parsing import parse
+from dood_pyro.plots import new_figure, save_figure, source_title
+from dood_pyro.recognition import open_run
+
+BATCH = 64
+
+
+def load_guides(
+    run: Run, names: Sequence[str], which: str = "best", guide: str | None = None
+) -> tuple[nn.Module, dict[str, nn.Module], RunConfig]:
+    """A run's model, and guides over it by name: the run's own, those of
+    `dood_pyro.guides.REFINEMENTS`, and those of other run folders that were trained over this model
+    (``train --start-from RUN --fit guide``).
+
+    Args:
+        guide: repeats the name of a guide of the run's own that is not built in.
+
+    Raises:
+        UserError: a name is none of these, or a folder's model is another one.
+    """
+    model, own, config = run.load(which, guide)
+    found: dict[str, nn.Module] = {}
+    for name in names:
+        if name == config.train.guide:
+            found[name] = own
+        elif name in REFINEMENTS:
+            found[name] = refine_guide(name, model, own)
+        elif Path(name).is_dir():
+            theirs, other, other_config = open_run(name).load(which)
+            weights = model.state_dict()
+            same = weights.keys() == theirs.state_dict().keys() and all(
+                torch.equal(weights[key], tensor) for key, tensor in theirs.state_dict().items()
+            )
+            if not same:
+                raise UserError(
+                    f"the model of {name} is not that of {run.path}; train a guide over it: "
+                    f"dood-pyro train --start-from {run.path} --fit guide"
+                )
+            settings = other_config.train
+            label = f"{settings.guide}, {settings.estimator}"
+            found[label if label not in found else f"{label}, {Path(name).name}"] = other
+        else:
+            raise UserError(
+                f"there is no guide {name!r} over {run.path}; name {config.train.guide}, "
+                f"{', '.join(REFINEMENTS)}, or the folder of a run trained with --fit guide"
+            )
+    return model, found, config
+
+
+def compare_guides(
+    run: Run,
+    target: str,
+    names: Sequence[str],
+    particles: int = 200,
+    limit: int = 100,
+    device: torch.device | None = None,
+    data_dir: str | Path | None = None,
+    which: str = "best",
+    guide: str | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> list[dict[str, Any]]:
+    """A row a guide, on the first ``limit`` test images of the target's shuffle of seed 0.
+
+    ``log_p`` and ``elbo`` in nats an image (stops summed out; ``_se`` over images); ``gap``, between
+    the ELBO and the highest log p(x) that any guide here finds for the image; ``effective_samples``
+    of ``particles``; ``mean_absolute_error`` of the best guess, in brightness a pixel;
+    ``milliseconds`` for that guess, a drawing, in batches of `BATCH`.
+
+    Args:
+        progress: called with a guide's name, images done since the last call, and images in all.
+
+    Raises:
+        UserError: a guide or the target cannot be had.
+    """
+    device = device or torch.device("cpu")
+    model, guides, config = load_guides(run, names, which, guide)
+    model = model.to(device)
+    drawings = data.load(target, "test", config.model.canvas_size, data_dir)
+    images = (drawings.shuffled(limit).float() / 255).to(device)
+    rows: list[dict[str, Any]] = []
+    bounds: list[Tensor] = []
+    elbos: list[Tensor] = []
+    for name, recognition in guides.items():
+        recognition = recognition.to(device)
+
+        def show(done: int, name: str = name) -> None:
+            if progress is not None:
+                progress(name, done, len(images))
+
+        with pyro.validation_enabled(False), torch.random.fork_rng():
+            torch.manual_seed(0)
+            bound = bound_of(model, recognition, images, particles, show)
+            error, seconds = _best_guess(model, recognition, images)
+        bounds.append(bound.log_p_summed)
+        elbos.append(bound.elbo)
+        spread = bound.log_p_summed.double().std() / len(images) ** 0.5
+        rows.append(
+            {
+                "guide": name,
+                "log_p": float(bound.log_p_summed.mean()),
+                "log_p_se": float(spread) if len(images) > 1 else None,
+                "elbo": float(bound.elbo.mean()),
+                "effective_samples": float(bound.effective_samples.mean()),
+                "mean_absolute_error": error,
+                "strokes": float(bound.strokes.mean()),
+                "milliseconds": 1000 * seconds / len(images),
+            }
+        )
+    highest = torch.stack(bounds).amax(0)
+    for row, elbo in zip(rows, elbos, strict=True):
+        row["gap"] = float((highest - elbo).mean())
+    return rows
+
+
+def _best_guess(model: nn.Module, guide: nn.Module, images: Tensor) -> tuple[float, float]:
+    """Mean absolute error of the guide's modes, and the seconds that they took."""
+    errors = []
+    # The first parse of a process pays for more than itself; one that searches does not notice.
+    if not isinstance(guide, ImageByImage):
+        parse(model, guide, images[:BATCH])
+    began = time.perf_counter()
+    for part in images.split(BATCH):
+        errors.append((parse(model, guide, part).canvas[-1] - part).abs().mean((-1, -2)))
+    error = float(torch.cat(errors).mean())
+    return error, time.perf_counter() - began
+
+
+def draw_guides(rows: Sequence[dict[str, Any]], target: str, out: Path) -> list[Path]:
+    """Writes quality against time as PNG and PDF: for each guide its ELBO and log p(x). Returns the
+    paths.
+
+    Raises:
+        UserError: the figure cannot be written.
+    """
+    figure = new_figure(5.2, 3.6)
+    axes = figure.subplots()
+    for index, row in enumerate(rows):
+        colour = f"C{index}"
+        times = [row["milliseconds"]] * 2
+        axes.plot(times, [row["elbo"], row["log_p"]], color=colour, lw=1, alpha=0.6)
+        axes.plot(times[0], row["elbo"], "v", color=colour, ms=6)
+        axes.plot(times[0], row["log_p"], "o", color=colour, ms=6)
+        axes.annotate(
+            row["guide"],
+            (times[0], row["log_p"]),
+            xytext=(6, 4),
+            textcoords="offset points",
+            fontsize=7,
+            color=colour,
+        )
+    axes.set_xscale("log")
+    axes.margins(x=0.25, y=0.15)
+    axes.set_xlabel("milliseconds a drawing")
+    axes.set_ylabel("nats an image")
+    axes.set_title(f"{source_title(target)}: log p(x) (circles) and ELBO (triangles)", fontsize=9)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=8)
+    return save_figure(figure, out)

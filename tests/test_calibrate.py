@@ -1,0 +1,111 @@
+"""Simulation-based calibration: the posterior passes, others do not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from torch import Tensor, nn
+
+from dood_pyro.config import ModelConfig
+from dood_pyro.guides.amortised import AmortisedGuide
+from dood_pyro.guides.refined import RefinedGuide
+from dood_pyro.model import DooD
+from dood_pyro.stepwise import Program
+from dood_pyro.tasks.calibrate import Ranks, calibrate, draw_ranks, summary
+
+
+class Shift(NamedTuple):
+    canvas: Tensor
+    alive: Tensor
+
+
+class Shifts(Program[Shift]):
+    """One stroke: ``layout_1`` ~ N(0, 1) in each of two coordinates is the two pixels, plus N(0, 1).
+    The posterior is N(x / 2, 1 / 2)."""
+
+    def __init__(self) -> None:
+        super().__init__(ModelConfig(max_strokes=1, likelihood="gaussian"))
+
+    def likelihood_scale(self) -> Tensor:
+        return torch.tensor(1.0)
+
+    def initial_state(self, count: int) -> Shift:
+        return Shift(torch.zeros(count, 1, 2), torch.ones(count))
+
+    def step(self, t: int, state: Shift) -> Shift:
+        sure = torch.full(state.alive.shape, 30.0)
+        alive = pyro.sample(f"on_{t}", dist.Bernoulli(logits=sure))
+        prior = dist.Normal(torch.zeros(*state.alive.shape, 2), 1.0).to_event(1)
+        layout = pyro.sample(f"layout_{t}", prior)
+        canvas = layout[..., None, :]
+        pyro.deterministic(f"canvas_{t}", canvas, event_dim=2)
+        return Shift(canvas, alive)
+
+
+class ShiftsGuide(nn.Module):
+    def __init__(self, share: float, std: float) -> None:
+        super().__init__()
+        self.share, self.std = share, std
+
+    def forward(self, image: Tensor) -> None:
+        with pyro.plate("images", len(image), dim=-1):
+            pyro.sample("on_1", dist.Bernoulli(logits=torch.full((len(image),), 30.0)))
+            mean = self.share * image[:, 0]
+            pyro.sample("layout_1", dist.Normal(mean, self.std).to_event(1))
+
+
+def test_the_posterior_passes() -> None:
+    torch.manual_seed(0)
+    found = calibrate(Shifts(), ShiftsGuide(0.5, 0.5**0.5), dreams=1000)
+    result = summary(found)
+    assert result["calibrated"] and result["quantities"] == 3
+    assert all(len(each.ranks) == 1000 for each in found)
+
+
+@pytest.mark.parametrize(("share", "std"), [(0.5, 0.4), (0.5, 1.2), (0.0, 0.5**0.5)])
+def test_a_wrong_guide_fails(share: float, std: float) -> None:
+    """Too narrow, too broad, and one that does not look."""
+    torch.manual_seed(0)
+    result = summary(calibrate(Shifts(), ShiftsGuide(share, std), dreams=1000))
+    assert not result["calibrated"] and result["rejected"] == 2
+
+
+def test_too_narrow_a_guide_shows_in_the_histogram() -> None:
+    torch.manual_seed(0)
+    found = calibrate(Shifts(), ShiftsGuide(0.5, 0.4), dreams=1000)
+    counts = found[0].histogram()
+    assert counts[0] > 2 * counts[10] and counts[-1] > 2 * counts[10]
+
+
+def test_of_the_real_programs(
+    tiny: tuple[DooD, AmortisedGuide], images: Tensor, tmp_path: Path
+) -> None:
+    model, guide = tiny
+    torch.manual_seed(0)
+    with torch.no_grad():
+        model.on_head[-1].bias.fill_(2.0)
+    for each in (guide, RefinedGuide(model, guide, steps=2)):
+        found = calibrate(model, each, dreams=60, draws=19, least=20)
+        names = {ranks.name for ranks in found}
+        assert {
+            "number of strokes",
+            "layout scale of stroke 1",
+            "pen darkness of stroke 2",
+        } <= names
+        assert all((ranks.ranks >= 0).all() and (ranks.ranks <= 19).all() for ranks in found)
+        assert not summary(found)["calibrated"]
+    paths = draw_ranks(found, tmp_path / "ranks.png", "tiny")
+    assert [path.suffix for path in paths] == [".png", ".pdf"]
+
+
+def test_uniform_ranks_pass_however_many_there_are() -> None:
+    for draws in (9, 19, 99, 100, 16):
+        ranks = Ranks("all", np.arange(draws + 1).repeat(3), draws)
+        np.testing.assert_allclose(ranks.histogram(), ranks.expected())
+        assert ranks.p_value() > 0.99

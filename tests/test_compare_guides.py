@@ -1,0 +1,91 @@
+"""Guides beside each other over one model, from the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from dood_pyro.cli.main import main
+
+from dood_pyro import training
+from dood_pyro.checkpoints import Run, RunConfig, Until
+from dood_pyro.config import TrainConfig
+from tests.conftest import TINY
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def run(tmp_path: Path, source: Path) -> Run:
+    config = RunConfig("dood", TINY, TrainConfig(source=str(source), batch_size=8))
+    made = Run.create(tmp_path / "run", config, Until(steps=4), CPU)
+    training.train(made, CPU, tensorboard=False)
+    return made
+
+
+def call(*arguments: object) -> int:
+    with pytest.raises(SystemExit) as ended:
+        main([str(argument) for argument in arguments])
+    return int(ended.value.code or 0)
+
+
+def test_guides_of_every_kind(
+    run: Run, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    over = ["--start-from", run.path, "--fit", "guide", "--guide", "full-covariance"]
+    trained = tmp_path / "full"
+    command = ["train", "--source", source, "--steps", 3, "--no-tensorboard", "--batch-size", 8]
+    assert call(*command, "--out", trained, *over) == 0
+    out, figures = tmp_path / "guides.png", tmp_path / "guides.json"
+    names = f"amortised,refined,smc,{trained}"
+    command = ["compare-guides", run.path, "--target", source, "--guides", names, "--limit", 6]
+    assert call(*command, "--particles", 10, "--out", out, "--json", figures) == 0
+    assert out.exists() and out.with_suffix(".pdf").exists()
+    (entry,) = json.loads(figures.read_text()).values()
+    rows = {row["guide"]: row for row in entry["guides"]}
+    assert set(rows) == {"amortised", "refined", "smc", "full-covariance, stop-time"}
+    for row in rows.values():
+        assert row["gap"] > -1e-3 and row["milliseconds"] > 0
+        assert row["elbo"] <= row["log_p"] + 20
+    assert rows["refined"]["elbo"] > rows["amortised"]["elbo"]
+    assert rows["refined"]["milliseconds"] > rows["amortised"]["milliseconds"]
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in rows)
+
+
+def test_what_is_no_guide_over_the_model_is_refused(
+    run: Run, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, until = run.read_config()
+    other = Run.create(tmp_path / "other", config, until, CPU)
+    training.train(other, CPU, tensorboard=False)
+    tensors, notes = other.read_tensors("best.safetensors")
+    other.write_tensors("best.safetensors", {k: t + 1 for k, t in tensors.items()}, notes)
+    damaged = tmp_path / "damaged.json"
+    damaged.write_text("[")
+    command = ["compare-guides", run.path, "--target", source, "--limit", 2, "--particles", 2]
+    for options, said in (
+        (["--guides", "nothing"], "no guide 'nothing'"),
+        (["--guides", other.path], "is not that of"),
+        (["--guides", tmp_path], "not a run folder"),
+        (["--out", "guides.gif"], ".png"),
+        (["--json", damaged], "damaged"),
+    ):
+        capsys.readouterr()
+        assert call(*command, *options) != 0
+        lines = [line for line in capsys.readouterr().err.splitlines() if "dood-pyro:" in line]
+        assert len(lines) == 1 and said in lines[0]
+
+
+def test_calibrate_and_anatomy(run: Run, source: Path, tmp_path: Path) -> None:
+    figures = tmp_path / "calibration.json"
+    command = ["calibrate", run.path, "--dreams", 40, "--draws", 9]
+    assert call(*command, "--out", tmp_path / "ranks.png", "--json", figures) == 0
+    result = json.loads(figures.read_text())
+    assert result["quantities"] == len(result["by_quantity"]) > 10
+    assert (tmp_path / "ranks.png").exists()
+    command = ["anatomy", run.path, "--target", source, "--out", tmp_path / "anatomy.png"]
+    assert call(*command) == 0 and (tmp_path / "anatomy.pdf").exists()
+    assert call(*command, "--image", 10**6) == 1
