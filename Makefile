@@ -14,7 +14,7 @@ RUN    ?= runs/dood-$(basename $(notdir $(SOURCE)))-$(SEED)
 export DOOD_DATA
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test test-fast transfer-table bench format
+.PHONY: help install train test test-fast transfer-table figures tables bench format
 
 help: ## list what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -48,6 +48,12 @@ transfer-table: install ## train, measure and draw who explains whose drawings (
 	$(BIN)/dood-pyro transfer-table --budget $(BUDGET) --limit $(LIMIT) --seeds $(SEEDS) \
 	    $(if $(MODELS),--models $(MODELS)) $(if $(SOURCES),--sources $(SOURCES)) \
 	    $(if $(JOBS),--jobs $(JOBS)) $(if $(RUNS),--runs $(RUNS))
+
+figures: install ## draw every figure of the paper from the kept runs (RUNS)
+	$(BIN)/python experiments/paper.py figures $(if $(RUNS),--runs $(RUNS))
+
+tables: install ## measure every table of the paper from the kept runs (RUNS)
+	$(BIN)/python experiments/paper.py tables $(if $(RUNS),--runs $(RUNS))
 
 bench: install ## time the renderer, a training step and a parse
 	$(BIN)/python experiments/bench.py

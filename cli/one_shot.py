@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
@@ -21,7 +20,9 @@ from . import options
     is_flag=True,
     help="Trials of the background set instead of the official ones: to choose settings by.",
 )
-@click.option("--json", "figures", type=click.Path(path_type=Path), help="Accuracies go here, too.")
+@click.option(
+    "--json", "figures", type=click.Path(path_type=Path), help="Put under dood or air, too."
+)
 @options.which
 @options.guide
 @options.device
@@ -46,11 +47,13 @@ def one_shot(
 
     from dood_pyro import data
     from dood_pyro.data.one_shot_runs import background_trials, official_trials
-    from dood_pyro.files import write_atomically
-    from dood_pyro.recognition import load
+    from dood_pyro.files import read_object, update_object
+    from dood_pyro.recognition import load, open_run
     from dood_pyro.tasks.one_shot import Settings
     from dood_pyro.tasks.one_shot import one_shot as classify
 
+    if figures is not None:
+        read_object(figures)  # a damaged file is found out before the work, not after
     dood = load(run, device, which, guide)
     given = {"parses": parses, "steps": steps, "two_way": two_way}
     chosen = {name: value for name, value in given.items() if value is not None}
@@ -72,4 +75,8 @@ def one_shot(
     low, high = (100 * bound for bound in found["interval"])
     click.echo(f"accuracy {100 * found['accuracy']:.1f} %, 95 % interval {low:.1f} to {high:.1f}")
     if figures is not None:
-        write_atomically(figures, (json.dumps(found, indent=2) + "\n").encode())
+        # The paper has one AIR; which of the two it is stands in the entry.
+        key = "air" if dood.config.program in ("air", "dair") else dood.config.program
+        about = {"program": dood.config.program, "settings": dataclasses.asdict(settings)}
+        about["trained_seconds"] = open_run(run).progress()[1]
+        update_object(figures, {key: {**about, **found}})

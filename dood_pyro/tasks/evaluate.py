@@ -5,18 +5,21 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyro
 import torch
+from torch import nn
 
 from dood_pyro import data
 from dood_pyro.checkpoints import FORMAT, Run
 from dood_pyro.devices import hardware
 from dood_pyro.errors import UserError
 from dood_pyro.files import write_atomically
-from dood_pyro.inference.importance import bound_of
+from dood_pyro.inference.importance import ImportanceBound, bound_of
 from dood_pyro.inference.parsing import parse
 
 COLUMNS = (
@@ -50,6 +53,9 @@ KEY = (
     *("data_sha256", "config_sha256", "format"),
 )
 """What makes two rows measurements of the same cell."""
+
+Programs = tuple[nn.Module, nn.Module]
+"""Model and guide."""
 
 
 def evaluate(
@@ -90,8 +96,7 @@ def evaluate(
             progress(done, len(images))
 
     with pyro.validation_enabled(False), torch.random.fork_rng():
-        torch.manual_seed(0)
-        bound = bound_of(model, recognition, images, particles, show)
+        bound = _bounds(run, which, guide, (model, recognition), images, particles, show)
         errors = torch.cat(
             [
                 (parse(model, recognition, part).canvas[-1] - part).abs().mean((-1, -2))
@@ -129,6 +134,68 @@ def evaluate(
         FORMAT,
     )
     return dict(zip(COLUMNS, values, strict=True))
+
+
+SHARD = 64
+"""Images that share a seed, so that bounds are the same however many processes find them."""
+WORTH_IT = 20_000
+"""Images × particles from which on processes are worth their start."""
+
+
+def _bounds(
+    run: Run,
+    which: str,
+    guide: str | None,
+    programs: Programs,
+    images: torch.Tensor,
+    particles: int,
+    show: Callable[[int], None],
+) -> ImportanceBound:
+    """`bound_of` by a process for each thread that torch would use: on small tensors threads wait
+    for each other more than they help."""
+    shards = list(enumerate(images.split(SHARD)))
+    jobs = 1 if images.is_cuda else min(torch.get_num_threads(), len(shards))
+    parts: list[ImportanceBound] = []
+    if jobs == 1 or len(images) * particles < WORTH_IT:
+        for shard in shards:
+            parts.append(_bound(programs, shard, particles, show))
+    else:
+        start: tuple[Any, ...] = (str(run.path), which, guide)
+        context = torch.multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(jobs, context, _start_worker, start) as pool:
+            futures = [pool.submit(_work, index, part.numpy(), particles) for index, part in shards]
+            for future in as_completed(futures):
+                show(len(future.result().log_p))
+            parts = [ImportanceBound(*map(torch.from_numpy, future.result())) for future in futures]
+    return ImportanceBound(*(torch.cat(column) for column in zip(*parts, strict=True)))
+
+
+def _bound(
+    programs: Programs,
+    shard: tuple[int, torch.Tensor],
+    particles: int,
+    show: Callable[[int], None] | None = None,
+) -> ImportanceBound:
+    index, images = shard
+    torch.manual_seed(index)
+    return bound_of(*programs, images, particles, show)
+
+
+_worker: list[Programs] = []
+"""What a worker process has loaded."""
+
+
+def _start_worker(path: str, which: str, guide: str | None) -> None:
+    torch.set_num_threads(1)
+    pyro.enable_validation(False)
+    model, recognition, _ = Run(path).load(which, guide)
+    _worker.append((model, recognition))
+
+
+def _work(index: int, images: np.ndarray, particles: int) -> ImportanceBound:
+    # Arrays rather than tensors, which would travel by shared memory, of which containers have little.
+    found = _bound(_worker[0], (index, torch.from_numpy(images)), particles)
+    return ImportanceBound(*(values.numpy() for values in found))  # type: ignore[arg-type]
 
 
 def _source_name(source: str) -> str:

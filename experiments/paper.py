@@ -1,0 +1,171 @@
+"""Every figure and table of the paper, from kept runs.
+
+    make figures          (or: python experiments/paper.py figures)
+    make tables           (or: python experiments/paper.py tables)
+
+A line below is one ``dood-pyro`` command. What needs a run that is not there is left out, and said so.
+Runs are sought in experiments/runs; --runs names another folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+HERE = Path(__file__).parent
+SOURCES = ("mnist", "emnist", "kmnist", "quickdraw", "omniglot")
+FIVE = ",".join(SOURCES)
+ON_MNIST = ("dood", "dair", "air", "dood-no-renderer", "dood-no-guidance")
+
+
+class Part(NamedTuple):
+    """A figure or a table."""
+
+    what: str
+    runs: tuple[str, ...]
+    """Names of the runs that it is made from, as ``model-source``."""
+    command: str
+    """{0}, {1}… stand for the runs, {all} for all of them, {runs} for their folder, {out} and
+    {results} for the folders that figures and numbers go to."""
+    every: bool = True
+    """Whether it needs every one of its runs, or is made from those that are there."""
+
+
+def figures() -> list[Part]:
+    """Fig. 1 to 8, and what goes beyond them."""
+    on_mnist = tuple(f"{model}-mnist" for model in ON_MNIST)
+    parts = [
+        Part(
+            "Fig. 1, drawings stroke by stroke",
+            ("dood-omniglot",),
+            "reconstruct {0} --target omniglot --no-svg --out {out}/reconstructions.png",
+        ),
+        Part(
+            "Fig. 2, one drawing taken apart",
+            ("dood-mnist",),
+            "anatomy {0} --target mnist --image 3 --out {out}/anatomy.png",
+        ),
+        Part(
+            "Fig. 3a, models side by side",
+            on_mnist,
+            f"compare {{all}} --targets {FIVE} --count 3 --out {{out}}/compare.png",
+            every=False,
+        ),
+        Part(
+            "Fig. 3b to d, strokes by target",
+            on_mnist,
+            f"stroke-counts {{all}} --targets {FIVE} --limit 500 --out {{out}}/stroke-counts.png",
+            every=False,
+        ),
+        Part(
+            "Fig. 4, who explains whose drawings",
+            ("dood-mnist",),
+            "transfer-table --no-fill --runs {runs} --out {out}/transfer.png",
+        ),
+        Part(
+            "Fig. 5, clusters of strokes",
+            ("dood-mnist", "air-mnist"),
+            "clusters {0} {1} --out {out}/clusters.png --json {results}/clusters.json",
+        ),
+        Part(
+            "guides, quality against time",
+            ("dood-mnist",),
+            "compare-guides {0} --target omniglot --limit 50 --out {out}/guides.png",
+        ),
+        Part(
+            "calibration of the guide",
+            ("dood-mnist",),
+            "calibrate {0} --out {out}/calibration.png",
+        ),
+    ]
+    for source in SOURCES:
+        command = f"sample {{0}} --out {{out}}/samples-{source}.png"
+        parts.append(Part(f"Fig. 6, samples: {source}", (f"dood-{source}",), command))
+    for source in ("omniglot", "quickdraw"):
+        for model in ("dood", "dair"):
+            run, name = (f"{model}-{source}",), f"exemplars-{model}-{source}.png"
+            command = f"exemplars {{0}} --target {source} --out {{out}}/{name}"
+            parts.append(Part(f"Fig. 7, new exemplars: {model}, {source}", run, command))
+        command = f"complete {{0}} --target {source} --out {{out}}/completions-{source}.png"
+        parts.append(Part(f"Fig. 8, completions: {source}", (f"dood-{source}",), command))
+    return parts
+
+
+def tables() -> list[Part]:
+    """The numbers of section 3, and of the comparison of guides."""
+    parts = [
+        Part(
+            "Fig. 4, the table's findings",
+            ("dood-mnist",),
+            "transfer-table --no-fill --runs {runs} --out {out}/transfer.png",
+        ),
+        Part(
+            "Table 1, one-shot classification",
+            ("dood-omniglot",),
+            "one-shot {0} --json {results}/one_shot.json",
+        ),
+        Part(
+            "Table 1, one-shot classification by Difference-AIR",
+            ("dair-omniglot",),
+            "one-shot {0} --json {results}/one_shot.json",
+        ),
+    ]
+    for source in SOURCES:
+        command = "fid-samples {0} --air {1} --json {results}/fid.json"
+        runs = (f"dood-{source}", f"dair-{source}")
+        parts.append(Part(f"Fréchet distances: {source}", runs, command))
+    for target in SOURCES[1:]:
+        command = (
+            f"compare-guides {{0}} --target {target} --guides amortised,smc,refined --limit 50 "
+            f"--json {{results}}/guides.json --out {{out}}/guides-{target}.png"
+        )
+        parts.append(Part(f"guides out of distribution: {target}", ("dood-mnist",), command))
+    return parts
+
+
+def make(parts: list[Part], runs: Path, out: Path) -> int:
+    """Runs the commands; returns how many parts could not be had."""
+    missing = 0
+    for part in parts:
+        folders = [runs / f"{name}-0" for name in part.runs]
+        there = [str(folder) for folder in folders if (folder / "best.safetensors").exists()]
+        if not there or (part.every and len(there) < len(folders)):
+            lacking = ", ".join(str(f) for f in folders if str(f) not in there)
+            print(f"left out  {part.what}: there is no {lacking}", flush=True)
+            missing += 1
+            continue
+        print(f"making    {part.what}", flush=True)
+        words: list[str] = []
+        for word in part.command.split():
+            if word == "{all}":
+                words += there
+            else:
+                words.append(word.format(*there, runs=runs, out=out, results=HERE / "results"))
+        command = [sys.executable, "-m", "dood_pyro.cli", *words]
+        if subprocess.run(command, check=False).returncode:
+            missing += 1
+    return missing
+
+
+def main() -> None:
+    """Reads the arguments."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("what", choices=["figures", "tables"])
+    parser.add_argument("--runs", type=Path, default=HERE / "runs")
+    parser.add_argument("--out", type=Path, help="Folder of the figures.")
+    arguments = parser.parse_args()
+    drawn = arguments.what == "figures"
+    out = arguments.out or HERE / ("figures" if drawn else "results")
+    out.mkdir(parents=True, exist_ok=True)
+    missing = make(figures() if drawn else tables(), arguments.runs, out)
+    print(f"{out}: {missing} parts are missing" if missing else f"{out}: all there")
+    sys.exit(1 if missing else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,45 @@
+"""Evaluation by several processes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from dood_pyro import training
+from dood_pyro.checkpoints import Run, RunConfig, Until
+from dood_pyro.config import TrainConfig
+from dood_pyro.tasks import evaluate as module
+from tests.conftest import TINY
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.slow
+def test_a_row_is_the_same_however_many_processes_measure_it(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = RunConfig("dood", TINY, TrainConfig(source=str(source), batch_size=8))
+    run = Run.create(tmp_path / "run", config, Until(steps=3), CPU)
+    training.train(run, CPU, tensorboard=False)
+    monkeypatch.setattr(module, "SHARD", 5)
+    rows, done = [], []
+    threads = torch.get_num_threads()
+    for enough, jobs in ((10**9, 1), (1, 2)):
+        monkeypatch.setattr(module, "WORTH_IT", enough)
+        shown: list[int] = []
+        done.append(shown)
+        try:
+            torch.set_num_threads(jobs)
+            rows.append(
+                module.evaluate(
+                    run, str(source), 10, progress=lambda count, _, shown=shown: shown.append(count)
+                )
+            )
+        finally:
+            torch.set_num_threads(threads)
+    assert rows[0]["images"] == sum(done[0]) == sum(done[1]) == 12
+    for name, value in rows[0].items():
+        same = pytest.approx(value, rel=1e-5) if isinstance(value, float) else value
+        assert rows[1][name] == same, name
