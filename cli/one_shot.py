@@ -77,6 +77,9 @@ def one_shot(
     if figures is not None:
         # The paper has one AIR; which of the two it is stands in the entry.
         key = "air" if dood.config.program in ("air", "dair") else dood.config.program
-        about: dict[str, object] = {"program": dood.config.program, "settings": dataclasses.asdict(settings)}
+        about: dict[str, object] = {
+            "program": dood.config.program,
+            "settings": dataclasses.asdict(settings),
+        }
         about["trained_seconds"] = open_run(run).progress()[1]
         update_object(figures, {key: {**about, **found}})

@@ -77,6 +77,13 @@ if TYPE_CHECKING:
 @click.option(
     "--beta", type=float, default=3.0, show_default=True, help="A stroke must gain β times its KL."
 )
+@click.option(
+    "--practice",
+    type=float,
+    default=0.0,
+    show_default=True,
+    help="Random doodles that the guide practises on, for each image of the source.",
+)
 @click.option("--learning-rate", type=float, default=1e-3, show_default=True)
 @click.option("--max-strokes", type=int, default=6, show_default=True)
 @click.option(
@@ -155,8 +162,11 @@ def _create(ctx: click.Context, given: dict[str, Any], device: Any) -> tuple[Run
     source = given["source"]
     # The run must find a path again from wherever it is resumed.
     absolute = source if source in data.NAMES else os.path.abspath(os.path.expanduser(source))
-    train_names = ("seed", "batch_size", "estimator", "guide", "beta", "learning_rate", "fit")
-    settings = {name: given[name] for name in (*train_names, "dream_steps")}
+    train_names = (
+        *("seed", "batch_size", "estimator", "guide", "beta", "learning_rate"),
+        *("fit", "dream_steps", "practice"),
+    )
+    settings = {name: given[name] for name in train_names}
     weighs = given["estimator"] in ("iwae", "rws")
     settings["particles"] = given["particles"] or (5 if weighs else 1)
     start = None

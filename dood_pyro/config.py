@@ -195,6 +195,10 @@ class TrainConfig(Config):
     dream_steps: int = later(0)
     """For how many steps, the first, the guide learns from drawings that the model dreams."""
 
+    practice: float = later(0.0)
+    """How many random doodles, for each image of a batch, the guide learns to draw beside it: pens
+    and strokes that the source lacks. The model learns nothing from them."""
+
     def __post_init__(self) -> None:
         _require(1 <= self.batch_size <= 2**20, "--batch-size must lie between 1 and 1,048,576")
         _require(
@@ -210,6 +214,11 @@ class TrainConfig(Config):
         _require(
             self.fit == "both" or self.start != "",
             "--fit guide needs a trained model: --start-from RUN",
+        )
+        _require(0 <= self.practice <= 10, "--practice must lie between 0 and 10")
+        _require(
+            self.practice == 0 or self.estimator != "nvil",
+            "--practice is not for --estimator nvil, whose baselines know one kind of picture",
         )
         _require(self.dream_steps >= 0, "--dream-steps must not be negative")
         _require(0 < self.beta < float("inf"), "--beta must be a positive number")

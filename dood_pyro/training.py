@@ -24,15 +24,19 @@ from torch import Tensor, nn
 
 from dood_pyro import data
 from dood_pyro.checkpoints import START, Run, RunConfig, Until, load_tensors
+from dood_pyro.doodling import doodle
 from dood_pyro.errors import UserError
 from dood_pyro.inference import Estimator, Report, StopTimeTerms, make_estimator, stop_time_terms
-from dood_pyro.inference.multi_sample import sleep_loss
+from dood_pyro.inference.multi_sample import fixed, sleep_loss
 from dood_pyro.optimiser import Adam
 
 LOG_EVERY = 20
 EVALUATE_EVERY = 500
 CHECKPOINT_SECONDS = 120.0
 HELD_OUT = 512
+PRACTICE_SIGMAS = (0.015, 0.12)
+"""Pens of the doodles that a guide practises on, canvas units: the renderer's range but for the
+broadest, which fill the canvas."""
 MANY_SKIPPED = 2 * LOG_EVERY
 """Steps in a row with a non-finite loss or gradient that end a run."""
 
@@ -137,7 +141,9 @@ class Trainer:
                 with torch.no_grad():  # what is reported is of the data all the same
                     report = stop_time_terms(self.model, self.guide, image).report()
             else:
+                practice = self.practice(len(image))
                 loss = self.estimator.differentiable_loss(self.model, self.guide, image)
+                loss = loss + practice
                 assert self.estimator.report is not None
                 report = self.estimator.report
         (loss / image.numel()).backward()
@@ -156,6 +162,17 @@ class Trainer:
         self.skipped_in_a_row = (self.skipped_in_a_row + bad) * bad
         self.step += 1
         return report, norms[0]
+
+    def practice(self, count: int) -> Tensor:
+        """The loss of the guide on random doodles, as many as go with a batch of ``count``."""
+        doodles = round(self.config.train.practice * count)
+        if not doodles:
+            return torch.zeros((), device=self.device)
+        settings = self.config.model
+        drawn = doodle(doodles, settings.max_strokes, PRACTICE_SIGMAS, device=self.device)
+        with fixed(self.model):
+            image = drawn.render(settings.canvas_size)
+            return self.estimator.differentiable_loss(self.model, self.guide, image)
 
     def weights(self) -> dict[str, Tensor]:
         """Averaged weights and buffers of model and guide, under the names a run keeps them by."""

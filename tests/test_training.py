@@ -29,9 +29,11 @@ CPU = torch.device("cpu")
 
 
 def start(path: Path, source: Path, steps: int, estimator: Any = "stop-time") -> Run:
-    settings: dict[str, Any] = {"particles": 3, "dream_steps": 5, "explore_steps": 9}
-    if estimator not in ("iwae", "rws"):
-        settings = {}
+    settings: dict[str, Any] = {}
+    if estimator in ("iwae", "rws"):
+        settings = {"particles": 3, "dream_steps": 5, "explore_steps": 9}
+    if estimator == "practised":
+        estimator, settings = "stop-time", {"practice": 0.5}
     config = TrainConfig(source=str(source), batch_size=8, estimator=estimator, **settings)
     return Run.create(path, RunConfig("dood", TINY, config), Until(steps=steps), CPU)
 
@@ -48,7 +50,7 @@ def assert_same_weights(first: Run, second: Run) -> None:
             assert torch.equal(a[key], b[key]), f"{name}: {key}"
 
 
-@pytest.mark.parametrize("estimator", ["stop-time", "nvil", "iwae", "rws"])
+@pytest.mark.parametrize("estimator", ["stop-time", "nvil", "iwae", "rws", "practised"])
 def test_a_stopped_and_resumed_run_ends_with_the_same_weights(
     tmp_path: Path, source: Path, estimator: str
 ) -> None:
@@ -322,3 +324,14 @@ def test_kept_weights_say_how_long_they_were_trained(source: Path, tmp_path: Pat
     assert run.progress()[1] == pytest.approx(seconds, abs=0.5)
     with pytest.raises(UserError, match=r"no state\.safetensors"):
         train(run, CPU, tensorboard=False)
+
+
+def test_practice_teaches_the_guide_alone(tmp_path: Path, source: Path) -> None:
+    settings = TrainConfig(source=str(source), batch_size=8, practice=1.0)
+    trainer = Trainer(RunConfig("dood", TINY, settings), CPU)
+    loss = trainer.practice(8)
+    loss.backward()
+    assert all(p.grad is None for p in trainer.model.parameters())
+    assert any(p.grad is not None and p.grad.abs().max() > 0 for p in trainer.guide.parameters())
+    plain = Trainer(RunConfig("dood", TINY, TrainConfig(source=str(source), batch_size=8)), CPU)
+    assert float(plain.practice(8)) == 0
