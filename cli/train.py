@@ -92,6 +92,20 @@ if TYPE_CHECKING:
 @click.option("--layout-components", type=int, default=20, show_default=True)
 @click.option("--stroke-components", type=int, default=20, show_default=True)
 @click.option("--canvas-size", type=int, default=50, show_default=True, help="Pixels a side.")
+@click.option(
+    "--control-points",
+    type=click.Choice(["chained", "independent"]),
+    default="chained",
+    show_default=True,
+    help="The prior of a control point: given those before it, or by itself as in the paper.",
+)
+@click.option(
+    "--corrections",
+    type=int,
+    default=4,
+    show_default=True,
+    help="How often the guide looks again at a stroke; 0 is the paper's guide.",
+)
 @click.option("--pen", type=click.Choice(["latent", "shared"]), default="latent", show_default=True)
 @click.option(
     "--taper/--no-taper",
@@ -164,7 +178,7 @@ def _create(ctx: click.Context, given: dict[str, Any], device: Any) -> tuple[Run
     absolute = source if source in data.NAMES else os.path.abspath(os.path.expanduser(source))
     train_names = (
         *("seed", "batch_size", "estimator", "guide", "beta", "learning_rate"),
-        *("fit", "dream_steps", "practice"),
+        *("fit", "corrections", "dream_steps", "practice"),
     )
     settings = {name: given[name] for name in train_names}
     weighs = given["estimator"] in ("iwae", "rws")
@@ -189,7 +203,7 @@ def _create(ctx: click.Context, given: dict[str, Any], device: Any) -> tuple[Run
 
 MODEL_OPTIONS = (
     *("canvas_size", "max_strokes", "degree", "layout_components", "stroke_components"),
-    *("pen", "taper", "likelihood"),
+    *("control_points", "pen", "taper", "likelihood"),
 )
 
 
@@ -200,14 +214,15 @@ def _start(ctx: click.Context, name: str) -> tuple[str, Any, dict[str, Any], dic
 
     run = open_run(name)
     config, _ = run.read_config()
-    for option in ("program", *MODEL_OPTIONS):
-        theirs = config.program if option == "program" else getattr(config.model, option)
+    theirs_all = {"program": config.program, "corrections": config.train.corrections}
+    theirs_all |= {option: getattr(config.model, option) for option in MODEL_OPTIONS}
+    for option, theirs in theirs_all.items():
         if _named(ctx, option) not in (None, theirs):
             shown = "--model" if option == "program" else "--" + option.replace("_", "-")
             raise UserError(f"{shown} is that of {name}, which --start-from names: {theirs}")
     weights, _ = run.read_tensors("best.safetensors")
     weights = {key: tensor.float() for key, tensor in weights.items()}
-    known = {
+    known: dict[str, Any] = {
         "start": hashlib.sha256((run.path / "best.safetensors").read_bytes()).hexdigest(),
         "corrections": config.train.corrections,
         # Corrections have been let in already.

@@ -66,6 +66,7 @@ def test_the_guide_alone_needs_a_model_and_its_own_options(
         (["--start-from", str(tmp_path / "no")], "neither a run folder"),
         (["--start-from", "omniglot", "--canvas-size", "20"], "--canvas-size"),
         (["--start-from", "omniglot", "--model", "air"], "--model"),
+        (["--start-from", "omniglot", "--corrections", "9"], "--corrections"),
     ):
         with pytest.raises(SystemExit) as ended:
             main([*command, *options])
