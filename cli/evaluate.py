@@ -43,6 +43,7 @@ def evaluate(
     data_dir: Path | None,
 ) -> None:
     """Measures how well RUN explains a target: log p(x), its bound, strokes, errors."""
+    import torch
     from tqdm import tqdm
 
     from dood_pyro.devices import choose_device
@@ -62,7 +63,8 @@ def evaluate(
         bar.update(done)
 
     row = measure(
-        open_run(run), target, particles, limit, choose_device(device), data_dir, which, guide, show
+        *(open_run(run), target, particles, limit, choose_device(device), data_dir),
+        *(which, guide, show, torch.get_num_threads()),
     )
     if bar is not None:
         bar.close()

@@ -69,7 +69,7 @@ def fid_samples(
     from dood_pyro.tasks.fid import report
 
     if figures is not None:
-        read_object(figures)  # a damaged file is found out before the work, not after
+        read_object(figures)
     dood = load(run, device, which)
     rival = load(air, device, which) if air else None
     target = target or dood.config.train.source

@@ -53,7 +53,7 @@ def compare_guides(
     from dood_pyro.tasks.compare_guides import draw_guides
 
     if figures is not None:
-        read_object(figures)  # a damaged file is found out before the work, not after
+        read_object(figures)
     opened = open_run(run)
     config = opened.read_config()[0]
     names = guides or (config.train.guide, "smc", "refined")
@@ -126,11 +126,13 @@ def calibrate(
     import torch
 
     from dood_pyro.devices import choose_device
-    from dood_pyro.files import write_atomically
+    from dood_pyro.files import read_object, write_atomically
     from dood_pyro.recognition import open_run
     from dood_pyro.tasks.calibrate import calibrate as measure
     from dood_pyro.tasks.calibrate import draw_ranks, summary
 
+    if figures is not None:
+        read_object(figures)
     model, recognition, config = open_run(run).load(which, guide)
     chosen = choose_device(device)
     torch.manual_seed(seed)

@@ -53,7 +53,7 @@ def one_shot(
     from dood_pyro.tasks.one_shot import one_shot as classify
 
     if figures is not None:
-        read_object(figures)  # a damaged file is found out before the work, not after
+        read_object(figures)
     dood = load(run, device, which, guide)
     given = {"parses": parses, "steps": steps, "two_way": two_way}
     chosen = {name: value for name, value in given.items() if value is not None}
@@ -77,6 +77,8 @@ def one_shot(
     if figures is not None:
         # The paper has one AIR; which of the two it is stands in the entry.
         key = "air" if dood.config.program in ("air", "dair") else dood.config.program
+        key += ", background" if background else ""
+        key += f", {guide}" if guide else ""
         about: dict[str, object] = {
             "program": dood.config.program,
             "settings": dataclasses.asdict(settings),

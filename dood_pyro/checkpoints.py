@@ -174,7 +174,10 @@ class Run:
             UserError: there is something at ``path`` already, or it cannot be written.
         """
         run = cls(path)
-        if run.path.exists() and (not run.path.is_dir() or any(run.path.iterdir())):
+        # A start alone is what a process left that was killed here.
+        if run.path.exists() and (
+            not run.path.is_dir() or any(file.name != START for file in run.path.iterdir())
+        ):
             raise UserError(
                 f"{path} exists; go on with it by --resume {path}, or choose another --out"
             )

@@ -54,9 +54,13 @@ def write_atomically(path: Path, content: bytes) -> None:
 def read_object(path: Path) -> dict[str, Any]:
     """The JSON object in a file; an empty one where there is no file.
 
+    Called before long work whose result goes there, too, so that what is wrong is found out first.
+
     Raises:
-        UserError: it holds something else.
+        UserError: it holds something else, or there is no such folder.
     """
+    if not path.parent.is_dir():
+        raise UserError(f"there is no folder {path.parent} for {path.name}; create it")
     if not path.exists():
         return {}
     try:

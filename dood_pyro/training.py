@@ -131,7 +131,8 @@ class Trainer:
 
         A step whose loss or gradient is not finite changes nothing but the counts.
         """
-        self.estimator.anneal(self.step, self.guide)
+        # What is explored and held up at the start is so once dreams are over.
+        self.estimator.anneal(max(0, self.step - self.config.train.dream_steps), self.guide)
         if isinstance(self.guide, Anneals):
             self.guide.anneal(self.step)
         # Checks of supports and shapes in every step would wait for the device.
@@ -148,7 +149,8 @@ class Trainer:
                 report = self.estimator.report
         (loss / image.numel()).backward()
         norms = [
-            torch.nn.utils.clip_grad_norm_(group, self.config.train.clip)
+            # Of a group without gradients the norm would lie on the CPU.
+            torch.nn.utils.clip_grad_norm_(group, self.config.train.clip).to(self.device)
             for group, _ in self.groups
         ]
         finite = torch.isfinite(torch.stack([loss.detach(), *norms])).all()
@@ -165,9 +167,9 @@ class Trainer:
 
     def practice(self, count: int) -> Tensor:
         """The loss of the guide on random doodles, as many as go with a batch of ``count``."""
-        doodles = round(self.config.train.practice * count)
-        if not doodles:
+        if not self.config.train.practice:
             return torch.zeros((), device=self.device)
+        doodles = max(1, round(self.config.train.practice * count))
         settings = self.config.model
         drawn = doodle(doodles, settings.max_strokes, PRACTICE_SIGMAS, device=self.device)
         with fixed(self.model):

@@ -76,6 +76,58 @@ def test_a_wrong_guide_fails(share: float, std: float) -> None:
     assert not result["calibrated"] and result["rejected"] == 2
 
 
+class Twice(Program[Shift]):
+    """Two strokes; whether there is a second, and where, hangs on where the first lies. The picture
+    says nothing, so that the posterior is the prior."""
+
+    slope = 8.0
+
+    def __init__(self) -> None:
+        super().__init__(ModelConfig(max_strokes=2, likelihood="gaussian"))
+
+    def likelihood_scale(self) -> Tensor:
+        return torch.tensor(1.0)
+
+    def initial_state(self, count: int) -> Shift:
+        # What is drawn so far stands where other programs keep the canvas.
+        return Shift(torch.zeros(count, 1, 1), torch.ones(count))
+
+    def step(self, t: int, state: Shift) -> Shift:
+        logits = 30.0 if t == 1 else self.slope * state.canvas[..., 0, 0]
+        fn = dist.Bernoulli(logits=torch.zeros(state.alive.shape) + logits)
+        alive = state.alive * pyro.sample(f"on_{t}", fn.mask(state.alive > 0))
+        prior = dist.Normal(torch.zeros(*state.alive.shape, 1) + state.canvas[..., 0], 1.0)
+        layout = pyro.sample(f"layout_{t}", prior.to_event(1).mask(alive > 0))
+        canvas = layout[..., None, :] if t == 1 else state.canvas
+        pyro.deterministic(f"canvas_{t}", canvas, event_dim=2)
+        return Shift(canvas, alive)
+
+    def forward(self, image: Tensor | None = None, count: int = 1) -> Tensor:
+        """Both program and guide."""
+        count = count if image is None else len(image)
+        with pyro.plate("images", count, dim=-1):
+            state = self.initial_state(count)
+            for t in (1, 2):
+                state = self.step(t, state)
+            if image is None:
+                pyro.sample("image", dist.Normal(torch.zeros(count, 1, 1), 1.0).to_event(2))
+        return state.canvas
+
+
+class OtherEnd(Twice):
+    """Holds that there is a second stroke just where there is none."""
+
+    slope = -8.0
+
+
+def test_the_posterior_of_later_strokes_passes() -> None:
+    torch.manual_seed(0)
+    found = calibrate(Twice(), Twice(), dreams=2000)
+    assert summary(found)["calibrated"]
+    assert {"layout scale of stroke 1", "layout scale of stroke 2"} < {each.name for each in found}
+    assert not summary(calibrate(Twice(), OtherEnd(), dreams=2000))["calibrated"]
+
+
 def test_too_narrow_a_guide_shows_in_the_histogram() -> None:
     torch.manual_seed(0)
     found = calibrate(Shifts(), ShiftsGuide(0.5, 0.4), dreams=1000)
@@ -89,7 +141,8 @@ def test_of_the_real_programs(
     model, guide = tiny
     torch.manual_seed(0)
     with torch.no_grad():
-        model.on_head[-1].bias.fill_(2.0)
+        for head in (model.on_head, guide.on_head):
+            head[-1].bias.fill_(2.0)
     for each in (guide, RefinedGuide(model, guide, steps=2)):
         found = calibrate(model, each, dreams=60, draws=19, least=20)
         names = {ranks.name for ranks in found}

@@ -45,7 +45,8 @@ def test_guides_of_every_kind(
     assert out.exists() and out.with_suffix(".pdf").exists()
     (entry,) = json.loads(figures.read_text()).values()
     rows = {row["guide"]: row for row in entry["guides"]}
-    assert set(rows) == {"amortised", "refined", "smc", "full-covariance, stop-time"}
+    full = f"full-covariance by stop-time, {trained}"
+    assert set(rows) == {"amortised", "refined", "smc", full}
     for row in rows.values():
         assert row["gap"] > -1e-3 and row["milliseconds"] > 0
         assert row["elbo"] <= row["log_p"] + 20
@@ -70,6 +71,8 @@ def test_what_is_no_guide_over_the_model_is_refused(
         (["--guides", "nothing"], "no guide 'nothing'"),
         (["--guides", other.path], "is not that of"),
         (["--guides", tmp_path], "not a run folder"),
+        (["--guide", "refined"], "among --guides"),
+        (["--json", tmp_path / "nowhere" / "guides.json"], "no folder"),
         (["--out", "guides.gif"], ".png"),
         (["--json", damaged], "damaged"),
     ):

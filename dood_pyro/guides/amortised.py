@@ -92,8 +92,11 @@ class AmortisedGuide(StepwiseGuide[State]):
         begin, full, stagger = self.trust_steps
         for look in range(len(self.trust)):
             since = step - begin - look * stagger
-            self.trust[look].fill_(min(1.0, max(0.0, since / max(1, full - begin))))
-        self.let_in = sum(step > begin + look * stagger for look in range(len(self.trust)))
+            trust = since / (full - begin) if full > begin else float(since >= 0)
+            self.trust[look].fill_(min(1.0, max(0.0, trust)))
+        # The same without asking the device.
+        late = 0 if full > begin else 1
+        self.let_in = sum(step + late > begin + look * stagger for look in range(len(self.trust)))
 
     def q_on(self, features: Tensor, view: View, alive: Tensor) -> Float[Tensor, "*batch"]:
         """Logit of q_on(o_t | Δx_t); without execution guidance given h^l_t, too."""

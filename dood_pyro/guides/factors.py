@@ -78,6 +78,12 @@ class ImageByImage(nn.Module):
     def guide(self) -> Any:
         return self._programs[1]
 
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        # What `to` and its like do to this module they do to the one within.
+        for program in self._programs:
+            program._apply(fn, recurse)
+        return super()._apply(fn, recurse)
+
     def factors(self, image: Float[Tensor, "images size size"]) -> Factors:
         """What the search finds. It is hidden from whatever traces or conditions this guide."""
         raise NotImplementedError

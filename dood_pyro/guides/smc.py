@@ -16,7 +16,7 @@ from dood_pyro.stepwise import StepwiseGuide
 
 
 class SMCGuide(ImageByImage):
-    """Independent Gaussians around the drawing that sequential Monte Carlo finds best.
+    """Independent Gaussians around the likeliest drawing that sequential Monte Carlo finds.
 
     Its parses are that drawing. What is reported as log p(x) of this guide is the estimate of
     sequential Monte Carlo itself (`dood_pyro.inference.importance.bound_of`).
@@ -40,14 +40,16 @@ class SMCGuide(ImageByImage):
         self.particles = particles
 
     def factors(self, image: Float[Tensor, "images size size"]) -> Factors:
-        """The Gaussians with which the best drawing was proposed, around what was drawn."""
+        """The Gaussians with which the likeliest drawing was proposed, around what was drawn."""
         with poutine.block():
             found = smc(self.model, self.guide, image, self.particles)
-        log_stop = found.log_stop()
+        log_stop, (best, stop) = found.log_stop(), found.best()
         sites = {}
-        for t, drawn in enumerate(found.best(), start=1):
+        for t, drawn in enumerate(best, start=1):
             goes_on = torch.logsumexp(log_stop[t:], 0) - log_stop[t - 1]
-            sites[f"on_{t}"] = Factor(goes_on.clamp(-20, 20), None, 0)
+            # As sure as the particles are, but not against the drawing that was chosen.
+            sure = torch.where(t <= stop, goes_on.clamp(1, 20), goes_on.clamp(-20, -1))
+            sites[f"on_{t}"] = Factor(sure, None, 0)
             for name, (value, std) in drawn.items():
                 sites[name] = Factor(value, std.log(), value.ndim - 1)
         return Factors(sites)

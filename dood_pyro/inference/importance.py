@@ -14,9 +14,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dood_pyro.guides.factors import ImageByImage
+from dood_pyro.guides.factors import Factors, ImageByImage
 from dood_pyro.guides.smc import SMCGuide
-from dood_pyro.inference.smc import smc
+from dood_pyro.inference.smc import effective_samples, smc
 from dood_pyro.inference.stop_time import StopTimeTerms, stop_time_terms
 
 CHUNK = 800
@@ -84,23 +84,18 @@ def importance_bound(
             strokes.append(torch.tensordot(stops, terms.log_q.exp(), 1))
             done += count
         weights = torch.cat(sampled)
-        doubled = 2 * torch.logsumexp(weights, 0) - torch.logsumexp(2 * weights, 0)
         parts.append(
             ImportanceBound(
                 log_mean_exp(weights),
                 log_mean_exp(torch.cat(summed)),
                 torch.cat(elbo).mean(0),
-                doubled.exp(),
+                effective_samples(weights),
                 torch.cat(strokes).mean(0),
             )
         )
         if progress is not None:
             progress(len(batch))
     return ImportanceBound(*(torch.cat(column) for column in zip(*parts, strict=True)))
-
-
-SEARCHED = 64
-"""Images that a guide which searches image by image takes at a time."""
 
 
 @torch.no_grad()
@@ -110,36 +105,37 @@ def bound_of(
     images: Float[Tensor, "images size size"],
     particles: int = 200,
     progress: Callable[[int], None] | None = None,
+    factors: Factors | None = None,
 ) -> ImportanceBound:
     """`importance_bound` of any guide; one that searches image by image does so once an image.
 
     For sequential Monte Carlo, log p(x) is its own estimate. It sums stops out, so that ``log_p`` is
     ``log_p_summed``; effective samples are of all numbers of strokes together, and the ELBO is that
-    of the Gaussians around the drawing found best.
+    of the Gaussians around the drawing found.
+
+    Args:
+        factors: what a guide that searches has found for these images already.
     """
     if not isinstance(guide, ImageByImage):
         return importance_bound(model, guide, images, particles, progress=progress)
+    factors = guide.factors(images) if factors is None else factors
     few = max(1, CHUNK // particles)
     parts = []
-    for batch in images.split(SEARCHED):
-        factors = guide.factors(batch)
-        for first in range(0, len(batch), few):
-            rows = slice(first, first + few)
-            bound = importance_bound(model, factors.of(rows), batch[rows], particles)
-            if isinstance(guide, SMCGuide):
-                bound = _sequential(guide, batch[rows], particles, bound)
-            parts.append(bound)
-            if progress is not None:
-                progress(len(batch[rows]))
+    for first in range(0, len(images), few):
+        rows = slice(first, first + few)
+        bound = importance_bound(model, factors.of(rows), images[rows], particles)
+        if isinstance(guide, SMCGuide):
+            found = smc(guide.model, guide.guide, images[rows], particles)
+            stops = torch.arange(len(found.log_weight), device=images.device, dtype=images.dtype)
+            log_p = found.log_p()
+            bound = ImportanceBound(
+                log_p,
+                log_p,
+                bound.elbo,
+                effective_samples(found.log_weight.flatten(0, 1)),
+                torch.tensordot(stops, found.log_stop().exp(), 1),
+            )
+        parts.append(bound)
+        if progress is not None:
+            progress(len(images[rows]))
     return ImportanceBound(*(torch.cat(column) for column in zip(*parts, strict=True)))
-
-
-def _sequential(
-    guide: SMCGuide, images: Tensor, particles: int, around: ImportanceBound
-) -> ImportanceBound:
-    found = smc(guide.model, guide.guide, images, particles)
-    weights = found.log_weight.flatten(0, 1)
-    doubled = 2 * torch.logsumexp(weights, 0) - torch.logsumexp(2 * weights, 0)
-    stops = torch.arange(len(found.log_weight), device=images.device, dtype=images.dtype)
-    log_p, strokes = found.log_p(), torch.tensordot(stops, found.log_stop().exp(), 1)
-    return ImportanceBound(log_p, log_p, around.elbo, doubled.exp(), strokes)

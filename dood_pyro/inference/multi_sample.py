@@ -81,7 +81,8 @@ class IWAE(_MultiSample):
     """The importance-weighted bound (Burda et al. 2015), by reparameterised gradients.
 
     q(on_t) plays no part in it; it is trained towards the weights' distribution of the number of
-    strokes, as reweighted wake-sleep would.
+    strokes. Where it sees what was drawn before, as guides without execution guidance do by their
+    RNN, a little of that gradient reaches earlier strokes.
 
     Args:
         particles: samples an image.
@@ -99,7 +100,8 @@ class IWAE(_MultiSample):
 class ReweightedWakeSleep(_MultiSample):
     """Reweighted wake-sleep (Bornschein and Bengio 2015), its wake phases: the model by the gradient
     of the importance-weighted bound, the guide by its own density of the samples, each weighed by
-    the normalised weights of its image. No gradient passes through a sample.
+    the normalised weights of its image. No gradient passes through a sample. What both share, the
+    encoder of the canvas and the RNNs, learns from both.
 
     Args:
         particles: samples an image.

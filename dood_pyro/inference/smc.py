@@ -17,6 +17,7 @@ the mean over particles of
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any, NamedTuple
 
@@ -39,35 +40,37 @@ class Proposed(NamedTuple):
 
 
 class Particles(NamedTuple):
-    """What a run of `smc` leaves."""
+    """What a run of `smc` leaves, by number of strokes k = 0…K."""
 
     log_weight: Float[Tensor, "stops particles images"]
-    """log of what particle and number of strokes k = 0…K contribute to the estimate of p(x)."""
+    """log of what each particle contributes to the estimate of p(x)."""
+    log_joint: Float[Tensor, "stops particles images"]
+    """log p(x, drawing) of what each particle has drawn, ending there."""
     strokes: list[list[dict[str, Proposed]]]
-    """By k, then by step t ≤ k, then by site other than ``on_t``: what the particles that contribute
-    at k have drawn."""
+    """By k, then by step t ≤ k, then by site other than ``on_t``: what the particles have drawn."""
 
-    def log_p(self) -> Float[Tensor, "images"]:
-        """log of the unbiased estimate of p(x): a lower bound in expectation."""
-        particles = self.log_weight.shape[1]
-        return torch.logsumexp(self.log_weight, dim=(0, 1)) - math.log(particles)
-
-    def best(self) -> list[dict[str, Proposed]]:
-        """By step and site, (images, *event): the drawing that contributes most, and past its last
-        stroke what its particle would have drawn."""
-        _, particles, images = self.log_weight.shape
-        place = self.log_weight.flatten(0, 1).argmax(0).cpu()
+    def best(self) -> tuple[list[dict[str, Proposed]], Int[Tensor, "images"]]:
+        """Each image's likeliest drawing, by step and site, (images, *event), and its number of
+        strokes; what it holds beyond them means nothing."""
+        _, particles, images = self.log_joint.shape
+        place = self.log_joint.flatten(0, 1).argmax(0)
         stop, particle = place // particles, place % particles
+        every = torch.arange(images, device=place.device)
         chosen = []
         for t in range(1, len(self.strokes)):
             sites = {}
             for name in self.strokes[t][t - 1]:
                 later = [drawn[t - 1][name] for drawn in self.strokes[t:]]
-                where = (stop - t).clamp(min=0), particle, torch.arange(images)
+                where = (stop - t).clamp(min=0), particle, every
                 columns = zip(*later, strict=True)
                 sites[name] = Proposed(*(torch.stack(column)[where] for column in columns))
             chosen.append(sites)
-        return chosen
+        return chosen, stop
+
+    def log_p(self) -> Float[Tensor, "images"]:
+        """log of the unbiased estimate of p(x): a lower bound in expectation."""
+        particles = self.log_weight.shape[1]
+        return torch.logsumexp(self.log_weight, dim=(0, 1)) - math.log(particles)
 
     def log_stop(self) -> Float[Tensor, "stops images"]:
         """log of the estimated posterior probability of k = 0…K strokes."""
@@ -84,6 +87,12 @@ def systematic(log_weight: Float[Tensor, "particles images"]) -> Int[Tensor, "pa
     return torch.searchsorted(edges, places).clamp(max=particles - 1).T
 
 
+def effective_samples(log_weight: Float[Tensor, "samples *batch"]) -> Float[Tensor, "*batch"]:
+    """(Σw)² / Σw² over the first dimension."""
+    doubled = 2 * torch.logsumexp(log_weight, 0) - torch.logsumexp(2 * log_weight, 0)
+    return doubled.exp()
+
+
 @torch.no_grad()
 def smc(
     model: Program[Any],
@@ -91,24 +100,30 @@ def smc(
     image: Float[Tensor, "images size size"],
     particles: int = 200,
     threshold: float = 0.5,
-    heat: float = 1.0,
 ) -> Particles:
     """Runs ``particles`` particles over the strokes of each image, which are independent.
 
     Args:
         threshold: an image's particles are resampled where their effective number falls below
             this share of them.
-        heat: the power of the likelihood by which they are resampled; 0 for not looking ahead.
     """
     count = image.shape[-3]
-    blank, started = model.initial_state(count), guide.start(image)
+    with sharing_states():
+        blank, started = model.initial_state(count), guide.start(image)
     scale = model.likelihood_scale()
     weight = image.new_zeros(particles, count)
+    prior = torch.zeros_like(weight)
     likelihood = model.log_likelihood(image, blank.canvas, scale).expand(particles, count)
     contributions: list[Tensor] = []
+    joints: list[Tensor] = []
     drawn: list[dict[str, Proposed]] = []
     strokes: list[list[dict[str, Proposed]]] = [[]]
     model_state, guide_state = blank, started
+
+    def spread(leaf: Tensor, like: Tensor) -> Tensor:
+        """To every particle; ``like`` is of images only."""
+        return leaf.expand(particles, count, *like.shape[1:])
+
     for t in range(1, model.config.max_strokes + 1):
         with ExitStack() as contexts:
             contexts.enter_context(sharing_states())
@@ -120,32 +135,37 @@ def smc(
             replayed: Any = poutine.trace(poutine.replay(model.step, trace=q_trace))
             p_trace = replayed.get_trace(t, model_state)
         on = bernoulli_logits(p_trace.nodes[f"on_{t}"]).expand(particles, count)
-        contributions.append(weight + F.logsigmoid(-on) + likelihood)
-        ratio, sites = torch.zeros_like(weight), {}
+        ends = F.logsigmoid(-on) + likelihood
+        contributions.append(weight + ends)
+        joints.append(prior + ends)
+        log_p, log_q, sites = torch.zeros_like(weight), torch.zeros_like(weight), {}
         for name in q_trace.stochastic_nodes:
             if name.startswith("on_") or name in ("particles", "images"):
                 continue
-            p, q = p_trace.nodes[name]["fn"], q_trace.nodes[name]["fn"]
-            value = q_trace.nodes[name]["value"]
-            ratio = ratio + p.log_prob(value) - q.log_prob(value)
+            q, value = q_trace.nodes[name]["fn"], q_trace.nodes[name]["value"]
+            log_p = log_p + p_trace.nodes[name]["fn"].log_prob(value)
+            log_q = log_q + q.log_prob(value)
             value = value.expand(particles, count, *q.event_shape)
             sites[name] = Proposed(value, q.stddev.expand_as(value))
-        weight = weight + F.logsigmoid(on) + ratio
-        model_state = _spread(p_trace.nodes["_RETURN"]["value"], blank, weight.shape)
-        guide_state = _spread(q_trace.nodes["_RETURN"]["value"], started, weight.shape)
+        goes_on = F.logsigmoid(on) + log_p
+        weight, prior = weight + goes_on - log_q, prior + goes_on
+        # One state that model and guide share stays one, so that nothing is rendered twice.
+        returned = p_trace.nodes["_RETURN"]["value"], q_trace.nodes["_RETURN"]["value"]
+        model_state, guide_state = _map(returned, spread, (blank, started))
         drawn = [*drawn, sites]
-        strokes.append(drawn)
         likelihood = model.log_likelihood(image, model_state.canvas, scale)
-        if t == model.config.max_strokes:
-            contributions.append(weight + likelihood)
-            break
-        ahead = weight + heat * likelihood
-        ancestors, resampled = _ancestors(ahead, threshold)
-        weight, likelihood = (each.gather(0, ancestors) for each in (weight, likelihood))
-        mean = torch.logsumexp(ahead, 0) - math.log(particles)
-        weight = torch.where(resampled, mean - heat * likelihood, weight)
-        model_state, guide_state, drawn = _gather((model_state, guide_state, drawn), ancestors)
-    return Particles(torch.stack(contributions), strokes)
+        if t < model.config.max_strokes:
+            ahead = weight + likelihood
+            ancestors, resampled = _ancestors(ahead, threshold)
+            prior, likelihood, weight, model_state, guide_state, drawn = _map(
+                (prior, likelihood, weight, model_state, guide_state, drawn), _taking(ancestors)
+            )
+            mean = torch.logsumexp(ahead, 0) - math.log(particles)
+            weight = torch.where(resampled, mean - likelihood, weight)
+        strokes.append(drawn)
+    contributions.append(weight + likelihood)
+    joints.append(prior + likelihood)
+    return Particles(torch.stack(contributions), torch.stack(joints), strokes)
 
 
 def _ancestors(log_weight: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
@@ -154,25 +174,38 @@ def _ancestors(log_weight: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
     A draw may leave each its own ancestor: resampled all the same, all then weigh alike.
     """
     particles = log_weight.shape[0]
-    effective = 2 * torch.logsumexp(log_weight, 0) - torch.logsumexp(2 * log_weight, 0)
-    few = effective.exp() < threshold * particles
+    few = effective_samples(log_weight) < threshold * particles
     own = torch.arange(particles, device=log_weight.device)[:, None].expand_as(log_weight)
     return torch.where(few, systematic(log_weight), own), few
 
 
-def _spread(tree: Any, template: Any, batch: torch.Size) -> Any:
-    """A state whose every tensor has the particles' dimension; ``template``'s have images only."""
-    if isinstance(tree, Tensor):
-        return tree.expand(*batch, *template.shape[1:])
-    return type(tree)(*(_spread(*pair, batch) for pair in zip(tree, template, strict=True)))
+def _taking(ancestors: Int[Tensor, "particles images"]) -> Callable[[Tensor, Any], Tensor]:
+    images = torch.arange(ancestors.shape[1], device=ancestors.device)
+
+    def take(leaf: Tensor, _: Any) -> Tensor:
+        return leaf[ancestors, images]
+
+    return take
 
 
-def _gather(tree: Any, ancestors: Tensor) -> Any:
-    """The ancestors' tensors, in named tuples, tuples, lists and dictionaries."""
+def _map(
+    tree: Any,
+    change: Callable[[Tensor, Any], Tensor],
+    template: Any = None,
+    done: dict[int, Any] | None = None,
+) -> Any:
+    """Every tensor of a tree of (named) tuples, lists and dictionaries changed, given its like in
+    ``template``; what stands in the tree twice is changed once and stays one object."""
+    done = {} if done is None else done
+    if id(tree) in done:
+        return done[id(tree)]
     if isinstance(tree, Tensor):
-        images = torch.arange(ancestors.shape[1], device=ancestors.device)
-        return tree[ancestors, images]
-    if isinstance(tree, dict):
-        return {name: _gather(each, ancestors) for name, each in tree.items()}
-    made = [_gather(each, ancestors) for each in tree]
-    return type(tree)(*made) if hasattr(tree, "_fields") else type(tree)(made)
+        made: Any = change(tree, template)
+    elif isinstance(tree, dict):
+        made = {name: _map(each, change, None, done) for name, each in tree.items()}
+    else:
+        like = [None] * len(tree) if template is None else template
+        parts = [_map(each, change, its, done) for each, its in zip(tree, like, strict=True)]
+        made = type(tree)(*parts) if hasattr(tree, "_fields") else type(tree)(parts)
+    done[id(tree)] = made
+    return made

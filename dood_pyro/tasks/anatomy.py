@@ -46,7 +46,8 @@ def draw_anatomy(dood: Recognizer, image: Float[Tensor, "size size"], out: Path)
     canvas = torch.zeros_like(image)
     for step in range(columns):
         residual_axes, glimpse_axes, canvas_axes, on_axes = grid[:, step + 1]
-        residual = image - canvas
+        # Without execution guidance the guide sees the whole image at every step.
+        residual = image - canvas if dood.config.model.guidance else image
         residual_axes.set_title(f"step {step + 1}", fontsize=7)
         residual_axes.imshow(residual.cpu(), cmap="RdBu", vmin=-1, vmax=1, extent=(-1, 1, 1, -1))
         alive = step < drawn

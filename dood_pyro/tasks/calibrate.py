@@ -2,8 +2,9 @@
 
 The model dreams drawings and their images; for each image the guide draws what it takes for the
 posterior. Were it that, the rank of each true value among the draws would be uniform. A latent
-variable of step t is compared over the dreams that came to a step t, the guide being held to come
-there, too: given that a drawing has a t-th stroke, the same holds of it.
+variable of step t is compared over the dreams that have a t-th stroke, with the guide's draws that
+have one, too: given that, the same holds of it. Where the guide seldom draws as many strokes, a dream
+is passed over, which its image decides and not the truth.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from dood_pyro.inference.stop_time import AlwaysOn, bernoulli_logits, stop_log_p
 from dood_pyro.plots import new_figure, save_figure
 
 BINS = 20
+SPARE = 3
+"""How many times the draws that are ranked are made, since some end before a step."""
 LEVEL = 0.01
 """Of the test of all quantities together: each one's is this divided by their number."""
 
@@ -89,31 +92,31 @@ def _collect(
     dreamt: Any = poutine.trace(model).get_trace(count=count)
     image = dreamt.nodes["image"]["value"]
     settled = guide.factors(image) if isinstance(guide, ImageByImage) else guide
-    with pyro.plate("particles", draws, dim=-2), AlwaysOn():
+    made = SPARE * draws
+    with pyro.plate("particles", made, dim=-2), AlwaysOn():
         drawn: Any = poutine.trace(settled).get_trace(image)
-    alive = torch.ones(count, dtype=torch.bool, device=image.device)
-    logits: list[Tensor] = []
-    strokes = torch.zeros(count, device=image.device)
-    step = 1
-    while f"on_{step}" in dreamt.nodes:
-        logits.append(bernoulli_logits(drawn.nodes[f"on_{step}"]).expand(draws, count))
-        alive = alive & (dreamt.nodes[f"on_{step}"]["value"] > 0)
-        strokes += alive
-        for name in drawn.stochastic_nodes:
-            site, _, number = name.rpartition("_")
-            if number != str(step) or site == "on":
-                continue
-            truth = dreamt.nodes[name]["value"].flatten(1)
-            guesses = drawn.nodes[name]["value"].expand(draws, *dreamt.nodes[name]["value"].shape)
-            below = (guesses.flatten(2) < truth).sum(0)
-            for place, label in enumerate(_labels(site, truth.shape[-1])):
-                column = below[alive, place].cpu()
-                ranks.setdefault(f"{label} of stroke {step}", []).append(column)
-        step += 1
+    steps = [int(name[3:]) for name in drawn.stochastic_nodes if name.startswith("on_")]
+    logits = [bernoulli_logits(drawn.nodes[f"on_{step}"]).expand(made, count) for step in steps]
     log_stop = stop_log_probs(torch.stack(logits)).movedim(0, -1)
-    guessed = torch.distributions.Categorical(logits=log_stop).sample()
-    ties = (guessed == strokes).sum(0)
-    rank = (guessed < strokes).sum(0) + (torch.rand_like(strokes) * (ties + 1)).long()
+    stop = torch.distributions.Categorical(logits=log_stop).sample()
+    true_stop = sum(torch.stack([dreamt.nodes[f"on_{step}"]["value"] for step in steps]).cumprod(0))
+    for name in drawn.stochastic_nodes:
+        site, _, number = name.rpartition("_")
+        if site in ("on", "") or not number.isdecimal():
+            continue
+        truth = dreamt.nodes[name]["value"].flatten(1)
+        guesses = drawn.nodes[name]["value"].expand(made, *dreamt.nodes[name]["value"].shape)
+        there = stop >= int(number)
+        first = there & (there.cumsum(0) <= draws)
+        enough = (true_stop >= int(number)) & (there.sum(0) >= draws)
+        below = ((guesses.flatten(2) < truth) & first[..., None]).sum(0)
+        for place, label in enumerate(_labels(site, truth.shape[-1])):
+            column = below[enough, place].cpu()
+            ranks.setdefault(f"{label} of stroke {number}", []).append(column)
+    guessed = stop[:draws]
+    ties = (guessed == true_stop).sum(0)
+    random = torch.rand(count, device=image.device)
+    rank = (guessed < true_stop).sum(0) + (random * (ties + 1)).long()
     ranks.setdefault("number of strokes", []).append(rank.cpu())
 
 

@@ -37,6 +37,10 @@ def load_guides(
     Raises:
         UserError: a name is none of these, or a folder's model is another one.
     """
+    if guide in REFINEMENTS:
+        raise UserError(
+            f"name {guide} among --guides: --guide is for a run's own that is not built in"
+        )
     model, own, config = run.load(which, guide)
     found: dict[str, nn.Module] = {}
     for name in names:
@@ -56,8 +60,7 @@ def load_guides(
                     f"dood-pyro train --start-from {run.path} --fit guide"
                 )
             settings = other_config.train
-            label = f"{settings.guide}, {settings.estimator}"
-            found[label if label not in found else f"{label}, {Path(name).name}"] = other
+            found[f"{settings.guide} by {settings.estimator}, {Path(name)}"] = other
         else:
             raise UserError(
                 f"there is no guide {name!r} over {run.path}; name {config.train.guide}, "
@@ -116,6 +119,7 @@ def compare_guides(
         rows.append(
             {
                 "guide": name,
+                "images": len(images),
                 "log_p": float(bound.log_p_summed.mean()),
                 "log_p_se": float(spread) if len(images) > 1 else None,
                 "elbo": float(bound.elbo.mean()),

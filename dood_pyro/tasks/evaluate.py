@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import csv
 import io
+import multiprocessing
+import os
+import signal
+import threading
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyro
@@ -19,6 +24,7 @@ from dood_pyro.checkpoints import FORMAT, Run
 from dood_pyro.devices import hardware
 from dood_pyro.errors import UserError
 from dood_pyro.files import write_atomically
+from dood_pyro.guides.factors import ImageByImage
 from dood_pyro.inference.importance import ImportanceBound, bound_of
 from dood_pyro.inference.parsing import parse
 
@@ -68,11 +74,14 @@ def evaluate(
     which: str = "best",
     guide: str | None = None,
     progress: Callable[[int, int], None] | None = None,
+    jobs: int = 1,
 ) -> dict[str, Any]:
     """Measures a run on the first ``limit`` test images of the target's shuffle of seed 0.
 
     Args:
         progress: called with images done since the last call, and images in all.
+        jobs: processes that share the images, on a CPU. More than one need a main module that can be
+            imported (``if __name__ == "__main__"``). The row is the same.
 
     Returns:
         A row with `COLUMNS` as keys; bounds in nats an image, ``_se`` their standard errors over
@@ -96,13 +105,8 @@ def evaluate(
             progress(done, len(images))
 
     with pyro.validation_enabled(False), torch.random.fork_rng():
-        bound = _bounds(run, which, guide, (model, recognition), images, particles, show)
-        errors = torch.cat(
-            [
-                (parse(model, recognition, part).canvas[-1] - part).abs().mean((-1, -2))
-                for part in images.split(64)
-            ]
-        )
+        measured = _measure(run, which, guide, (model, recognition), images, particles, jobs, show)
+    bound, errors = measured.bound, measured.error
 
     def mean_and_se(values: torch.Tensor) -> tuple[float, float | None]:
         values = values.double()
@@ -137,48 +141,79 @@ def evaluate(
 
 
 SHARD = 64
-"""Images that share a seed, so that bounds are the same however many processes find them."""
+"""Images that share a seed, so that a row is the same however many processes measure it."""
 WORTH_IT = 20_000
 """Images × particles from which on processes are worth their start."""
 
 
-def _bounds(
+class _Measured(NamedTuple):
+    """Of a shard, or of all images."""
+
+    bound: ImportanceBound
+    error: torch.Tensor
+    """Mean absolute error of the best guess, by image."""
+
+
+def _measure(
     run: Run,
     which: str,
     guide: str | None,
     programs: Programs,
     images: torch.Tensor,
     particles: int,
+    jobs: int,
     show: Callable[[int], None],
-) -> ImportanceBound:
-    """`bound_of` by a process for each thread that torch would use: on small tensors threads wait
-    for each other more than they help."""
-    shards = list(enumerate(images.split(SHARD)))
-    jobs = 1 if images.is_cuda else min(torch.get_num_threads(), len(shards))
-    parts: list[ImportanceBound] = []
+) -> _Measured:
+    """Bounds and errors, by ``jobs`` processes: on small tensors threads wait for each other more
+    than they help."""
+    shards = images.split(SHARD)
+    jobs = 1 if images.is_cuda else min(jobs, len(shards))
     if jobs == 1 or len(images) * particles < WORTH_IT:
-        for shard in shards:
-            parts.append(_bound(programs, shard, particles, show))
+        parts = [_shard(programs, *shard, particles, show) for shard in enumerate(shards)]
     else:
         start: tuple[Any, ...] = (str(run.path), which, guide)
         context = torch.multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(jobs, context, _start_worker, start) as pool:
-            futures = [pool.submit(_work, index, part.numpy(), particles) for index, part in shards]
+        pool = ProcessPoolExecutor(jobs, context, _start_worker, start)
+        try:
+            futures = [
+                pool.submit(_work, index, part.numpy(), particles)
+                for index, part in enumerate(shards)
+            ]
             for future in as_completed(futures):
-                show(len(future.result().log_p))
-            parts = [ImportanceBound(*map(torch.from_numpy, future.result())) for future in futures]
-    return ImportanceBound(*(torch.cat(column) for column in zip(*parts, strict=True)))
+                show(len(future.result()[0]))
+        except BrokenProcessPool:
+            raise UserError(
+                "a process that measured died, for want of memory perhaps; free some, or let one "
+                "process do it: OMP_NUM_THREADS=1"
+            ) from None
+        except BaseException:
+            for process in torch.multiprocessing.active_children():
+                process.terminate()
+            raise
+        finally:
+            pool.shutdown(cancel_futures=True)
+        found = [list(map(torch.from_numpy, future.result())) for future in futures]
+        parts = [_Measured(ImportanceBound(*columns[:-1]), columns[-1]) for columns in found]
+    bounds = zip(*(part.bound for part in parts), strict=True)
+    return _Measured(
+        ImportanceBound(*(torch.cat(column) for column in bounds)),
+        torch.cat([part.error for part in parts]),
+    )
 
 
-def _bound(
+def _shard(
     programs: Programs,
-    shard: tuple[int, torch.Tensor],
+    index: int,
+    images: torch.Tensor,
     particles: int,
     show: Callable[[int], None] | None = None,
-) -> ImportanceBound:
-    index, images = shard
+) -> _Measured:
     torch.manual_seed(index)
-    return bound_of(*programs, images, particles, show)
+    model, guide = programs
+    factors = guide.factors(images) if isinstance(guide, ImageByImage) else None
+    bound = bound_of(model, guide, images, particles, show, factors)
+    guess = parse(model, guide if factors is None else factors, images).canvas[-1]
+    return _Measured(bound, (guess - images).abs().mean((-1, -2)))
 
 
 _worker: list[Programs] = []
@@ -186,16 +221,26 @@ _worker: list[Programs] = []
 
 
 def _start_worker(path: str, which: str, guide: str | None) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers itself
+
+    def outlive_nobody() -> None:
+        parent = multiprocessing.parent_process()
+        if parent is not None:
+            parent.join()
+        os._exit(1)
+
+    threading.Thread(target=outlive_nobody, daemon=True).start()
     torch.set_num_threads(1)
     pyro.enable_validation(False)
     model, recognition, _ = Run(path).load(which, guide)
     _worker.append((model, recognition))
 
 
-def _work(index: int, images: np.ndarray, particles: int) -> ImportanceBound:
+def _work(index: int, images: np.ndarray, particles: int) -> tuple[np.ndarray, ...]:
     # Arrays rather than tensors, which would travel by shared memory, of which containers have little.
-    found = _bound(_worker[0], (index, torch.from_numpy(images)), particles)
-    return ImportanceBound(*(values.numpy() for values in found))  # type: ignore[arg-type]
+    with torch.no_grad():
+        bound, error = _shard(_worker[0], index, torch.from_numpy(images), particles)
+    return tuple(values.numpy() for values in (*bound, error))
 
 
 def _source_name(source: str) -> str:

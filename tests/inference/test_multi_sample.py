@@ -14,7 +14,12 @@ from dood_pyro.config import ModelConfig
 from dood_pyro.guides.amortised import AmortisedGuide
 from dood_pyro.inference.multi_sample import IWAE, ReweightedWakeSleep, fixed, sleep_loss
 from dood_pyro.inference.parsing import parse
-from dood_pyro.inference.stop_time import stop_time_terms
+from dood_pyro.inference.stop_time import (
+    StopTimeELBO,
+    collect_terms,
+    stop_time_terms,
+    stroke_traces,
+)
 from dood_pyro.model import DooD
 from dood_pyro.optimiser import Adam
 from dood_pyro.stepwise import sharing_states
@@ -84,8 +89,6 @@ def test_the_guides_gradient_in_wake_sleep_is_that_of_its_density(images: Tensor
     assert found[name].abs().max() > 0
 
     def log_q(move: Tensor) -> Tensor:
-        from dood_pyro.inference.stop_time import collect_terms, stroke_traces
-
         torch.manual_seed(1)
         with torch.no_grad():
             _, drawn = stroke_traces(model, guide, images)
@@ -112,16 +115,17 @@ def test_every_weight_of_the_guide_learns(estimator: Any, images: Tensor) -> Non
     assert all(name.startswith("guide.baseline") for name in idle)
 
 
-def test_training_begins_by_exploring(images: Tensor) -> None:
+@pytest.mark.parametrize("estimator", [IWAE, ReweightedWakeSleep])
+def test_training_begins_by_exploring(estimator: Any, images: Tensor) -> None:
     model, guide = programs()
-    estimator = IWAE(3, 3.0, 100)
-    estimator.anneal(5, guide)
-    torch.manual_seed(1)
-    first = estimator.differentiable_loss(model, guide, images)
-    estimator.anneal(100, guide)
-    torch.manual_seed(1)
-    later = estimator.differentiable_loss(model, guide, images)
-    assert not torch.allclose(first, later)
+    weighing, exploring = estimator(3, 3.0, 100), StopTimeELBO(3.0, 100)
+    for step, same in ((0, True), (99, True), (100, False)):
+        losses = []
+        for each in (weighing, exploring):
+            each.anneal(step, guide)
+            torch.manual_seed(1)
+            losses.append(each.differentiable_loss(model, guide, images).detach())
+        assert torch.allclose(*losses) == same
 
 
 def test_sleep_teaches_the_guide_what_the_model_dreams() -> None:
