@@ -214,9 +214,9 @@ def _start(ctx: click.Context, name: str) -> tuple[str, Any, dict[str, Any], dic
 
     run = open_run(name)
     config, _ = run.read_config()
-    theirs_all = {"program": config.program, "corrections": config.train.corrections}
-    theirs_all |= {option: getattr(config.model, option) for option in MODEL_OPTIONS}
-    for option, theirs in theirs_all.items():
+    settled = {"program": config.program, "corrections": config.train.corrections}
+    settled |= {option: getattr(config.model, option) for option in MODEL_OPTIONS}
+    for option, theirs in settled.items():
         if _named(ctx, option) not in (None, theirs):
             shown = "--model" if option == "program" else "--" + option.replace("_", "-")
             raise UserError(f"{shown} is that of {name}, which --start-from names: {theirs}")
