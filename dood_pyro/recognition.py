@@ -61,8 +61,9 @@ def load(
     Args:
         device: ``"cpu"``, ``"cuda"`` or ``"auto"``.
         which: ``"best"`` or ``"last"`` checkpoint.
-        guide: repeats the name of a guide ``module:Class`` that the run was trained with; code that
-            a run folder names is not run without.
+        guide: ``"refined"``, ``"smc"`` or ``"per-image"`` to parse by one of these over the run's
+            own, slower and closer; or repeats the name of a guide ``module:Class`` that the run was
+            trained with: code that a run folder names is not run without.
 
     Raises:
         UserError: there is no such run, or it is damaged or of another version.
