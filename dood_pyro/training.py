@@ -26,6 +26,7 @@ from dood_pyro import data
 from dood_pyro.checkpoints import START, Run, RunConfig, Until, load_tensors
 from dood_pyro.doodling import doodle
 from dood_pyro.errors import UserError
+from dood_pyro.guides.stopping import UNBOUNDED
 from dood_pyro.inference import Estimator, Report, StopTimeTerms, make_estimator, stop_time_terms
 from dood_pyro.inference.multi_sample import fixed, sleep_loss
 from dood_pyro.optimiser import Adam
@@ -186,7 +187,7 @@ class Trainer:
         random state, which is seeded anew, is given back afterwards."""
         devices = [self.device] if self.device.type == "cuda" else []
         kept = {name: p.detach().clone() for name, p in self.parameters.items()}
-        floor: Any = getattr(self.guide, "on_floor", None)
+        bounds: Any = getattr(self.guide, "on_bounds", None)
 
         def put(weights: dict[str, Tensor]) -> None:
             for name, parameter in self.parameters.items():
@@ -198,15 +199,15 @@ class Trainer:
                 put(self.averages)
                 self.model.eval()
                 self.guide.eval()
-                if floor is not None:
-                    self.guide.on_floor = 0.0  # type: ignore[assignment]
+                if bounds is not None:
+                    self.guide.on_bounds = UNBOUNDED  # type: ignore[assignment]
                 yield
             finally:
                 put(kept)
                 self.model.train()
                 self.guide.train()
-                if floor is not None:
-                    self.guide.on_floor = floor
+                if bounds is not None:
+                    self.guide.on_bounds = bounds
 
     def evaluate(self, images: Tensor) -> StopTimeTerms:
         """The averaged weights' terms on held-out images."""

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from dood_pyro import drawing
 from dood_pyro.config import ModelConfig, TrainConfig
-from dood_pyro.guides.stopping import StopHead
+from dood_pyro.guides.stopping import UNBOUNDED, StopHead
 from dood_pyro.networks import (
     ImageEncoder,
     PatchDecoder,
@@ -131,8 +131,8 @@ class AIRGuide(StepwiseGuide[Carried]):
         self.glimpse_encoder = ImageEncoder(settings.glimpse_size, width)
         self.part_head = mlp(2 * width + 4, width, 2 * dims)
         self.baseline = mlp(2 * width, width, 1)
-        self.on_floor = 0.0
-        """Lower bound on the probability of ``on``, held up by the score function's estimator."""
+        self.on_bounds = UNBOUNDED
+        """Of the probability of ``on``; a training by score function narrows them."""
 
     @property
     def model(self) -> AIR:
@@ -175,7 +175,7 @@ class AIRGuide(StepwiseGuide[Carried]):
                 "nn_baseline_input": concatenate(features, hidden),
             }
         }
-        q_on = dist.Bernoulli(logits=self.on_head(hidden, parts.alive, self.on_floor)).mask(
+        q_on = dist.Bernoulli(logits=self.on_head(hidden, parts.alive, self.on_bounds)).mask(
             parts.alive > 0
         )
         on = pyro.sample(f"on_{t}", q_on, infer=infer)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from dood_pyro import drawing
 from dood_pyro.config import TrainConfig
 from dood_pyro.guides.corrections import Correction, Taming
-from dood_pyro.guides.stopping import StopHead
+from dood_pyro.guides.stopping import UNBOUNDED, StopHead
 from dood_pyro.model import DooD, State, StepValues, View
 from dood_pyro.networks import ImageEncoder, Squash, concatenate, glimpse, mlp, positive
 from dood_pyro.stepwise import StepwiseGuide
@@ -77,9 +77,8 @@ class AmortisedGuide(StepwiseGuide[State]):
         self.trust: Tensor
         self.let_in = corrections
         """How many corrections have any trust: the others need not look."""
-        self.on_floor = 0.0
-        """Lower bound on the probability of ``on``; the trainer holds it up at the start of a
-        training by score function, which otherwise stops drawing before it has learned to draw."""
+        self.on_bounds = UNBOUNDED
+        """Of the probability of ``on``; a training by score function narrows them (`NVIL`)."""
 
     @property
     def model(self) -> DooD:
@@ -102,7 +101,7 @@ class AmortisedGuide(StepwiseGuide[State]):
         """Logit of q_on(o_t | Δx_t); without execution guidance given h^l_t, too."""
         if not self.model.config.guidance:
             features = concatenate(features, view.layout_rnn)
-        logit: Tensor = self.on_head(features, alive, self.on_floor)
+        logit: Tensor = self.on_head(features, alive, self.on_bounds)
         return logit
 
     def q_layout(self, features: Tensor, view: View) -> dist.TorchDistribution:

@@ -12,6 +12,8 @@ DEAD_LOGIT = -60.0
 """Logit of on_t for a drawing that has stopped: its score term vanishes, where a mask would not
 reach it."""
 
+UNBOUNDED = (0.0, 1.0)
+
 
 class StopHead(nn.Sequential):
     """Features to the logit of ``on_t``."""
@@ -23,11 +25,12 @@ class StopHead(nn.Sequential):
         self,
         features: Float[Tensor, "*batch inputs"],
         alive: Float[Tensor, "*batch"],
-        floor: float = 0.0,
+        bounds: tuple[float, float] = UNBOUNDED,
     ) -> Float[Tensor, "*batch"]:
-        """The logit, `DEAD_LOGIT` where not ``alive``; ``floor`` is a lower bound on the probability
-        of ``on``."""
+        """The logit, `DEAD_LOGIT` where not ``alive``; the probability of ``on`` lies within
+        ``bounds``."""
         logit = super().forward(features).squeeze(-1)
-        if floor > 0:
-            logit = torch.logit(floor + (1 - floor) * torch.sigmoid(logit), eps=1e-6)
+        low, high = bounds
+        if bounds != UNBOUNDED:
+            logit = torch.logit(low + (high - low) * torch.sigmoid(logit), eps=1e-6)
         return torch.where(alive > 0, logit, DEAD_LOGIT)

@@ -66,6 +66,10 @@ class _Moments(nn.Module):
         return mean, variance.sqrt().clamp(min=1.0)
 
 
+MOST_ON = 0.95
+"""Highest probability of going on, in training."""
+
+
 class NVIL(TraceGraph_ELBO):
     """``TraceGraph_ELBO`` with β, centring and variance normalisation.
 
@@ -75,8 +79,9 @@ class NVIL(TraceGraph_ELBO):
         normalise: whether signals are centred and divided by their standard deviation. Baselines
             (``infer={"baseline": {"nn_baseline": …, "nn_baseline_input": …}}`` at a guide's
             ``on_t``) predict in units of the cost's running moments either way.
-        hold_steps: for how many steps ``guide.on_floor``, where a guide has one, is lowered from
-            0.8 to 0; started cold, the estimator stops drawing before it has learned to draw.
+        hold_steps: where a guide has ``on_bounds``, for how many steps the lower one falls from 0.8
+            to 0; started cold, the estimator stops drawing before it has learned to draw. The upper
+            one is `MOST_ON`: a stop that is never drawn is never learned. None are set for 0.
     """
 
     def __init__(
@@ -95,8 +100,9 @@ class NVIL(TraceGraph_ELBO):
 
     def anneal(self, step: int, guide: nn.Module) -> None:
         """Sets what depends on the number of steps taken."""
-        if self.hold_steps and hasattr(guide, "on_floor"):
-            setattr(guide, "on_floor", 0.8 * max(0.0, 1 - step / self.hold_steps))  # noqa: B010
+        if self.hold_steps and hasattr(guide, "on_bounds"):
+            low = 0.8 * max(0.0, 1 - step / self.hold_steps)
+            setattr(guide, "on_bounds", (low, MOST_ON))  # noqa: B010
 
     def differentiable_loss(
         self, model: nn.Module, guide: nn.Module, image: Tensor
