@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -13,6 +16,28 @@ DEAD_LOGIT = -60.0
 reach it."""
 
 UNBOUNDED = (0.0, 1.0)
+
+
+class _Within(torch.autograd.Function):
+    """Clamps; beyond a bound the gradient still passes where it leads back. A sigmoid in its place
+    would flatten out there, and what has gone too far would never come back."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, low: float | None, high: float | None) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.bounds = low, high
+        return x.clamp(low, high)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (x,), (gradient,) = ctx.saved_tensors, gradients
+        low, high = ctx.bounds
+        # Descent moves against the gradient.
+        if low is not None:
+            gradient = torch.where((x < low) & (gradient > 0), 0.0, gradient)
+        if high is not None:
+            gradient = torch.where((x > high) & (gradient < 0), 0.0, gradient)
+        return gradient, None, None
 
 
 class StopHead(nn.Sequential):
@@ -30,7 +55,7 @@ class StopHead(nn.Sequential):
         """The logit, `DEAD_LOGIT` where not ``alive``; the probability of ``on`` lies within
         ``bounds``."""
         logit = super().forward(features).squeeze(-1)
-        low, high = bounds
         if bounds != UNBOUNDED:
-            logit = torch.logit(low + (high - low) * torch.sigmoid(logit), eps=1e-6)
+            low, high = (math.log(p / (1 - p)) if 0 < p < 1 else None for p in bounds)
+            logit = _Within.apply(logit, low, high)
         return torch.where(alive > 0, logit, DEAD_LOGIT)
