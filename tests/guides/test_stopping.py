@@ -10,6 +10,8 @@ from dood_pyro.guides.stopping import DEAD_LOGIT, StopHead, _Within
 def test_probabilities_lie_within_bounds_and_find_back_from_beyond() -> None:
     torch.manual_seed(0)
     head = StopHead(2, 4)
+    with torch.no_grad():
+        head[-1].bias.add_(3.0)  # type: ignore[operator, union-attr]
     features, alive = torch.randn(50, 2) * 20, torch.ones(50)
     plain = head(features, alive)
     bounded = head(features, alive, (0.4, 0.9))
