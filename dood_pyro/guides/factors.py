@@ -34,7 +34,7 @@ class Factors(nn.Module):
         super().__init__()
         self.sites = sites
 
-    def of(self, rows: slice) -> Factors:
+    def of(self, rows: slice | Tensor) -> Factors:
         """The guide of some of the images."""
         return Factors(
             {

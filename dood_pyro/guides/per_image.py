@@ -66,14 +66,4 @@ class PerImageGuide(RefinedGuide):
                 [stop_time_terms(self.model, found, repeated).elbo() for _ in range(4)]
             )
         best = bound.mean(0).unflatten(0, (self.starts, -1)).argmax(0)
-        images = torch.arange(len(image), device=image.device)
-
-        def chosen(tensor: Tensor) -> Tensor:
-            return tensor.unflatten(0, (self.starts, -1))[best, images]
-
-        return Factors(
-            {
-                name: Factor(chosen(mean), None if log_std is None else chosen(log_std), event_dims)
-                for name, (mean, log_std, event_dims) in found.sites.items()
-            }
-        )
+        return found.of(best * len(image) + torch.arange(len(image), device=image.device))

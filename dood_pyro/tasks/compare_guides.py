@@ -16,7 +16,7 @@ from dood_pyro.checkpoints import Run, RunConfig
 from dood_pyro.errors import UserError
 from dood_pyro.guides import REFINEMENTS, refine_guide
 from dood_pyro.guides.factors import ImageByImage
-from dood_pyro.inference.importance import bound_of
+from dood_pyro.inference.importance import ImportanceBound, bound_of
 from dood_pyro.inference.parsing import parse
 from dood_pyro.plots import new_figure, save_figure, source_title
 from dood_pyro.recognition import open_run
@@ -111,7 +111,11 @@ def compare_guides(
 
         with pyro.validation_enabled(False), torch.random.fork_rng():
             torch.manual_seed(0)
-            bound = bound_of(model, recognition, images, particles, show)
+            # Guides that search take all that they are given at once.
+            parts = [
+                bound_of(model, recognition, part, particles, show) for part in images.split(BATCH)
+            ]
+            bound = ImportanceBound(*(torch.cat(column) for column in zip(*parts, strict=True)))
             error, seconds = _best_guess(model, recognition, images)
         bounds.append(bound.log_p_summed)
         elbos.append(bound.elbo)
