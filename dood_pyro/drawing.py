@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -79,13 +80,17 @@ class Pen(NamedTuple):
 def pen_profile(pen: Float[Tensor, "*batch values"]) -> Pen:
     """The pen of a ``pen_t`` site of two values, or four for one that tapers, clamped for
     drawing."""
-    sigma = pen[..., 0].clamp(PEN_LOW[0] - 0.3, PEN_HIGH[0] + 0.3).exp()
-    darkness = pen[..., 1].clamp(0.0, PEN_HIGH[1] + 0.5)
-    if pen.shape[-1] == 2:
-        return Pen(sigma, darkness, None)
-    width_taper, darkness_taper = pen[..., 2], pen[..., 3]
-    bounds = (PEN_LOW[2] - 0.1, PEN_HIGH[2] + 0.1)
-    return Pen(sigma, darkness, torch.stack([width_taper.clamp(*bounds), darkness_taper], dim=-1))
+    low, high = _pen_bounds(pen.shape[-1], pen.dtype, pen.device)
+    pen = pen.clamp(low, high)
+    return Pen(pen[..., 0].exp(), pen[..., 1], pen[..., 2:] if pen.shape[-1] > 2 else None)
+
+
+@lru_cache(maxsize=32)
+def _pen_bounds(values: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """What pens are clamped to for drawing, a little beyond where their means lie: (2, values)."""
+    low = [PEN_LOW[0] - 0.3, 0.0, PEN_LOW[2] - 0.1, -math.inf]
+    high = [PEN_HIGH[0] + 0.3, PEN_HIGH[1] + 0.5, PEN_HIGH[2] + 0.1, math.inf]
+    return torch.tensor([low[:values], high[:values]], dtype=dtype, device=device)
 
 
 def draw_strokes(

@@ -87,8 +87,11 @@ class PatchDecoder(nn.Module):
 
 def concatenate(*parts: Float[Tensor, "*batch _"]) -> Float[Tensor, "*batch _"]:
     """Features side by side; batch dimensions broadcast."""
-    batch = torch.broadcast_shapes(*(part.shape[:-1] for part in parts))
-    return torch.cat([part.expand(*batch, part.shape[-1]) for part in parts], dim=-1)
+    batches = {part.shape[:-1] for part in parts}
+    if len(batches) > 1:  # rarely; and working out their common shape takes longer than joining
+        batch = torch.broadcast_shapes(*batches)
+        parts = tuple(part.expand(*batch, part.shape[-1]) for part in parts)
+    return torch.cat(parts, dim=-1)
 
 
 def mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 import pyro
 import pyro.distributions as dist
@@ -161,6 +161,11 @@ class StepwiseGuide(nn.Module, Generic[G]):
         # Held in a list: as a submodule the model's weights would be the guide's, too.
         self._model = [model]
 
+    @property
+    def program(self) -> Program[Any]:
+        """The program that the guide is for."""
+        return self._model[0]
+
     def start(self, image: Float[Tensor, "images size size"]) -> G:
         """What the guide carries from step to step, before the first."""
         raise NotImplementedError
@@ -169,10 +174,14 @@ class StepwiseGuide(nn.Module, Generic[G]):
         """The sites of step t."""
         raise NotImplementedError
 
+    def drawn(self, state: G) -> Drawn:
+        """The program's own state in what is carried: all of it, unless a guide carries more."""
+        return cast(Drawn, state)
+
     def forward(self, image: Float[Tensor, "images size size"]) -> G:
         """Parses ``image``; returns what it carries after the last step."""
         with pyro.plate("images", image.shape[-3], dim=-1):
             state = self.start(image)
-            for t in pyro.markov(range(1, self._model[0].config.max_strokes + 1)):
+            for t in pyro.markov(range(1, self.program.config.max_strokes + 1)):
                 state = self.step(t, state, image)
         return state

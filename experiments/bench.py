@@ -108,7 +108,7 @@ def plain_terms(model: DooD, guide: AmortisedGuide, image: Tensor) -> StopTimeTe
 
         q_layout = guide.q_layout(features, view)
         layout = sample(q_layout, model.p_layout(view))
-        q_stroke, q_pen = guide.q_stroke_and_pen(residual, layout, state, view)
+        q_stroke, q_pen = guide.q_stroke_and_pen(image, residual, layout, state, view)
         stroke = sample(q_stroke, model.p_stroke(view, layout))
         pen = sample(q_pen, model.p_pen(view, layout))
         state = model.draw(state, view, StepValues(on, layout, stroke, pen))
@@ -140,7 +140,7 @@ class PlainElbo(StopTimeELBO):
 def training() -> dict[str, float]:
     """A training step through Pyro and in plain torch, in turn."""
     trainer = Trainer(RunConfig("dood", ModelConfig(), TrainConfig("bench")), torch.device("cpu"))
-    trainer.step = 1000  # past what differs at the start of a training
+    trainer.step = 10_000  # past what differs at the start of a training: every look is let in
     image = pictures(BATCH)
     pyro_elbo, plain_elbo = StopTimeELBO(4.0), PlainElbo(4.0)
     losses = []

@@ -147,6 +147,10 @@ class AIRGuide(StepwiseGuide[Carried]):
         previous = image.new_zeros(count, 4 + settings.part_dims)
         return Carried(self.model.initial_state(count), hidden, previous)
 
+    def drawn(self, state: Carried) -> Parts:
+        """The model's state in the guide's."""
+        return state.parts
+
     def look(self, image: Tensor, state: Parts) -> tuple[Tensor, Tensor]:
         """What the guide goes by, and its encoding: the residual, or the image alone."""
         if not self.model.config.guidance:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from dood_pyro import drawing
 from dood_pyro.config import TrainConfig
-from dood_pyro.guides.corrections import Correction, Taming
+from dood_pyro.guides.corrections import Correction, Frame, Maps, Taming
 from dood_pyro.guides.stopping import UNBOUNDED, StopHead
 from dood_pyro.model import DooD, State, StepValues, View
 from dood_pyro.networks import ImageEncoder, Squash, concatenate, glimpse, mlp, positive
@@ -111,7 +111,7 @@ class AmortisedGuide(StepwiseGuide[State]):
         return dist.Normal(mean, positive(raw[..., 4:], self.LEAST_STD, 0.05)).to_event(1)
 
     def q_stroke_and_pen(
-        self, residual: Tensor, layout: Tensor, state: State, view: View
+        self, image: Tensor, residual: Tensor, layout: Tensor, state: State, view: View
     ) -> tuple[dist.TorchDistribution, dist.TorchDistribution | None]:
         """q_stroke(s_t | Δx̃_t, h^s_t), equation 8, and the pen's Gaussian, from the same glimpse."""
         matrix = drawing.affine_matrix(layout)
@@ -127,13 +127,13 @@ class AmortisedGuide(StepwiseGuide[State]):
         pen = self.pen_squash(raw_pen) if self.pens else self.model.shared_pen(view)
         # Like the canvas, the ink so far is what is looked at, not what is moved.
         ink = state.ink.detach() if self.model.detach else state.ink
-        before = torch.stack(torch.broadcast_tensors(residual, view.canvas), dim=-3)
+        frame, maps = Frame.of(layout, matrix), Maps(image, residual, ink)
         for correction, trust in zip(self.corrections[: self.let_in], self.trust, strict=False):
             of_points, of_pen = Taming(2), Taming(1)
             proposal = points, pen
             if self.model.detach:  # not where gradients are checked: this one is not exact
                 proposal = of_points.proposal(points), of_pen.proposal(pen)
-            moves, more_std, pen_move, more_pen_std = correction(*proposal, layout, before, ink)
+            moves, more_std, pen_move, more_pen_std = correction(*proposal, frame, maps)
             points = of_points.corrected(points + trust * moves)
             point_std = point_std + trust * more_std
             if self.pens:
@@ -172,7 +172,7 @@ class AmortisedGuide(StepwiseGuide[State]):
         )
         alive = state.alive * on > 0
         layout = pyro.sample(f"layout_{t}", self.q_layout(features, view).mask(alive))
-        q_stroke, q_pen = self.q_stroke_and_pen(residual, layout, state, view)
+        q_stroke, q_pen = self.q_stroke_and_pen(image, residual, layout, state, view)
         stroke = pyro.sample(f"stroke_{t}", q_stroke.mask(alive))
         if q_pen is None:
             pen = self.model.shared_pen(view)

@@ -11,6 +11,8 @@ carries over to other drawings.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -85,6 +87,31 @@ class Taming:
         return gradient * (self.norm / self._norm(gradient).clamp(min=1e-12)).clamp(max=1.0)
 
 
+class Frame(NamedTuple):
+    """Where the glimpse of the proposed strokes lies."""
+
+    matrix: Float[Tensor, "*batch 2 3"]
+    """Of `drawing.affine_matrix`."""
+    rotation: Float[Tensor, "*batch 2 2"]
+    scale: Float[Tensor, "*batch 1"]
+
+    @classmethod
+    def of(cls, layout: Float[Tensor, "*batch 4"], matrix: Float[Tensor, "*batch 2 3"]) -> Frame:
+        """The frame of a layout, given its matrix."""
+        scale = layout[..., :1].clamp(min=drawing.LEAST_LAYOUT_SCALE)
+        return cls(matrix, matrix[..., :2] / scale[..., None], scale)
+
+
+class Maps(NamedTuple):
+    """The pictures that a look goes by; batch dimensions broadcast."""
+
+    image: Float[Tensor, "*batch size size"]
+    residual: Float[Tensor, "*batch size size"]
+    """The image less the canvas so far."""
+    ink: Float[Tensor, "*batch size size"]
+    """Of the canvas so far."""
+
+
 class Correction(nn.Module):
     """One look. ``forward`` returns what to add to a proposal.
 
@@ -119,88 +146,77 @@ class Correction(nn.Module):
         with torch.no_grad():
             last.weight.zero_()
             last.bias.zero_()
+        # Curve positions, then velocities, at the sections; those beyond an end start from it.
+        tables = curve_points(torch.eye(controls), ALONG)
+        held = torch.arange(-BEYOND, ALONG + BEYOND).clamp(0, ALONG - 1)
         ends = torch.arange(1, BEYOND + 1) * END_SPACING
-        self.register_buffer("ends", ends, persistent=False)
-        self.ends: Tensor
-        offsets = torch.tensor([*(-x for x in OFFSETS[:0:-1]), *OFFSETS])
-        self.register_buffer("offsets", offsets, persistent=False)
+        for name, table in {
+            "stations": torch.cat([table[held] for table in tables]),
+            "beyond": torch.cat([-ends.flip(0), torch.zeros(ALONG), ends]),
+            "offsets": torch.tensor([*(-x for x in OFFSETS[:0:-1]), *OFFSETS]),
+            "anchors": BEYOND + torch.linspace(0, ALONG - 1, controls).round().long(),
+            "turn": torch.tensor([-1.0, 1.0]),
+        }.items():
+            self.register_buffer(name, table, persistent=False)
+        self.stations: Tensor
+        self.beyond: Tensor
         self.offsets: Tensor
+        self.anchors: Tensor
+        self.turn: Tensor
 
     def forward(
         self,
         control: Float[Tensor, "*batch controls 2"],
         pen: Float[Tensor, "*batch pen_values"],
-        layout: Float[Tensor, "*batch 4"],
-        before: Float[Tensor, "*batch 2 size size"],
-        ink: Float[Tensor, "*batch size size"],
+        frame: Frame,
+        maps: Maps,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """For a proposal on the canvas of ``ink``, ``before`` being the residual and the canvas
-        before it: displacements of the control points in the glimpse's frame, and what to add to the
-        raw values, before they are squashed or made positive, of their standard deviations, the pen,
-        and its standard deviations."""
+        """For a proposal: displacements of the control points in the glimpse's frame, and what to
+        add to the raw values, before they are squashed or made positive, of their standard
+        deviations, the pen, and its standard deviations."""
         profile = drawing.pen_profile(pen)
         width = blurred(profile.sigma)[..., None]
-        seen, normal, tangent = self._look(control, profile, width, layout, before, ink)
-        scale = layout[..., :1].clamp(min=drawing.LEAST_LAYOUT_SCALE)
+        before, after, normal, tangent = self._look(control, profile, width, frame, maps)
         # All that tells how the stroke lies and how thick it is has been taken out of what is seen;
         # left are the pen's share of the blur, and the unit of the standard deviations.
         share = profile.sigma[..., None] / width
-        out = self.network(concatenate(seen, share, (width / scale).log(), pen[..., 1:]))
-        across, along, point_std, pen_mean, pen_std = out.split(
-            [*2 * [self.controls], 2 * self.controls, *2 * [self.pen_values]], dim=-1
+        unit = width / frame.scale
+        out = self.network(concatenate(before, after, share, unit.log(), pen[..., 1:]))
+        moves, point_std, pen_mean, pen_std = out.split(
+            [*2 * [2 * self.controls], *2 * [self.pen_values]], dim=-1
         )
-
-        def displacement(raw: Tensor) -> Tensor:
-            return (self.reach * width * torch.tanh(raw) / scale)[..., None]
-
-        moves = displacement(across) * normal + displacement(along) * tangent
+        across, along = (self.reach * unit * torch.tanh(moves)).chunk(2, dim=-1)
+        moves = across[..., None] * normal + along[..., None] * tangent
         point_std = point_std.unflatten(-1, (self.controls, 2))
         return moves, point_std, torch.tanh(pen_mean), pen_std
 
     def _look(
-        self,
-        control: Tensor,
-        pen: drawing.Pen,
-        width: Tensor,
-        layout: Tensor,
-        before: Tensor,
-        ink: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        size = ink.shape[-1]
-        matrix = drawing.affine_matrix(layout)
-        on_canvas = drawing.place(control, matrix)
-        pen_ink = drawing.draw_strokes(on_canvas, pen, size, POINTS)
-        after = canvas_from_ink(ink + pen_ink)
-        batch = torch.broadcast_shapes(after.shape[:-2], before.shape[:-3])
-        position, velocity = curve_points(on_canvas, ALONG)
-        tangent = F.normalize(velocity, dim=-1, eps=1e-3)
-        reach = (self.ends * width)[..., None]
-        first = position[..., :1, :] - reach.flip(-2) * tangent[..., :1, :]
-        last = position[..., -1:, :] + reach * tangent[..., -1:, :]
-        position = torch.cat([first, position, last], dim=-2)
-        ends = [tangent[..., :1, :]] * BEYOND, [tangent[..., -1:, :]] * BEYOND
-        direction = torch.cat([*ends[0], tangent, *ends[1]], dim=-2)
-        across = torch.stack([-direction[..., 1], direction[..., 0]], dim=-1)
-        offsets = (self.offsets * width)[..., None, :, None]
-        grid = position[..., None, :] + offsets * across[..., None, :]
+        self, control: Tensor, pen: drawing.Pen, width: Tensor, frame: Frame, maps: Maps
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """What is seen, section by section, of the residual and of the error after the proposal,
+        (*batch, sections · across) each; and the normals and tangents of the curve where control
+        points are moved, in the glimpse's frame, (*batch, controls, 2) each."""
+        on_canvas = drawing.place(control, frame.matrix)
+        size = maps.ink.shape[-1]
+        ink = drawing.draw_strokes(on_canvas, pen, size, POINTS)
+        error = maps.image - canvas_from_ink(maps.ink + ink)
+        sections = len(self.beyond)
+        position, velocity = (self.stations @ on_canvas).split(sections, dim=-2)
+        tangent = velocity * (velocity.square().sum(-1, keepdim=True) + 1e-6).rsqrt()
+        position = position + (self.beyond * width)[..., None] * tangent
+        across = (self.offsets * width)[..., None, :, None] * self._turned(tangent)[..., None, :]
+        grid = position[..., None, :] + across
+        batch = error.shape[:-2]
         grid = grid.expand(*batch, *grid.shape[-3:]).reshape(-1, *grid.shape[-3:])
 
-        def sections(maps: Tensor) -> Tensor:
-            channels = maps.shape[-3:]
-            flat = maps.expand(*batch, *channels).reshape(-1, *channels)
-            return F.grid_sample(flat, grid, align_corners=False).reshape(*batch, channels[0], -1)
+        def seen(picture: Tensor) -> Tensor:
+            flat = picture.expand(*batch, size, size).reshape(-1, 1, size, size)
+            return F.grid_sample(flat, grid, align_corners=False).reshape(*batch, -1)
 
-        residual, canvas = sections(before).unbind(-2)
-        # Sampling is linear, so the error can be put together here, where there is less of it.
-        error = residual + canvas - sections(after.unsqueeze(-3)).squeeze(-2)
-        seen = concatenate(residual, error)
-        # Directions at the anchors, back in the glimpse's frame: rotation undone, scale left out.
-        anchors = torch.linspace(0, ALONG - 1, self.controls, device=control.device).round().long()
-        cos, sin = layout[..., 3].cos()[..., None], layout[..., 3].sin()[..., None]
-        there = tangent[..., anchors, :]
-        here = torch.stack(
-            [cos * there[..., 0] + sin * there[..., 1], cos * there[..., 1] - sin * there[..., 0]],
-            dim=-1,
-        )
-        normal = torch.stack([-here[..., 1], here[..., 0]], dim=-1)
-        return seen, normal, here
+        # Back in the glimpse's frame: rotation undone, scale left out.
+        here = tangent[..., self.anchors, :] @ frame.rotation
+        return seen(maps.residual), seen(error), self._turned(here), here
+
+    def _turned(self, directions: Tensor) -> Tensor:
+        """Directions a quarter of a turn on: (x, y) to (−y, x)."""
+        return directions.flip(-1) * self.turn

@@ -7,13 +7,14 @@ from typing import Any, NamedTuple
 
 import pyro
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from pyro import poutine
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
 from dood_pyro.inference.stop_time import bernoulli_logits
-from dood_pyro.stepwise import sharing_states
+from dood_pyro.stepwise import StepwiseGuide, sharing_states
 
 
 class Modes(Messenger):
@@ -49,11 +50,10 @@ class Parse(NamedTuple):
 @torch.no_grad()
 def parse(model: nn.Module, guide: nn.Module, images: Float[Tensor, "images size size"]) -> Parse:
     """The guide's modes for ``images``; deterministic."""
-    with sharing_states(), pyro.validation_enabled(False):
-        with Modes():
-            q_trace: Any = poutine.trace(guide).get_trace(images)
-        p_trace: Any = poutine.trace(poutine.replay(model, trace=q_trace)).get_trace(images)
-    return _collect(p_trace, q_trace, q_trace)
+    with sharing_states(), pyro.validation_enabled(False), Modes():
+        if isinstance(guide, StepwiseGuide):
+            return _step_by_step(guide, images)
+        return _replayed(model, guide, images)
 
 
 @torch.no_grad()
@@ -62,9 +62,42 @@ def sample_parse(
 ) -> Parse:
     """A sample of the guide's for each image."""
     with sharing_states(), pyro.validation_enabled(False):
-        q_trace: Any = poutine.trace(guide).get_trace(images)
-        p_trace: Any = poutine.trace(poutine.replay(model, trace=q_trace)).get_trace(images)
+        return _replayed(model, guide, images)
+
+
+def _replayed(model: nn.Module, guide: nn.Module, images: Tensor) -> Parse:
+    """What the guide says, drawn by the model."""
+    q_trace: Any = poutine.trace(guide).get_trace(images)
+    p_trace: Any = poutine.trace(poutine.replay(model, trace=q_trace)).get_trace(images)
     return _collect(p_trace, q_trace, q_trace)
+
+
+def _step_by_step(guide: StepwiseGuide[Any], images: Tensor) -> Parse:
+    """What the guide says, by the states that it shares with the model, whose own conditionals are
+    not asked; and no further than the last of the drawings goes."""
+    most: int = guide.program.config.max_strokes
+    canvases: list[Tensor] = []
+    with poutine.trace() as tracer, pyro.plate("images", len(images), dim=-1):
+        state = guide.start(images)
+        for t in range(1, most + 1):
+            state = guide.step(t, state, images)
+            drawn = guide.drawn(state)
+            canvases.append(drawn.canvas)
+            if not drawn.alive.any():
+                break
+    found = _collect(tracer.trace, tracer.trace, tracer.trace, canvases)
+    rest = most - len(canvases)
+
+    def to_the_end(column: Tensor) -> Tensor:
+        return torch.cat([column, column[-1:].expand(rest, *column.shape[1:])])
+
+    return Parse(
+        F.pad(found.on_probability.mT, (0, rest)).mT,
+        to_the_end(found.alive),
+        to_the_end(found.canvas),
+        {name: to_the_end(column) for name, column in found.values.items()},
+        {name: to_the_end(column) for name, column in found.std.items()},
+    )
 
 
 @torch.no_grad()
@@ -76,9 +109,13 @@ def dream(model: nn.Module, count: int) -> Parse:
     return _collect(trace, trace, None)
 
 
-def _collect(drawn: Any, by: Any, gaussians: Any | None) -> Parse:
-    """Values of the trace ``drawn``, probabilities of ``by``, deviations of ``gaussians``."""
-    probabilities, lives, canvases = [], [], []
+def _collect(
+    drawn: Any, by: Any, gaussians: Any | None, canvases: list[Tensor] | None = None
+) -> Parse:
+    """Values of the trace ``drawn``, probabilities of ``by``, deviations of ``gaussians``; the
+    canvases are the trace's own, unless given."""
+    probabilities, lives = [], []
+    canvases = [] if canvases is None else list(canvases)
     values: dict[str, list[Tensor]] = {}
     std: dict[str, list[Tensor]] = {}
     alive: Any = 1.0

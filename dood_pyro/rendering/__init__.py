@@ -6,7 +6,6 @@ from dood_pyro.rendering.strokes import (
     bernstein,
     curve_points,
     peak_ink,
-    splat,
     stroke_ink,
 )
 
@@ -18,6 +17,5 @@ __all__ = [
     "curve_points",
     "ink_from_canvas",
     "peak_ink",
-    "splat",
     "stroke_ink",
 ]

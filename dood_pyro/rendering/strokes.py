@@ -15,7 +15,7 @@ The Gaussian is separable, so that a stroke's ink is the matrix product E_yᵀ d
 
 import math
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -72,9 +72,23 @@ def curve_points(
     return both[..., :points, :], both[..., points:, :]
 
 
+@lru_cache(maxsize=32)
+def _along(points: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """1 and u = 2t − 1 at the midpoints: (points, 2)."""
+    u = (torch.arange(points, dtype=torch.float64) * 2 + 1) / points - 1
+    return torch.stack([torch.ones_like(u), u], dim=-1).to(dtype=dtype, device=device)
+
+
+@lru_cache(maxsize=32)
+def _pixel_powers(size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """1, pixel centre, and its square: (3, size)."""
+    pixels = pixel_centres(size, torch.empty((), dtype=dtype, device=device))
+    return torch.stack([torch.ones_like(pixels), pixels, pixels**2])
+
+
 def _tables(x: Tensor, y: Tensor, sigma: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
     """E_x and E_y: (*batch, points, pixels) each."""
-    rate = (0.5**0.5) / sigma[..., None]
+    rate = ((0.5**0.5) / sigma)[..., None]
 
     def table(position: Tensor) -> Tensor:
         exponent = (pixels - position[..., None]).mul_(rate).square_().neg_()
@@ -83,50 +97,86 @@ def _tables(x: Tensor, y: Tensor, sigma: Tensor, pixels: Tensor) -> tuple[Tensor
     return table(x), table(y)
 
 
-class _Splat(torch.autograd.Function):
-    """The product of the two tables, with the gradient written out.
+class _Walk(NamedTuple):
+    """A pen's way along its curve, point by point: (*batch, points), velocity (*batch, points, 2)."""
 
-    Autograd would keep and revisit half a dozen tensors of the size of the tables; by hand the
-    backward pass is two matrix products and the moments of what they leave. The tables, the largest
-    tensors of a training step, are made again rather than kept.
+    x: Tensor
+    y: Tensor
+    velocity: Tensor
+    speed: Tensor
+    sigma: Tensor
+    darkness: Tensor
+    weight: Tensor
+
+
+def _walk(
+    control: Tensor, sigma: Tensor, darkness: Tensor, taper: Tensor | None, points: int
+) -> _Walk:
+    position, velocity = curve_points(control, points)
+    speed = (velocity.square().sum(-1) + MIN_SPEED**2).sqrt()
+    sigma, darkness = pen_along(sigma, darkness, taper, points)
+    weight = darkness * speed / (points * math.sqrt(2 * math.pi) * sigma)
+    x, y = position.unbind(-1)
+    return _Walk(x, y, velocity, speed, sigma.expand_as(x), darkness.expand_as(x), weight)
+
+
+class _StrokeInk(torch.autograd.Function):
+    """`stroke_ink` with its gradient written out.
+
+    Autograd would keep and revisit half a dozen tensors of the size of the tables, the largest of a
+    training step, and dozens of small ones; by hand the backward pass makes the tables again, and is
+    two matrix products and the moments of what they leave.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, y: Tensor, sigma: Tensor, weight: Tensor, size: int) -> Tensor:
-        pixels = pixel_centres(size, x)
-        ctx.save_for_backward(x, y, sigma, weight, pixels)
-        table_x, table_y = _tables(x, y, sigma, pixels)
-        return table_y.mul_(weight[..., None]).mT @ table_x
+    def forward(
+        ctx: Any,
+        control: Tensor,
+        sigma: Tensor,
+        darkness: Tensor,
+        taper: Tensor | None,
+        size: int,
+        points: int,
+    ) -> Tensor:
+        ctx.save_for_backward(control, sigma, darkness, taper)
+        ctx.points = points
+        walk = _walk(control, sigma, darkness, taper, points)
+        pixels = _pixel_powers(size, control.dtype, control.device)[1]
+        table_x, table_y = _tables(walk.x, walk.y, walk.sigma, pixels)
+        return table_y.mul_(walk.weight[..., None]).mT @ table_x
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (grad,) = grads
-        x, y, sigma, weight, pixels = ctx.saved_tensors
-        table_x, table_y = _tables(x, y, sigma, pixels)
+        control, pen_sigma, pen_darkness, taper = ctx.saved_tensors
+        points = ctx.points
+        walk = _walk(control, pen_sigma, pen_darkness, taper, points)
+        x, y, velocity, speed, sigma, darkness, weight = walk
+        powers = _pixel_powers(grad.shape[-1], grad.dtype, grad.device)
+        table_x, table_y = _tables(x, y, sigma, powers[1])
         along_x = (table_y @ grad).mul_(table_x)
         along_y = (table_x @ grad.mT).mul_(table_y)
-        powers = torch.stack([torch.ones_like(pixels), pixels, pixels**2], dim=-1)
-        x0, x1, x2 = (along_x @ powers).unbind(-1)
-        y0, y1, y2 = (along_y @ powers).unbind(-1)
+        x0, x1, x2 = (along_x @ powers.mT).unbind(-1)
+        y0, y1, y2 = (along_y @ powers.mT).unbind(-1)
+        # Of each point: its place, then sigma and darkness there, then its speed.
+        from_x, from_y = x1 - x * x0, y1 - y * y0
+        spread = x2 - x * (x1 + from_x) + y2 - y * (y1 + from_y)
         scaled = weight / sigma**2
-        spread = (x2 - 2 * x * x1 + x * x * x0) + (y2 - 2 * y * y1 + y * y * y0)
-        return scaled * (x1 - x * x0), scaled * (y1 - y * y0), scaled * spread / sigma, x0, None
-
-
-def splat(
-    x: Float[Tensor, "*batch points"],
-    y: Float[Tensor, "*batch points"],
-    sigma: Float[Tensor, "*batch points"],
-    weight: Float[Tensor, "*batch points"],
-    size: int,
-) -> Float[Tensor, "*batch size size"]:
-    """The sum over points of weight · exp(−‖pixel − (x, y)‖² / 2 sigma²) at every pixel centre.
-
-    Positions and ``sigma`` are in canvas units; the four arguments broadcast against each other.
-    First derivatives only.
-    """
-    ink: Tensor = _Splat.apply(*torch.broadcast_tensors(x, y, sigma, weight), size)
-    return ink
+        log_sigma = scaled * spread - weight * x0
+        at_speed = x0 * weight / speed
+        at_darkness = x0 * speed / (points * math.sqrt(2 * math.pi) * sigma)
+        place = torch.stack([from_x, from_y], dim=-1) * scaled[..., None]
+        of_curve = torch.cat([place, velocity * (at_speed / speed)[..., None]], dim=-2)
+        tables = _midpoint_tables(control.shape[-2] - 1, points, control.dtype, control.device)
+        to_control = tables.mT @ of_curve
+        if taper is None:
+            return to_control, log_sigma.sum(-1) / pen_sigma, at_darkness.sum(-1), None, None, None
+        # Darkness is held at 0 or above.
+        at_darkness = at_darkness * (darkness > 0)
+        along = _along(points, control.dtype, control.device)
+        pen = torch.stack([log_sigma, at_darkness], dim=-2) @ along
+        to_sigma = pen[..., 0, 0] / pen_sigma
+        return to_control, to_sigma, pen[..., 1, 0], pen[..., 1], None, None
 
 
 def stroke_ink(
@@ -150,11 +200,16 @@ def stroke_ink(
 
     Differentiable (once) in the tensors, which broadcast over ``*batch``.
     """
-    position, velocity = curve_points(control, points)
-    speed = (velocity.square().sum(-1) + MIN_SPEED**2).sqrt()
-    sigma, darkness = pen_along(sigma, darkness, taper, points)
-    weight = darkness * speed / (points * math.sqrt(2 * math.pi) * sigma)
-    return splat(position[..., 0], position[..., 1], sigma, weight, size)
+    batches = {control.shape[:-2], sigma.shape, darkness.shape}
+    if taper is not None:
+        batches.add(taper.shape[:-1])
+    if len(batches) > 1:
+        batch = torch.broadcast_shapes(*batches)
+        control = control.expand(*batch, *control.shape[-2:])
+        sigma, darkness = sigma.expand(batch), darkness.expand(batch)
+        taper = None if taper is None else taper.expand(*batch, 2)
+    ink: Tensor = _StrokeInk.apply(control, sigma, darkness, taper, size, points)
+    return ink
 
 
 def pen_along(
@@ -171,8 +226,7 @@ def pen_along(
     sigma, darkness = sigma[..., None], darkness[..., None]
     if taper is None:
         return sigma, darkness
-    # Midpoints of the curve's parameter and of pixels are one formula.
-    along = pixel_centres(points, taper)
+    along = _along(points, taper.dtype, taper.device)[:, 1]
     sigma = sigma * (taper[..., :1] * along).exp()
     return sigma, (darkness + taper[..., 1:] * along).clamp(min=0.0)
 

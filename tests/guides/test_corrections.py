@@ -10,7 +10,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dood_pyro import drawing
-from dood_pyro.guides.corrections import ACROSS, ALONG, BEYOND, OFFSETS, Correction, Taming, blurred
+from dood_pyro.guides.corrections import (
+    ACROSS,
+    ALONG,
+    BEYOND,
+    OFFSETS,
+    Correction,
+    Frame,
+    Maps,
+    Taming,
+    blurred,
+)
 from dood_pyro.rendering import canvas_from_ink, curve_points
 
 SIZE = 50
@@ -28,33 +38,34 @@ def drawn(control: Tensor, layout: Tensor) -> Tensor:
     return canvas_from_ink(drawing.draw_strokes(on_canvas, drawing.pen_profile(PEN), SIZE))
 
 
-def on_blank(image: Tensor) -> tuple[Tensor, Tensor]:
-    """What a correction is given of an image of which nothing is drawn yet: residual and canvas,
-    and the ink."""
-    blank = torch.zeros_like(image)
-    return torch.stack([image, blank], dim=-3), blank
+def on_blank(image: Tensor) -> Maps:
+    """What a correction is given of an image of which nothing is drawn yet."""
+    return Maps(image, image, torch.zeros_like(image))
+
+
+def frame(layout: Tensor) -> Frame:
+    return Frame.of(layout, drawing.affine_matrix(layout))
 
 
 def look(
-    correction: Correction, control: Tensor, layout: Tensor, *maps: Tensor, pen: Tensor = PEN
-) -> tuple[Tensor, Tensor, Tensor]:
-    """What is seen, and normals and tangents."""
+    correction: Correction, control: Tensor, layout: Tensor, maps: Maps, pen: Tensor = PEN
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """What is seen before and after, and normals and tangents."""
     profile = drawing.pen_profile(pen)
     width = blurred(profile.sigma)[..., None]
-    return correction._look(control, profile, width, layout, *maps)
+    return correction._look(control, profile, width, frame(layout), maps)
 
 
-def sections(seen: Tensor) -> tuple[Tensor, Tensor]:
-    """What the residual and the error after the proposal look like: (stations, across) each."""
-    before, after = seen.reshape(2, ALONG + 2 * BEYOND, ACROSS)
-    return before, after
+def sections(seen: Tensor) -> Tensor:
+    """What is seen of one picture: (stations, across)."""
+    return seen.reshape(ALONG + 2 * BEYOND, ACROSS)
 
 
 def test_a_perfect_proposal_leaves_no_error() -> None:
     control, layout = proposal()
     correction = Correction(5, 4, 16)
-    seen, _, _ = look(correction, control, layout, *on_blank(drawn(control, layout)))
-    before, after = sections(seen)
+    seen = look(correction, control, layout, on_blank(drawn(control, layout)))
+    before, after = map(sections, seen[:2])
     assert before[BEYOND:-BEYOND, ACROSS // 2].min() > 0.8, "ink under the stroke itself"
     assert before[0].max() < 0.3, "none well beyond its end"
     assert before[BEYOND:-BEYOND, 0].mean() < 0.1, "none well to its side"
@@ -66,11 +77,11 @@ def test_a_displaced_proposal_sees_its_error_on_the_right_side() -> None:
     control, layout = proposal()
     correction = Correction(5, 4, 16)
     image = drawn(control, layout)
-    _, normal, _ = look(correction, control, layout, *on_blank(image))
+    normal = look(correction, control, layout, on_blank(image))[2]
     width = blurred(drawing.pen_profile(PEN).sigma)
     shift = width / layout[0, 0] * normal.mean(1, keepdim=True)
-    seen, _, _ = look(correction, control + shift, layout, *on_blank(image))
-    before, after = sections(seen)
+    seen = look(correction, control + shift, layout, on_blank(image))
+    before, after = map(sections, seen[:2])
     middle = slice(BEYOND + 2, -BEYOND - 2)
     offsets = torch.tensor([*(-x for x in OFFSETS[:0:-1]), *OFFSETS])
     profile = before[middle].clamp(min=0).mean(0)
@@ -83,7 +94,7 @@ def test_a_displaced_proposal_sees_its_error_on_the_right_side() -> None:
 def test_directions_are_those_of_the_curve_in_its_frame() -> None:
     control, layout = proposal()
     maps = on_blank(torch.zeros(1, SIZE, SIZE))
-    _, normal, tangent = look(Correction(5, 4, 16), control, layout, *maps)
+    *_, normal, tangent = look(Correction(5, 4, 16), control, layout, maps)
     _, velocity = curve_points(control, ALONG)
     stations = torch.linspace(0, ALONG - 1, 5).round().long()
     torch.testing.assert_close(tangent, F.normalize(velocity[:, stations], dim=-1))
@@ -93,7 +104,7 @@ def test_directions_are_those_of_the_curve_in_its_frame() -> None:
 def test_an_untrained_correction_changes_nothing() -> None:
     control, layout = proposal()
     image = torch.rand(1, SIZE, SIZE)
-    for change in Correction(5, 4, 16)(control, PEN, layout, *on_blank(image)):
+    for change in Correction(5, 4, 16)(control, PEN, frame(layout), on_blank(image)):
         assert change.abs().max() == 0
 
 
@@ -107,7 +118,8 @@ def test_gradients_pass_through_the_look() -> None:
     weights = torch.randn(2 * (ALONG + 2 * BEYOND) * ACROSS, dtype=torch.float64)
 
     def seen(control: Tensor, pen: Tensor, layout: Tensor) -> Tensor:
-        return look(correction, control, layout, *on_blank(image), pen=pen)[0] @ weights
+        before, after, *_ = look(correction, control, layout, on_blank(image), pen=pen)
+        return torch.cat([before, after], dim=-1) @ weights
 
     # Bilinear sampling has kinks at pixel borders: small steps, and a tolerance.
     assert torch.autograd.gradcheck(seen, inputs, eps=1e-8, atol=2e-3, rtol=2e-3)
@@ -128,7 +140,8 @@ def test_a_pen_twice_as_thick_looks_the_same_from_twice_as_far() -> None:
         width = profile.sigma[..., None]
         maps = on_blank(image)
         correction = Correction(5, 4, 16)
-        seen.append(correction._look(control + shift, profile, width, layout, *maps)[0])
+        found = correction._look(control + shift, profile, width, frame(layout), maps)
+        seen.append(torch.cat(found[:2], dim=-1))
     assert (seen[0] - seen[1]).abs().max() < 0.03
     assert seen[0].abs().max() > 0.5
 

@@ -10,7 +10,6 @@ from dood_pyro.rendering import (
     canvas_from_ink,
     ink_from_canvas,
     peak_ink,
-    splat,
     stroke_ink,
 )
 from dood_pyro.rendering.reference import stroke_ink_per_pixel
@@ -72,10 +71,6 @@ def test_gradients() -> None:
     assert torch.autograd.gradcheck(
         lambda c, s, d, t: stroke_ink(c, s, d, 7, points=9, taper=t), tapered
     )
-    sigma = (0.05 + torch.rand(3, dtype=torch.float64)).requires_grad_()
-    weight = torch.rand(3, dtype=torch.float64, requires_grad=True)
-    x, y = torch.randn(2, 3, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda *p: splat(*p, 5), [x, y, sigma, weight])
 
 
 def test_gradients_broadcast() -> None:
