@@ -80,9 +80,9 @@ if TYPE_CHECKING:
 @click.option(
     "--practice",
     type=float,
-    default=0.0,
+    default=0.25,
     show_default=True,
-    help="Random doodles that the guide practises on, for each image of the source.",
+    help="Random doodles that the guide practises on, for each image of the source; none for nvil.",
 )
 @click.option("--learning-rate", type=float, default=1e-3, show_default=True)
 @click.option("--max-strokes", type=int, default=6, show_default=True)
@@ -181,6 +181,8 @@ def _create(ctx: click.Context, given: dict[str, Any], device: Any) -> tuple[Run
         *("fit", "corrections", "dream_steps", "practice"),
     )
     settings = {name: given[name] for name in train_names}
+    if given["estimator"] == "nvil" and _named(ctx, "practice") is None:
+        settings["practice"] = 0.0
     weighs = given["estimator"] in ("iwae", "rws")
     settings["particles"] = given["particles"] or (5 if weighs else 1)
     start = None
@@ -225,6 +227,7 @@ def _start(ctx: click.Context, name: str) -> tuple[str, Any, dict[str, Any], dic
     known: dict[str, Any] = {
         "start": hashlib.sha256((run.path / "best.safetensors").read_bytes()).hexdigest(),
         "corrections": config.train.corrections,
+        "guide_channels": config.train.guide_channels,
         # Corrections have been let in already.
         **dict.fromkeys(("trust_begin", "trust_full", "trust_stagger"), 0),
     }

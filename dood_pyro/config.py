@@ -30,7 +30,7 @@ class Config:
     def from_json(cls: type[C], values: dict[str, Any]) -> C:
         """The configuration that `to_json` wrote.
 
-        A setting that is missing was added later: its default is what was done before.
+        A setting that is missing was added `later`, and is put at what was done before.
 
         Raises:
             UserError: ``values`` has settings that this version lacks, or malformed ones.
@@ -41,25 +41,33 @@ class Config:
                 f"the {cls.__name__} on disk is from another version of dood-pyro: it has "
                 f"{', '.join(sorted(extra))}; use the version named in the run's versions.json"
             )
+        earlier = {
+            field.name: field.metadata["before"]
+            for field in dataclasses.fields(cls)
+            if "before" in field.metadata
+        }
         try:
-            return cls(**values)
+            return cls(**(earlier | values))
         except TypeError as error:
             raise UserError(
                 f"the {cls.__name__} on disk holds a malformed value: {error}"
             ) from None
 
 
-def later(default: Any) -> Any:
-    """A setting that came after results were kept: at its default, which is what was done before,
-    it is left out of hashes, so that they stay what they were."""
-    return dataclasses.field(default=default, metadata={"later": True})
+def later(before: Any, **now: Any) -> Any:
+    """A setting that came after results were kept.
+
+    Where it is at ``before``, which is what was done until then, it is left out of hashes, so that
+    they stay what they were. Its default is ``now``, or ``before`` if that is not given.
+    """
+    return dataclasses.field(default=now.get("now", before), metadata={"before": before})
 
 
 def _without_later(config: Config) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
-        if field.metadata.get("later") and value == field.default:
+        if "before" in field.metadata and value == field.metadata["before"]:
             continue
         values[field.name] = _without_later(value) if isinstance(value, Config) else value
     return values
@@ -102,8 +110,7 @@ class ModelConfig(Config):
     part_dims: int = 50
     """Dimensions of a part's latent vector in AIR."""
     canvas_channels: int = 16
-    """Channels of the model's own encoders, which see drawings; the guide's, which see images, have
-    32."""
+    """Channels of the model's own encoders, which see drawings."""
     glimpse_size: int = 24
     """Pixels a side of a glimpse."""
     features: int = 256
@@ -195,9 +202,11 @@ class TrainConfig(Config):
     dream_steps: int = later(0)
     """For how many steps, the first, the guide learns from drawings that the model dreams."""
 
-    practice: float = later(0.0)
-    """How many random doodles, for each image of a batch, the guide learns to draw beside it: pens
-    and strokes that the source lacks. The model learns nothing from them."""
+    practice: float = later(before=0.0, now=0.25)
+    """How many random doodles, for each image of the source, the guide learns to draw: pens and
+    strokes that the source lacks. The model learns nothing from them."""
+    guide_channels: int = later(before=32, now=16)
+    """Channels of the guide's encoders; twice as many learn no more in a step of a fifth longer."""
 
     def __post_init__(self) -> None:
         _require(1 <= self.batch_size <= 2**20, "--batch-size must lie between 1 and 1,048,576")
@@ -218,8 +227,10 @@ class TrainConfig(Config):
         _require(0 <= self.practice <= 10, "--practice must lie between 0 and 10")
         _require(
             self.practice == 0 or self.estimator != "nvil",
-            "--practice is not for --estimator nvil, whose baselines know one kind of picture",
+            "--practice is not for --estimator nvil, whose baselines know one kind of picture: "
+            "let it be 0",
         )
+        _require(1 <= self.guide_channels <= 1024, "guide_channels must lie between 1 and 1024")
         _require(self.dream_steps >= 0, "--dream-steps must not be negative")
         _require(0 < self.beta < float("inf"), "--beta must be a positive number")
         _require(0 < self.learning_rate < 1, "--learning-rate must lie between 0 and 1")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import signal
 import threading
 import time
@@ -143,12 +144,12 @@ class Trainer:
                 with torch.no_grad():  # what is reported is of the data all the same
                     report = stop_time_terms(self.model, self.guide, image).report()
             else:
-                practice = self.practice(len(image))
                 loss = self.estimator.differentiable_loss(self.model, self.guide, image)
-                loss = loss + practice
                 assert self.estimator.report is not None
                 report = self.estimator.report
-        (loss / image.numel()).backward()
+            (loss / image.numel()).backward()
+            if self.step >= self.config.train.dream_steps:
+                loss = loss.detach() + self.practise(len(image))
         norms = [
             # Of a group without gradients the norm would lie on the CPU.
             torch.nn.utils.clip_grad_norm_(group, self.config.train.clip).to(self.device)
@@ -166,16 +167,22 @@ class Trainer:
         self.step += 1
         return report, norms[0]
 
-    def practice(self, count: int) -> Tensor:
-        """The loss of the guide on random doodles, as many as go with a batch of ``count``."""
-        if not self.config.train.practice:
-            return torch.zeros((), device=self.device)
-        doodles = max(1, round(self.config.train.practice * count))
-        settings = self.config.model
-        drawn = doodle(doodles, settings.max_strokes, PRACTICE_SIGMAS, device=self.device)
-        with fixed(self.model):
-            image = drawn.render(settings.canvas_size)
-            return self.estimator.differentiable_loss(self.model, self.guide, image)
+    def practise(self, count: int) -> Tensor:
+        """Adds to the guide's gradient that of its loss on random doodles, and returns that loss.
+
+        Doodles come by whole batches of ``count``, not with every step: a small batch costs nearly
+        as much as a large one.
+        """
+        settings, share = self.config.model, self.config.train.practice
+        total = torch.zeros((), device=self.device)
+        for _ in range(math.floor((self.step + 1) * share) - math.floor(self.step * share)):
+            doodles = doodle(count, settings.max_strokes, PRACTICE_SIGMAS, device=self.device)
+            with fixed(self.model):
+                image = doodles.render(settings.canvas_size)
+                loss = self.estimator.differentiable_loss(self.model, self.guide, image)
+                (loss / image.numel()).backward()
+            total += loss.detach()
+        return total
 
     def weights(self) -> dict[str, Tensor]:
         """Averaged weights and buffers of model and guide, under the names a run keeps them by."""

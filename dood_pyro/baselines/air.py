@@ -122,13 +122,14 @@ class AIRGuide(StepwiseGuide[Carried]):
         super().__init__(model)
         settings = model.config
         width, dims = settings.features, settings.part_dims
+        maps = (config or TrainConfig(source="none")).guide_channels
         self.channels = 2 if settings.guidance else 1
-        self.image_encoder = ImageEncoder(settings.canvas_size, width, self.channels, stride=4)
+        self.image_encoder = ImageEncoder(settings.canvas_size, width, self.channels, 4, maps)
         self.rnn = nn.GRUCell(width + 4 + dims, width)
         self.on_head = StopHead(width, width)
         self.layout_head = mlp(width, width, 2 * 4)
         self.layout_squash = Squash(drawing.LAYOUT_LOW, drawing.LAYOUT_HIGH)
-        self.glimpse_encoder = ImageEncoder(settings.glimpse_size, width)
+        self.glimpse_encoder = ImageEncoder(settings.glimpse_size, width, maps=maps)
         self.part_head = mlp(2 * width + 4, width, 2 * dims)
         self.baseline = mlp(2 * width, width, 1)
         self.on_bounds = UNBOUNDED

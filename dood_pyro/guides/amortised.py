@@ -48,13 +48,14 @@ class AmortisedGuide(StepwiseGuide[State]):
         settings = model.config
         width = settings.features
         self.controls = settings.degree + 1
-        self.residual_encoder = ImageEncoder(settings.canvas_size, width, stride=4)
+        maps = training.guide_channels
+        self.residual_encoder = ImageEncoder(settings.canvas_size, width, stride=4, maps=maps)
         # Without execution guidance the residual is the image at every step: the RNN tells them
         # apart.
         self.on_head = StopHead(width if settings.guidance else 2 * width, width)
         self.layout_head = mlp(2 * width, width, 2 * 4)
         self.layout_squash = Squash(drawing.LAYOUT_LOW, drawing.LAYOUT_HIGH)
-        self.glimpse_encoder = ImageEncoder(settings.glimpse_size, width)
+        self.glimpse_encoder = ImageEncoder(settings.glimpse_size, width, maps=maps)
         values = settings.pen_values
         self.pens = values if settings.pen == "latent" else 0
         self.stroke_head = mlp(2 * width + 4, width, 2 * (2 * self.controls + self.pens))

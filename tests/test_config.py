@@ -1,0 +1,54 @@
+"""Settings that came later leave what was kept before them as it was."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from dood_pyro.config import Config, TrainConfig, later
+from dood_pyro.errors import UserError
+
+
+@dataclass(frozen=True)
+class Old(Config):
+    rate: float = 0.1
+
+
+@dataclass(frozen=True)
+class New(Config):
+    rate: float = 0.1
+    kept: int = later(before=1)
+    changed: int = later(before=1, now=2)
+
+
+def test_a_later_setting_at_what_was_done_before_leaves_the_hash() -> None:
+    assert New(changed=1).sha256() == Old().sha256()
+    assert len({New().sha256(), New(kept=3).sha256(), New(changed=1).sha256()}) == 3
+
+
+def test_a_missing_setting_is_what_was_done_before() -> None:
+    found = New.from_json({"rate": 0.2})
+    assert (found.rate, found.kept, found.changed) == (0.2, 1, 1)
+    assert New.from_json(New().to_json()) == New()
+
+
+def test_settings_of_another_version_are_refused() -> None:
+    with pytest.raises(UserError, match="colour"):
+        New.from_json({"rate": 0.2, "colour": 1})
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"practice": -1}, "--practice"),
+        ({"estimator": "nvil"}, "--practice is not for --estimator nvil"),
+        ({"guide_channels": 0}, "guide_channels"),
+        ({"batch_size": 0}, "--batch-size"),
+        ({"beta": float("inf")}, "--beta"),
+    ],
+)
+def test_settings_that_cannot_be(wrong: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        TrainConfig("none", **wrong)
