@@ -80,7 +80,7 @@ if TYPE_CHECKING:
 @click.option(
     "--practice",
     type=float,
-    default=0.25,
+    default=0.125,
     show_default=True,
     help="Random doodles that the guide practises on, for each image of the source; none for nvil.",
 )

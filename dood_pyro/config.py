@@ -202,7 +202,7 @@ class TrainConfig(Config):
     dream_steps: int = later(0)
     """For how many steps, the first, the guide learns from drawings that the model dreams."""
 
-    practice: float = later(before=0.0, now=0.25)
+    practice: float = later(before=0.0, now=0.125)
     """How many random doodles, for each image of the source, the guide learns to draw: pens and
     strokes that the source lacks. The model learns nothing from them."""
     guide_channels: int = later(before=32, now=16)

@@ -14,7 +14,7 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -148,13 +148,9 @@ class Trainer:
                 assert self.estimator.report is not None
                 report = self.estimator.report
             (loss / image.numel()).backward()
+            norms = [self._clip(group) for group, _ in self.groups]
             if self.step >= self.config.train.dream_steps:
-                loss = loss.detach() + self.practise(len(image))
-        norms = [
-            # Of a group without gradients the norm would lie on the CPU.
-            torch.nn.utils.clip_grad_norm_(group, self.config.train.clip).to(self.device)
-            for group, _ in self.groups
-        ]
+                norms += self.practise(len(image))
         finite = torch.isfinite(torch.stack([loss.detach(), *norms])).all()
         bad = (~finite).float()
         self.optimiser.step([self.learning_rate() * rate for _, rate in self.groups], skip=bad)
@@ -167,22 +163,35 @@ class Trainer:
         self.step += 1
         return report, norms[0]
 
-    def practise(self, count: int) -> Tensor:
-        """Adds to the guide's gradient that of its loss on random doodles, and returns that loss.
+    def _clip(self, parameters: Sequence[nn.Parameter]) -> Tensor:
+        """Cuts the gradient to the largest norm allowed; returns what its norm was."""
+        norm = torch.nn.utils.clip_grad_norm_(parameters, self.config.train.clip)
+        return norm.to(self.device)  # without gradients it would lie on the CPU
+
+    def practise(self, count: int) -> list[Tensor]:
+        """Adds to the guide's gradient that of its loss on random doodles; returns the norms.
 
         Doodles come by whole batches of ``count``, not with every step: a small batch costs nearly
-        as much as a large one.
+        as much as a large one. Their gradient, at first much the larger, is clipped by itself, or it
+        would leave nothing of the images'.
         """
         settings, share = self.config.model, self.config.train.practice
-        total = torch.zeros((), device=self.device)
+        learns = [p for p in self.guide.parameters() if p.requires_grad]
+        norms = []
         for _ in range(math.floor((self.step + 1) * share) - math.floor(self.step * share)):
             doodles = doodle(count, settings.max_strokes, PRACTICE_SIGMAS, device=self.device)
+            of_images = [parameter.grad for parameter in learns]
+            for parameter in learns:
+                parameter.grad = None
             with fixed(self.model):
                 image = doodles.render(settings.canvas_size)
                 loss = self.estimator.differentiable_loss(self.model, self.guide, image)
                 (loss / image.numel()).backward()
-            total += loss.detach()
-        return total
+            norms.append(self._clip(learns))
+            for parameter, gradient in zip(learns, of_images, strict=True):
+                if gradient is not None:
+                    parameter.grad = gradient + (0 if parameter.grad is None else parameter.grad)
+        return norms
 
     def weights(self) -> dict[str, Tensor]:
         """Averaged weights and buffers of model and guide, under the names a run keeps them by."""

@@ -26,7 +26,7 @@ def test_refining_raises_the_bound_of_every_image(
     after = bound_of(model, refined, images, particles=20)
     assert (after.elbo > before.elbo + 20).all()
     # A picture that is best left blank gains nothing but noise.
-    assert (after.log_p > before.log_p - 0.1).all()
+    assert (after.log_p > before.log_p - 1).all()
     assert (after.log_p > before.log_p + 20).sum() >= len(images) - 1
     error = [
         (parse(model, each, images).canvas[-1] - images).abs().mean() for each in (guide, refined)
