@@ -26,9 +26,7 @@ from . import options
     "--csv", "table", type=click.Path(path_type=Path), help="Record the row in this table."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON alone.")
-@options.which
-@options.guide
-@options.device
+@options.trained
 @options.data_dir
 def evaluate(
     run: str,
@@ -37,16 +35,13 @@ def evaluate(
     limit: int,
     table: Path | None,
     as_json: bool,
-    which: str,
-    guide: str | None,
-    device: str,
+    use: options.Use,
     data_dir: Path | None,
 ) -> None:
     """Measures how well RUN explains a target: log p(x), its bound, strokes, errors."""
     import torch
     from tqdm import tqdm
 
-    from dood_pyro.devices import choose_device
     from dood_pyro.recognition import open_run
     from dood_pyro.tasks.evaluate import evaluate as measure
     from dood_pyro.tasks.evaluate import read_rows, record
@@ -63,8 +58,8 @@ def evaluate(
         bar.update(done)
 
     row = measure(
-        *(open_run(run), target, particles, limit, choose_device(device), data_dir),
-        *(which, guide, show, torch.get_num_threads()),
+        *(open_run(run), target, particles, limit, use.chosen(), data_dir),
+        *(use.which, use.guide, show, torch.get_num_threads()),
     )
     if bar is not None:
         bar.close()

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
 
 import click
 
 from dood_pyro.errors import UserError
 
 from . import options
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 runs = click.argument("runs", nargs=-1, required=True)
 five_targets = click.option(
@@ -22,47 +18,26 @@ five_targets = click.option(
 limit = click.option("--limit", type=click.IntRange(min=1), default=1000, show_default=True)
 
 
-def out(default: str) -> Callable[[F], F]:
-    """The option that says where a figure goes."""
-    return click.option(
-        "--out",
-        type=options.Png(),
-        default=Path(default),
-        show_default=True,
-        help="PNG; a PDF is written beside it.",
-    )
-
-
-def _load(names: tuple[str, ...], which: str, guide: str | None, device: str) -> Any:
-    from dood_pyro.recognition import load
-
-    return [load(name, device, which, guide) for name in names]
-
-
 @click.command()
 @runs
 @five_targets
 @click.option("--count", type=click.IntRange(1, 50), default=4, show_default=True)
-@out("compare.png")
-@options.which
-@options.guide
-@options.device
+@options.figure("compare.png")
+@options.trained
 @options.data_dir
 def compare(
     runs: tuple[str, ...],
     targets: tuple[str, ...] | None,
     count: int,
     out: Path,
-    which: str,
-    guide: str | None,
-    device: str,
+    use: options.Use,
     data_dir: Path | None,
 ) -> None:
     """Draws test images stroke by stroke by several RUNS (Fig. 3a)."""
     from dood_pyro.tasks.compare import draw_reconstructions
     from dood_pyro.tasks.published import SOURCES
 
-    models = _load(runs, which, guide, device)
+    models = [use.load(name) for name in runs]
     for path in draw_reconstructions(models, targets or SOURCES, out, count, data_dir):
         click.echo(path)
 
@@ -71,26 +46,22 @@ def compare(
 @runs
 @five_targets
 @limit
-@out("stroke-counts.png")
-@options.which
-@options.guide
-@options.device
+@options.figure("stroke-counts.png")
+@options.trained
 @options.data_dir
 def stroke_counts(
     runs: tuple[str, ...],
     targets: tuple[str, ...] | None,
     limit: int,
     out: Path,
-    which: str,
-    guide: str | None,
-    device: str,
+    use: options.Use,
     data_dir: Path | None,
 ) -> None:
     """Draws how many strokes several RUNS take, by target (Fig. 3b to d), and prints the counts."""
     from dood_pyro.tasks.compare import draw_stroke_counts
     from dood_pyro.tasks.published import SOURCES
 
-    models = _load(runs, which, guide, device)
+    models = [use.load(name) for name in runs]
     paths, counts = draw_stroke_counts(models, targets or SOURCES, out, limit, data_dir)
     click.echo(json.dumps(counts))
     for path in paths:
@@ -101,13 +72,11 @@ def stroke_counts(
 @runs
 @click.option("--target", default="mnist", show_default=True, help="Source whose test images.")
 @limit
-@out("clusters.png")
+@options.figure("clusters.png")
 @click.option(
     "--json", "figures", type=click.Path(path_type=Path), help="Silhouettes go here, too."
 )
-@options.which
-@options.guide
-@options.device
+@options.trained
 @options.data_dir
 def clusters(
     runs: tuple[str, ...],
@@ -115,16 +84,14 @@ def clusters(
     limit: int,
     out: Path,
     figures: Path | None,
-    which: str,
-    guide: str | None,
-    device: str,
+    use: options.Use,
     data_dir: Path | None,
 ) -> None:
     """Clusters the strokes, or parts, of several RUNS (Fig. 5) and prints silhouettes."""
     from dood_pyro.files import write_atomically
     from dood_pyro.tasks.clusters import draw_clusters
 
-    models = _load(runs, which, guide, device)
+    models = [use.load(name) for name in runs]
     paths, scores = draw_clusters(models, target, out, limit, data_dir)
     text = json.dumps(scores, indent=2)
     if figures is not None:
@@ -140,27 +107,22 @@ def clusters(
 @click.option(
     "--image", type=click.IntRange(min=0), default=0, show_default=True, help="Which of them."
 )
-@out("anatomy.png")
-@options.which
-@options.guide
-@options.device
+@options.figure("anatomy.png")
+@options.trained
 @options.data_dir
 def anatomy(
     run: str,
     target: str,
     image: int,
     out: Path,
-    which: str,
-    guide: str | None,
-    device: str,
+    use: options.Use,
     data_dir: Path | None,
 ) -> None:
     """Takes one drawing by RUN apart, step by step (Fig. 2)."""
-    from dood_pyro.recognition import load
     from dood_pyro.tasks.anatomy import draw_anatomy
     from dood_pyro.tasks.compare import test_images
 
-    dood = load(run, device, which, guide)
+    dood = use.load(run)
     images = test_images(dood, target, image + 1, data_dir)
     if image >= len(images):
         raise UserError(f"{target} has {len(images)} test images: --image must be less")

@@ -22,13 +22,9 @@ from . import options
 )
 @click.option("--particles", type=click.IntRange(min=1), default=200, show_default=True)
 @click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True)
-@click.option(
-    "--out", type=options.Png(), default=Path("guides.png"), show_default=True, help="PNG and PDF."
-)
+@options.figure("guides.png")
 @click.option("--json", "figures", type=click.Path(path_type=Path), help="Record the rows here.")
-@options.which
-@options.guide
-@options.device
+@options.trained
 @options.data_dir
 def compare_guides(
     run: str,
@@ -38,15 +34,12 @@ def compare_guides(
     limit: int,
     out: Path,
     figures: Path | None,
-    which: str,
-    guide: str | None,
-    device: str,
+    use: options.Use,
     data_dir: Path | None,
 ) -> None:
     """Compares guides over RUN's model: bounds, gaps, errors and time, as table and figure."""
     from tqdm import tqdm
 
-    from dood_pyro.devices import choose_device
     from dood_pyro.files import read_object, update_object
     from dood_pyro.recognition import open_run
     from dood_pyro.tasks.compare_guides import compare_guides as compare
@@ -65,7 +58,7 @@ def compare_guides(
         bars[name].update(done)
 
     rows = compare(
-        *(opened, target, names, particles, limit, choose_device(device), data_dir, which, guide),
+        *(opened, target, names, particles, limit, use.chosen(), data_dir, use.which, use.guide),
         progress=show,
     )
     for bar in bars.values():
@@ -100,17 +93,9 @@ def compare_guides(
     "--draws", type=click.IntRange(min=9), default=99, show_default=True, help="Of the guide, each."
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
-@click.option(
-    "--out",
-    type=options.Png(),
-    default=Path("calibration.png"),
-    show_default=True,
-    help="PNG and PDF.",
-)
+@options.figure("calibration.png")
 @click.option("--json", "figures", type=click.Path(path_type=Path), help="The test's results.")
-@options.which
-@options.guide
-@options.device
+@options.trained
 def calibrate(
     run: str,
     dreams: int,
@@ -118,14 +103,11 @@ def calibrate(
     seed: int,
     out: Path,
     figures: Path | None,
-    which: str,
-    guide: str | None,
-    device: str,
+    use: options.Use,
 ) -> None:
     """Simulation-based calibration: is RUN's guide the posterior of what its model dreams?"""
     import torch
 
-    from dood_pyro.devices import choose_device
     from dood_pyro.files import read_object, write_atomically
     from dood_pyro.recognition import open_run
     from dood_pyro.tasks.calibrate import calibrate as measure
@@ -133,15 +115,15 @@ def calibrate(
 
     if figures is not None:
         read_object(figures)
-    model, recognition, config = open_run(run).load(which, guide)
-    chosen = choose_device(device)
+    model, recognition, config = open_run(run).load(use.which, use.guide)
+    chosen = use.chosen()
     torch.manual_seed(seed)
     least = min(100, dreams // 2)
     found = measure(model.to(chosen), recognition.to(chosen), dreams, draws, least)
     result: dict[str, Any] = {
         "dreams": dreams,
         "draws": draws,
-        "guide": guide or config.train.guide,
+        "guide": use.guide or config.train.guide,
     }
     result |= summary(found)
     for name, entry in result["by_quantity"].items():

@@ -23,9 +23,7 @@ from . import options
 @click.option(
     "--json", "figures", type=click.Path(path_type=Path), help="Put under dood or air, too."
 )
-@options.which
-@options.guide
-@options.device
+@options.trained
 @options.data_dir
 def one_shot(
     run: str,
@@ -35,9 +33,7 @@ def one_shot(
     two_way: bool,
     background: bool,
     figures: Path | None,
-    which: str,
-    guide: str | None,
-    device: str,
+    use: options.Use,
     data_dir: Path | None,
 ) -> None:
     """Classifies Omniglot's characters from one example each: 20 runs of 20 ways (Table 1)."""
@@ -48,13 +44,13 @@ def one_shot(
     from dood_pyro import data
     from dood_pyro.data.one_shot_runs import background_trials, official_trials
     from dood_pyro.files import read_object, update_object
-    from dood_pyro.recognition import load, open_run
+    from dood_pyro.recognition import open_run
     from dood_pyro.tasks.one_shot import Settings
     from dood_pyro.tasks.one_shot import one_shot as classify
 
     if figures is not None:
         read_object(figures)
-    dood = load(run, device, which, guide)
+    dood = use.load(run)
     given = {"parses": parses, "steps": steps, "two_way": two_way}
     chosen = {name: value for name, value in given.items() if value is not None}
     settings = dataclasses.replace(Settings(), **chosen)  # type: ignore[arg-type]
@@ -78,7 +74,7 @@ def one_shot(
         # The paper has one AIR; which of the two it is stands in the entry.
         key = "air" if dood.config.program in ("air", "dair") else dood.config.program
         key += ", background" if background else ""
-        key += f", {guide}" if guide else ""
+        key += f", {use.guide}" if use.guide else ""
         about: dict[str, object] = {
             "program": dood.config.program,
             "settings": dataclasses.asdict(settings),

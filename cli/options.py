@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
+
+if TYPE_CHECKING:
+    import torch
+
+    from dood_pyro.recognition import Recognizer
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 data_dir = click.option(
     "--data-dir",
@@ -27,14 +36,42 @@ which = click.option(
     show_default=True,
     help="Checkpoint: the best by held-out bound, or the last.",
 )
-
-
 guide = click.option(
     "--guide",
     metavar="NAME",
     help="Over the run's own: refined, smc or per-image. Or repeats the run's own, module:Class, if it "
     "is not a built-in one: permits its code to be run.",
 )
+
+
+class Use(NamedTuple):
+    """How a command takes up trained runs: what `trained` collects."""
+
+    which: str
+    guide: str | None
+    device: str
+
+    def load(self, run: str) -> Recognizer:
+        """The model and guide of a run folder, or of weights that come with the package."""
+        from dood_pyro.recognition import load
+
+        return load(run, self.device, self.which, self.guide)
+
+    def chosen(self) -> torch.device:
+        """The device, found out."""
+        from dood_pyro.devices import choose_device
+
+        return choose_device(self.device)
+
+
+def trained(command: Callable[..., None]) -> Callable[..., None]:
+    """The options of every command that takes trained runs, handed over together as ``use``."""
+
+    @functools.wraps(command)
+    def collected(which: str, guide: str | None, device: str, **given: Any) -> None:
+        command(use=Use(which, guide, device), **given)
+
+    return which(guide(device(collected)))
 
 
 class Duration(click.ParamType):
@@ -95,3 +132,14 @@ class Numbers(Names):
         if not all(str(part).isdecimal() for part in parts):
             self.fail(f"{value!r} is not a list of whole numbers by comma", param, ctx)
         return tuple(int(part) for part in parts)
+
+
+def figure(default: str) -> Callable[[F], F]:
+    """The option that says where a figure goes."""
+    return click.option(
+        "--out",
+        type=Png(),
+        default=Path(default),
+        show_default=True,
+        help="PNG; a PDF is written beside it.",
+    )

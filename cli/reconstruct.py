@@ -17,9 +17,7 @@ from . import options
 @click.option(
     "--svg/--no-svg", default=True, show_default=True, help="Also an SVG and a JSON a drawing."
 )
-@options.which
-@options.guide
-@options.device
+@options.trained
 @options.data_dir
 def reconstruct(
     run: str,
@@ -27,20 +25,16 @@ def reconstruct(
     count: int,
     out: Path | None,
     svg: bool,
-    which: str,
-    guide: str | None,
-    device: str,
+    use: options.Use,
     data_dir: Path | None,
 ) -> None:
     """Draws test images stroke by stroke, strokes coloured by order (Fig. 1 and 3).
 
     RUN is a run folder, or the name of trained weights that come with the package.
     """
-    from dood_pyro.devices import choose_device
-    from dood_pyro.recognition import load
     from dood_pyro.tasks.reconstruct import reconstruct as draw
 
-    dood = load(run, choose_device(device), which, guide)
+    dood = use.load(run)
     out = out or Path(f"{Path(run).name}-on-{Path(target).stem}.png")
     written = draw(dood, target, out, count, data_dir=data_dir, svg=svg)
     click.echo(f"{written[0]}" + (f" and {len(written) - 1} files beside it" if svg else ""))

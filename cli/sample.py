@@ -14,17 +14,12 @@ from . import options
 @click.option("--count", type=click.IntRange(1, 1024), default=64, show_default=True)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--out", type=options.Png(), help="PNG.  [default: RUN-samples.png]")
-@options.which
-@options.guide
-@options.device
-def sample(
-    run: str, count: int, seed: int, out: Path | None, which: str, guide: str | None, device: str
-) -> None:
+@options.trained
+def sample(run: str, count: int, seed: int, out: Path | None, use: options.Use) -> None:
     """Draws from the prior of RUN: a sheet, its animation, and SVG and JSON a drawing (Fig. 6)."""
-    from dood_pyro.recognition import load
     from dood_pyro.tasks.generate import sample as draw
 
-    dood = load(run, device, which, guide)
+    dood = use.load(run)
     out = out or Path(f"{Path(run).name}-samples.png")
     written = draw(dood, out, count, seed)
     more = len(written) - 2

@@ -33,9 +33,7 @@ def _png(run: str, what: str, name: str, out: Path | None) -> Path:
 )
 @seed
 @click.option("--out", type=options.Png(), help="PNG.")
-@options.which
-@options.guide
-@options.device
+@options.trained
 @options.data_dir
 def exemplars(
     run: str,
@@ -46,14 +44,11 @@ def exemplars(
     affine_noise: float,
     seed: int,
     out: Path | None,
-    which: str,
-    guide: str | None,
-    device: str,
+    use: options.Use,
     data_dir: Path | None,
 ) -> None:
     """Writes new exemplars of characters: tokens of the types that their parses are (Fig. 7)."""
     from dood_pyro.plots import save_png
-    from dood_pyro.recognition import load
     from dood_pyro.tasks.exemplars import draw_exemplars
     from dood_pyro.tokens import TokenNoise
 
@@ -63,7 +58,7 @@ def exemplars(
     noise = TokenNoise(
         control=control_noise, **{name: affine_noise * getattr(default, name) for name in affine}
     )
-    dood = load(run, device, which, guide)
+    dood = use.load(run)
     save_png(out, draw_exemplars(dood, target, count, each, noise, seed, data_dir))
     click.echo(out)
 
@@ -82,9 +77,7 @@ def exemplars(
 )
 @seed
 @click.option("--out", type=options.Png(), help="PNG.")
-@options.which
-@options.guide
-@options.device
+@options.trained
 @options.data_dir
 def complete(
     run: str,
@@ -94,17 +87,14 @@ def complete(
     strokes: int,
     seed: int,
     out: Path | None,
-    which: str,
-    guide: str | None,
-    device: str,
+    use: options.Use,
     data_dir: Path | None,
 ) -> None:
     """Goes on with drawings that were begun, in many ways (Fig. 8)."""
     from dood_pyro.plots import save_png
-    from dood_pyro.recognition import load
     from dood_pyro.tasks.complete import draw_completions
 
     out = _png(run, "completions", target, out)
-    dood = load(run, device, which, guide)
+    dood = use.load(run)
     save_png(out, draw_completions(dood, target, count, each, strokes or None, seed, data_dir))
     click.echo(out)
