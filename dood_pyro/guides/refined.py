@@ -1,8 +1,10 @@
 """The amortised guide's answer, refined image by image: semi-amortised inference (Kim et al. 2018).
 
-Starting from the Gaussians that a trained guide proposes at its own modes, means, standard deviations
-and the logits of ``on_t`` climb each image's bound by gradient steps, stops summed out. What is left is
-a guide whose sites no longer depend on each other, for any program whose guide is Gaussian.
+Of the trained guide's modes and a few of its samples, the drawing that is likeliest under the model is
+where each image starts: an ascent mends strokes, but does not find another order of them. From there
+means, standard deviations and the logits of ``on_t`` climb the image's bound by gradient steps, stops
+summed out. What is left is a guide whose sites no longer depend on each other, for any program whose
+guide is Gaussian.
 """
 
 from __future__ import annotations
@@ -17,8 +19,17 @@ from torch import Tensor, nn
 
 from dood_pyro.guides.factors import Factor, Factors, ImageByImage
 from dood_pyro.inference.parsing import Modes
-from dood_pyro.inference.stop_time import AlwaysOn, bernoulli_logits, stop_time_terms
+from dood_pyro.inference.stop_time import (
+    bernoulli_logits,
+    collect_terms,
+    stop_time_terms,
+    stroke_traces,
+)
 from dood_pyro.optimiser import Adam
+
+START_STD = 0.3
+"""Standard deviations at the start, of those that the guide proposes, whose later strokes answer to
+its earlier ones: around one drawing, sites that do not answer each other have less room."""
 
 
 class RefinedGuide(ImageByImage):
@@ -30,6 +41,7 @@ class RefinedGuide(ImageByImage):
         steps: gradient steps.
         rate: of Adam; a mean moves by about this much of its standard deviation in a step.
         particles: samples that a step's gradient is averaged over.
+        samples: of the trained guide, that its modes compete with as a start.
     """
 
     def __init__(
@@ -37,30 +49,54 @@ class RefinedGuide(ImageByImage):
         model: nn.Module,
         guide: nn.Module,
         steps: int = 100,
-        rate: float = 0.3,
+        rate: float = 0.5,
         particles: int = 1,
+        samples: int = 20,
     ) -> None:
         super().__init__(model, guide)
         self.steps, self.rate, self.particles = steps, rate, particles
+        self.samples = samples
 
     def start(self, image: Float[Tensor, "images size size"]) -> dict[str, Factor]:
-        """The trained guide's factors at its own modes, every stroke being drawn."""
-        with Modes(), AlwaysOn():
-            trace = poutine.trace(self.guide).get_trace(image)
+        """Factors around the likeliest of the trained guide's drawings, every stroke being drawn."""
+        with Modes():
+            scores, drawn = self._drawn(image, 1)
+        if self.samples:
+            more, others = self._drawn(image, self.samples)
+            scores = torch.cat([scores, more])
+            for name, (mean, log_std, events) in drawn.items():
+                drawn[name] = Factor(
+                    torch.cat([mean, others[name].mean]), _joined(log_std, others[name]), events
+                )
+        best, every = scores.argmax(0), torch.arange(len(image), device=image.device)
+        return {
+            name: Factor(mean[best, every], None if std is None else std[best, every], events)
+            for name, (mean, std, events) in drawn.items()
+        }
+
+    def _drawn(self, image: Tensor, count: int) -> tuple[Tensor, dict[str, Factor]]:
+        """``count`` drawings an image by the trained guide: log p(x, drawing) with stops summed out,
+        (count, images), and a factor around each site, (count, images, *event)."""
+        p_trace, q_trace = stroke_traces(self.model, self.guide, image, count)
+        terms, log_p, _ = collect_terms(self.model, image, p_trace, q_trace)
+        batch = (count, len(image))
+        joint = torch.logsumexp(terms.log_p + terms.log_likelihood + log_p, dim=0).expand(batch)
         sites = {}
-        for name in trace.stochastic_nodes:
-            site = trace.nodes[name]
-            if name == "images":
+        for name in q_trace.stochastic_nodes:
+            site = q_trace.nodes[name]
+            if name in ("images", "particles"):
                 continue
             if name.startswith("on_"):
-                sites[name] = Factor(bernoulli_logits(site).expand(image.shape[:-2]), None, 0)
+                sites[name] = Factor(bernoulli_logits(site).expand(batch), None, 0)
                 continue
             fn: Any = site["fn"]
             events = fn.event_shape
             while hasattr(fn, "base_dist"):
                 fn = fn.base_dist
-            sites[name] = Factor(fn.loc, fn.scale.log(), len(events))
-        return sites
+            value: Tensor = site["value"].expand(*batch, *events)  # type: ignore[union-attr]
+            log_std = (START_STD * fn.scale).log().expand_as(value)
+            sites[name] = Factor(value, log_std, len(events))
+        return joint, sites
 
     def factors(self, image: Float[Tensor, "images size size"]) -> Factors:
         """Factors that have climbed the bound of each image."""
@@ -97,3 +133,9 @@ class RefinedGuide(ImageByImage):
                 optimiser.step([self.rate * (1 - step / self.steps)], skip=never)
             with torch.no_grad():
                 return moved()
+
+
+def _joined(log_std: Tensor | None, other: Factor) -> Tensor | None:
+    if log_std is None or other.log_std is None:
+        return None
+    return torch.cat([log_std, other.log_std])

@@ -1,0 +1,119 @@
+"""What holds a run back on each target: the likelihood's scale, the number of strokes, the guide.
+
+    python experiments/what_holds_back.py experiments/runs/dood-mnist-0 experiments/runs/dood-omniglot-0
+
+For each run and target, on the first test images of the shuffle of seed 0 and in nats an image:
+
+    log_p           the bound (stops summed out) of a few samples, what the rest is compared with
+    scale           what the best guess would gain if the likelihood's scale were the target's own
+    strokes         what twice as many strokes gain, the program simply going on
+    refined         what gradient steps on each image's own bound gain: the guide's imprecision
+    thin, thick     log_p of the third of the images with the thinnest pens, and of the thickest
+
+Written to experiments/results/what_holds_back.json, run by run; a run's new entries replace its old.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import math
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+import dood_pyro
+from dood_pyro.files import read_object, update_object
+from dood_pyro.guides.refined import RefinedGuide
+from dood_pyro.inference.importance import bound_of
+from dood_pyro.inference.parsing import Parse, parse
+from dood_pyro.recognition import Recognizer, open_run
+from dood_pyro.stepwise import LEAST_LIKELIHOOD_SCALE
+from dood_pyro.tasks.compare import test_images
+from dood_pyro.tasks.published import SOURCES
+
+RESULTS = Path(__file__).parent / "results" / "what_holds_back.json"
+PARTICLES = 10
+REFINEMENT = 60
+
+
+def log_p(dood: Recognizer, images: Tensor, refine: int = 0) -> Tensor:
+    """The bound of each image, stops summed out."""
+    torch.manual_seed(0)
+    guide = RefinedGuide(dood.model, dood.guide, refine) if refine else dood.guide
+    return bound_of(dood.model, guide, images, PARTICLES).log_p_summed
+
+
+def with_strokes(dood: Recognizer, strokes: int) -> Recognizer:
+    """The same program, taken further; what it is given is changed."""
+    dood.model.config = dataclasses.replace(dood.config.model, max_strokes=strokes)  # type: ignore[assignment]
+    return dood
+
+
+def gain_of_scale(error: Tensor, scale: float, pixels: int) -> float:
+    """Nats an image that the scale that fits ``error``, mean and absolute a pixel, gains on
+    ``scale``."""
+    own = max(LEAST_LIKELIHOOD_SCALE, float(error.mean()))
+    return pixels * (float(error.mean()) * (1 / scale - 1 / own) + math.log(scale / own))
+
+
+def mean_pen(parsed: Parse) -> Tensor:
+    """Log width of the strokes drawn, averaged over each image's."""
+    drawn = parsed.alive
+    width = parsed.values["pen"][..., 0]
+    return (drawn * width).sum(0) / drawn.sum(0).clamp(min=1)
+
+
+def anatomy(dood: Recognizer, images: Tensor) -> dict[str, float]:
+    """The columns of the module's docstring, with errors and strokes beside them."""
+    most = dood.config.model.max_strokes
+    plain, parsed = log_p(dood, images), parse(dood.model, dood.guide, images)
+    error = (parsed.canvas[-1] - images).abs().mean((-1, -2))
+    counts = parsed.alive.sum(0)
+    scale = float(dood.model.likelihood_scale().detach())  # type: ignore[operator]
+    refined = log_p(dood, images, REFINEMENT)
+    further = log_p(with_strokes(dood, 2 * most), images)
+    with_strokes(dood, most)
+    order = mean_pen(parsed).argsort()
+    third = len(order) // 3
+    return {
+        "images": len(images),
+        "log_p": float(plain.mean()),
+        "mean_absolute_error": float(error.mean()),
+        "likelihood_scale": scale,
+        "mean_strokes": float(counts.mean()),
+        "share_at_most_strokes": float((counts == most).float().mean()),
+        "scale": gain_of_scale(error, scale, images[0].numel()),
+        "strokes": float((further - plain).mean()),
+        "refined": float((refined - plain).mean()),
+        "thin": float(plain[order[:third]].mean()),
+        "thick": float(plain[order[-third:]].mean()),
+    }
+
+
+def main() -> None:
+    """Reads the arguments, measures and prints."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("runs", nargs="+")
+    parser.add_argument("--images", type=int, default=60)
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    arguments = parser.parse_args()
+    read_object(arguments.out)
+    for name in arguments.runs:
+        opened = open_run(name)
+        dood = dood_pyro.load(name)
+        found = {}
+        for target in SOURCES:
+            found[target] = anatomy(dood, test_images(dood, target, arguments.images))
+            shown = ", ".join(f"{key} {value:.4g}" for key, value in found[target].items())
+            print(f"{opened.path.name} on {target}: {shown}", flush=True)
+        about = {"seconds": opened.progress()[1], "revision": opened.versions().get("revision", "")}
+        entry = {**about, "particles": PARTICLES, "refinement_steps": REFINEMENT, "targets": found}
+        update_object(arguments.out, {opened.path.name: entry})
+
+
+if __name__ == "__main__":
+    main()
