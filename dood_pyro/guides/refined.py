@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from dood_pyro.guides.factors import Factor, Factors, ImageByImage
 from dood_pyro.inference.parsing import Modes
 from dood_pyro.inference.stop_time import (
+    StopTimeELBO,
     bernoulli_logits,
     collect_terms,
     stop_time_terms,
@@ -30,6 +31,8 @@ from dood_pyro.optimiser import Adam
 START_STD = 0.3
 """Standard deviations at the start, of those that the guide proposes, whose later strokes answer to
 its earlier ones: around one drawing, sites that do not answer each other have less room."""
+EXPLORE = 0.1
+"""How much of a uniform distribution over stops is mixed in where strokes are refined."""
 
 
 class RefinedGuide(ImageByImage):
@@ -125,9 +128,12 @@ class RefinedGuide(ImageByImage):
                 return Factors(sites)
 
             optimiser, never = Adam([leaves]), image.new_zeros(())
+            # A stroke that is not drawn yet must be able to improve until it is worth drawing.
+            objective = StopTimeELBO(explore_always=EXPLORE)
+            objective.anneal(0, self.guide)
             for step in range(self.steps):
-                bound = stop_time_terms(model, moved(), image, self.particles).elbo()
-                loss = -bound.sum() / self.particles
+                terms = stop_time_terms(model, moved(), image, self.particles)
+                loss = -objective.objective(terms).sum() / self.particles
                 for leaf, gradient in zip(leaves, torch.autograd.grad(loss, leaves), strict=True):
                     leaf.grad = torch.nan_to_num(gradient, nan=0.0, posinf=0.0, neginf=0.0)
                 optimiser.step([self.rate * (1 - step / self.steps)], skip=never)
