@@ -124,8 +124,8 @@ class _StrokeInk(torch.autograd.Function):
     """`stroke_ink` with its gradient written out.
 
     Autograd would keep and revisit half a dozen tensors of the size of the tables, the largest of a
-    training step, and dozens of small ones; by hand the backward pass makes the tables again, and is
-    two matrix products and the moments of what they leave.
+    training step, and dozens of small ones; by hand the backward pass is two matrix products and the
+    moments of what they leave.
     """
 
     @staticmethod
@@ -138,22 +138,20 @@ class _StrokeInk(torch.autograd.Function):
         size: int,
         points: int,
     ) -> Tensor:
-        ctx.save_for_backward(control, sigma, darkness, taper)
         ctx.points = points
         walk = _walk(control, sigma, darkness, taper, points)
         pixels = _pixel_powers(size, control.dtype, control.device)[1]
         table_x, table_y = _tables(walk.x, walk.y, walk.sigma, pixels)
-        return table_y.mul_(walk.weight[..., None]).mT @ table_x
+        ctx.save_for_backward(control, sigma, taper, table_x, table_y, *walk)
+        return (table_y * walk.weight[..., None]).mT @ table_x
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (grad,) = grads
-        control, pen_sigma, pen_darkness, taper = ctx.saved_tensors
-        points = ctx.points
-        walk = _walk(control, pen_sigma, pen_darkness, taper, points)
+        control, pen_sigma, taper, table_x, table_y, *walk = ctx.saved_tensors
         x, y, velocity, speed, sigma, darkness, weight = walk
+        points = ctx.points
         powers = _pixel_powers(grad.shape[-1], grad.dtype, grad.device)
-        table_x, table_y = _tables(x, y, sigma, powers[1])
         along_x = (table_y @ grad).mul_(table_x)
         along_y = (table_x @ grad.mT).mul_(table_y)
         x0, x1, x2 = (along_x @ powers.mT).unbind(-1)
