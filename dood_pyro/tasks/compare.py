@@ -56,12 +56,13 @@ def draw_reconstructions(
     for dood in models:
         images = torch.cat([test_images(dood, target, count, data_dir) for target in targets])
         sheets.append(draw_steps(dood.model, dood.guide, images)[0])
-    height = sum(sheet.shape[0] for sheet in sheets) / 200 + 0.35 * len(sheets)
-    figure = new_figure(sheets[0].shape[1] / 200, height)
+    height = sum(sheet.shape[0] for sheet in sheets) / 200 + 0.1 * len(sheets) + 0.3
+    figure = new_figure(sheets[0].shape[1] / 200 + 0.3, height)
     axes = figure.subplots(len(sheets), 1, squeeze=False)[:, 0]
     for index, (panel, sheet, dood) in enumerate(zip(axes, sheets, models, strict=True)):
         panel.imshow(sheet, interpolation="antialiased")
-        panel.set_title(title(dood), fontsize=9, loc="left")
+        side = {"rotation": 90, "ha": "right", "va": "center", "fontsize": 9}
+        panel.text(-12, sheet.shape[0] / 2, title(dood), **side)
         panel.set_axis_off()
         for place, target in enumerate(targets):
             if index == 0:
