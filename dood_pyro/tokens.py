@@ -18,7 +18,7 @@ from dood_pyro import drawing
 from dood_pyro.errors import UserError
 from dood_pyro.inference.parsing import Parse
 from dood_pyro.networks import glimpse
-from dood_pyro.rendering import canvas_from_ink
+from dood_pyro.rendering import CURVE_POINTS, canvas_from_ink
 
 
 @dataclass(frozen=True)
@@ -53,14 +53,16 @@ class Strokes(NamedTuple):
     alive: Float[Tensor, "*batch strokes"]
     """1 where the stroke is drawn."""
 
-    def ink(self, size: int) -> Float[Tensor, "*batch strokes size size"]:
-        """Of each stroke; none where it is not drawn."""
-        ink = drawing.draw_strokes(self.control, drawing.pen_profile(self.pen), size)
+    def ink(
+        self, size: int, points: int = CURVE_POINTS
+    ) -> Float[Tensor, "*batch strokes size size"]:
+        """Of each stroke, drawn with so many points along it; none where it is not drawn."""
+        ink = drawing.draw_strokes(self.control, drawing.pen_profile(self.pen), size, points)
         return self.alive[..., None, None] * ink
 
-    def render(self, size: int) -> Float[Tensor, "*batch size size"]:
+    def render(self, size: int, points: int = CURVE_POINTS) -> Float[Tensor, "*batch size size"]:
         """The pictures."""
-        return canvas_from_ink(self.ink(size).sum(-3))
+        return canvas_from_ink(self.ink(size, points).sum(-3))
 
 
 def strokes_of(parsed: Parse) -> Strokes:

@@ -27,6 +27,10 @@ from dood_pyro.rendering import canvas_from_ink
 from dood_pyro.tokens import Strokes, Token, TokenNoise, parts_of, strokes_of, write, write_parts
 
 
+POINTS = 40
+"""Curve points of a token's strokes: what is compared is blurred."""
+
+
 @dataclass(frozen=True)
 class Settings:
     """How queries are scored. Choose by trials of the background set, not by the official ones."""
@@ -79,7 +83,7 @@ def types_of(dood: Recognizer, images: Float[Tensor, "images size size"], parses
 
 
 def _draw_strokes(latent: tuple[Tensor, ...], token: Token, noise: TokenNoise, size: int) -> Tensor:
-    return write(Strokes(*latent), token, noise).render(size)
+    return write(Strokes(*latent), token, noise).render(size, POINTS)
 
 
 def _draws_parts(decoder: nn.Module) -> Any:
