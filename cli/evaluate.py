@@ -58,7 +58,7 @@ def evaluate(
         bar.update(done)
 
     row = measure(
-        *(open_run(run), target, particles, limit, use.chosen(), data_dir),
+        *(open_run(run), target, particles, limit, use.torch_device(), data_dir),
         *(use.which, use.guide, show, torch.get_num_threads()),
     )
     if bar is not None:

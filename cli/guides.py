@@ -58,7 +58,17 @@ def compare_guides(
         bars[name].update(done)
 
     rows = compare(
-        *(opened, target, names, particles, limit, use.chosen(), data_dir, use.which, use.guide),
+        *(
+            opened,
+            target,
+            names,
+            particles,
+            limit,
+            use.torch_device(),
+            data_dir,
+            use.which,
+            use.guide,
+        ),
         progress=show,
     )
     for bar in bars.values():
@@ -116,7 +126,7 @@ def calibrate(
     if figures is not None:
         read_object(figures)
     model, recognition, config = open_run(run).load(use.which, use.guide)
-    chosen = use.chosen()
+    chosen = use.torch_device()
     torch.manual_seed(seed)
     least = min(100, dreams // 2)
     found = measure(model.to(chosen), recognition.to(chosen), dreams, draws, least)

@@ -57,7 +57,7 @@ class Use(NamedTuple):
 
         return load(run, self.device, self.which, self.guide)
 
-    def chosen(self) -> torch.device:
+    def torch_device(self) -> torch.device:
         """The device, found out."""
         from dood_pyro.devices import choose_device
 

@@ -80,9 +80,8 @@ if TYPE_CHECKING:
 @click.option(
     "--practice",
     type=float,
-    default=0.125,
-    show_default=True,
-    help="Random doodles that the guide practises on, for each image of the source; none for nvil.",
+    help="Random doodles that the guide practises on, for each image of the source.  "
+    "[default: 0.125; 0 for nvil]",
 )
 @click.option("--learning-rate", type=float, default=1e-3, show_default=True)
 @click.option("--max-strokes", type=int, default=6, show_default=True)
@@ -181,8 +180,6 @@ def _create(ctx: click.Context, given: dict[str, Any], device: Any) -> tuple[Run
         *("fit", "corrections", "dream_steps", "practice"),
     )
     settings = {name: given[name] for name in train_names}
-    if given["estimator"] == "nvil" and _named(ctx, "practice") is None:
-        settings["practice"] = 0.0
     weighs = given["estimator"] in ("iwae", "rws")
     settings["particles"] = given["particles"] or (5 if weighs else 1)
     start = None

@@ -54,13 +54,17 @@ class Config:
             ) from None
 
 
-def later(before: Any, **now: Any) -> Any:
+_BEFORE: Any = object()
+
+
+def later(before: Any, now: Any = _BEFORE) -> Any:
     """A setting that came after results were kept.
 
     Where it is at ``before``, which is what was done until then, it is left out of hashes, so that
     they stay what they were. Its default is ``now``, or ``before`` if that is not given.
     """
-    return dataclasses.field(default=now.get("now", before), metadata={"before": before})
+    default = before if now is _BEFORE else now
+    return dataclasses.field(default=default, metadata={"before": before})
 
 
 def _without_later(config: Config) -> dict[str, Any]:
@@ -149,6 +153,10 @@ class ModelConfig(Config):
         return 4 if self.taper else 2
 
 
+PRACTICE = 0.125
+"""Doodles an image, unless said otherwise."""
+
+
 @dataclass(frozen=True)
 class TrainConfig(Config):
     """One training: what a resumed run must share with its first start (section 2.3)."""
@@ -202,13 +210,17 @@ class TrainConfig(Config):
     dream_steps: int = later(0)
     """For how many steps, the first, the guide learns from drawings that the model dreams."""
 
-    practice: float = later(before=0.0, now=0.125)
+    practice: float = later(before=0.0, now=None)
     """How many random doodles, for each image of the source, the guide learns to draw: pens and
-    strokes that the source lacks. The model learns nothing from them."""
+    strokes that the source lacks. The model learns nothing from them. None stands for `PRACTICE`, or
+    for 0 under the score function."""
     guide_channels: int = later(before=32, now=16)
     """Channels of the guide's encoders; twice as many learn no more in a step of a fifth longer."""
 
     def __post_init__(self) -> None:
+        if self.practice is None:
+            settled = 0.0 if self.estimator == "nvil" else PRACTICE
+            object.__setattr__(self, "practice", settled)
         _require(1 <= self.batch_size <= 2**20, "--batch-size must lie between 1 and 1,048,576")
         _require(
             self.estimator in ("stop-time", "nvil", "iwae", "rws"),
@@ -227,8 +239,7 @@ class TrainConfig(Config):
         _require(0 <= self.practice <= 10, "--practice must lie between 0 and 10")
         _require(
             self.practice == 0 or self.estimator != "nvil",
-            "--practice is not for --estimator nvil, whose baselines know one kind of picture: "
-            "let it be 0",
+            "--practice is not for --estimator nvil, whose baselines know one kind of picture",
         )
         _require(1 <= self.guide_channels <= 1024, "guide_channels must lie between 1 and 1024")
         _require(self.dream_steps >= 0, "--dream-steps must not be negative")

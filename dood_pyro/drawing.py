@@ -86,6 +86,7 @@ def pen_profile(pen: Float[Tensor, "*batch values"]) -> Pen:
 
 
 @lru_cache(maxsize=32)
+@torch.inference_mode(False)
 def _pen_bounds(values: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """What pens are clamped to for drawing, a little beyond where their means lie: (2, values)."""
     low = [PEN_LOW[0] - 0.3, 0.0, PEN_LOW[2] - 0.1, -math.inf]

@@ -150,7 +150,7 @@ class Trainer:
             (loss / image.numel()).backward()
             norms = [self._clip(group) for group, _ in self.groups]
             if self.step >= self.config.train.dream_steps:
-                norms += self.practise(len(image))
+                self.practise(len(image))
         finite = torch.isfinite(torch.stack([loss.detach(), *norms])).all()
         bad = (~finite).float()
         self.optimiser.step([self.learning_rate() * rate for _, rate in self.groups], skip=bad)
@@ -168,16 +168,15 @@ class Trainer:
         norm = torch.nn.utils.clip_grad_norm_(parameters, self.config.train.clip)
         return norm.to(self.device)  # without gradients it would lie on the CPU
 
-    def practise(self, count: int) -> list[Tensor]:
-        """Adds to the guide's gradient that of its loss on random doodles; returns the norms.
+    def practise(self, count: int) -> None:
+        """Adds to the guide's gradient that of its loss on random doodles.
 
         Doodles come by whole batches of ``count``, not with every step: a small batch costs nearly
         as much as a large one. Their gradient, at first much the larger, is clipped by itself, or it
-        would leave nothing of the images'.
+        would leave nothing of the images'. One that is not finite is left out and counted.
         """
         settings, share = self.config.model, self.config.train.practice
         learns = [p for p in self.guide.parameters() if p.requires_grad]
-        norms = []
         for _ in range(math.floor((self.step + 1) * share) - math.floor(self.step * share)):
             doodles = doodle(count, settings.max_strokes, PRACTICE_SIGMAS, device=self.device)
             of_images = [parameter.grad for parameter in learns]
@@ -187,11 +186,15 @@ class Trainer:
                 image = doodles.render(settings.canvas_size)
                 loss = self.estimator.differentiable_loss(self.model, self.guide, image)
                 (loss / image.numel()).backward()
-            norms.append(self._clip(learns))
-            for parameter, gradient in zip(learns, of_images, strict=True):
-                if gradient is not None:
-                    parameter.grad = gradient + (0 if parameter.grad is None else parameter.grad)
-        return norms
+            finite = torch.isfinite(self._clip(learns) + loss.detach())
+            self.skipped += (~finite).float()
+            for parameter, of_image in zip(learns, of_images, strict=True):
+                if parameter.grad is None:
+                    parameter.grad = of_image
+                    continue
+                parameter.grad.masked_fill_(~finite, 0.0)
+                if of_image is not None:
+                    parameter.grad += of_image
 
     def weights(self) -> dict[str, Tensor]:
         """Averaged weights and buffers of model and guide, under the names a run keeps them by."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dood_pyro.config import Config, TrainConfig, later
+from dood_pyro.config import PRACTICE, Config, TrainConfig, later
 from dood_pyro.errors import UserError
 
 
@@ -39,11 +39,17 @@ def test_settings_of_another_version_are_refused() -> None:
         New.from_json({"rate": 0.2, "colour": 1})
 
 
+def test_practice_unless_it_would_mislead() -> None:
+    assert TrainConfig("none").practice == PRACTICE > 0
+    assert TrainConfig("none", estimator="nvil").practice == 0
+    assert TrainConfig.from_json({"source": "none"}).practice == 0
+
+
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
         ({"practice": -1}, "--practice"),
-        ({"estimator": "nvil"}, "--practice is not for --estimator nvil"),
+        ({"estimator": "nvil", "practice": 0.1}, "--practice is not for --estimator nvil"),
         ({"guide_channels": 0}, "guide_channels"),
         ({"batch_size": 0}, "--batch-size"),
         ({"beta": float("inf")}, "--beta"),

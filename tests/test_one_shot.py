@@ -23,7 +23,7 @@ from dood_pyro.recognition import Recognizer
 from dood_pyro.tasks.one_shot import (
     Settings,
     Types,
-    _draw_strokes,
+    _draws_strokes,
     blur,
     classify,
     one_shot,
@@ -110,7 +110,7 @@ def random_types(count: int) -> Types:
     control = torch.rand(count, 1, 2, 4, 2) * 1.2 - 0.6
     pen = torch.tensor([-2.6, 2.0, 0.0, 0.0]).expand(count, 1, 2, 4)
     alive = torch.ones(count, 1, 2)
-    return Types(count, (control, pen, alive), _draw_strokes, alive)
+    return Types(count, (control, pen, alive), _draws_strokes(64), alive)
 
 
 def test_tokens_are_recognised_as_their_types() -> None:
@@ -136,7 +136,7 @@ def test_every_model_can_be_asked(program: str, two_way: bool, images: Tensor) -
     dood = Recognizer(*config.build(), config)
     trials = Trials(images[:3], images[:3].flip(0), torch.tensor([2, 1, 0]))
     settings = Settings(parses=2, steps=2, two_way=two_way)
-    assert types_of(dood, images, 2).alive.shape == (5, 2, TINY.max_strokes)
+    assert types_of(dood, images, settings).alive.shape == (5, 2, TINY.max_strokes)
     assert classify(dood, trials, settings).shape == (3, 3)
     found = one_shot(dood, [trials, trials], settings)
     assert len(found["runs"]) == 2 and 0 <= found["accuracy"] <= 1

@@ -172,7 +172,7 @@ def test_a_step_leaves_no_tensors_to_the_garbage_collector(
     program: str, estimator: Any, images: Tensor
 ) -> None:
     """A cycle through a hook would keep a whole graph of activations until Python collects."""
-    settings = TrainConfig("none", estimator=estimator, practice=0 if estimator == "nvil" else 1)
+    settings = TrainConfig("none", estimator=estimator, practice=None if estimator == "nvil" else 1)
     config = RunConfig(program, PROGRAMS[program].configure(TINY), settings)
     trainer = Trainer(config, torch.device("cpu"))
     trainer.step = 10_000  # everything that is let in late is in

@@ -33,8 +33,6 @@ def start(path: Path, source: Path, steps: int, estimator: Any = "stop-time") ->
     settings: dict[str, Any] = {}
     if estimator in ("iwae", "rws"):
         settings = {"particles": 3, "dream_steps": 5, "explore_steps": 9}
-    if estimator == "nvil":
-        settings = {"practice": 0.0}
     if estimator == "practised":
         estimator, settings = "stop-time", {"practice": 0.5}
     config = TrainConfig(source=str(source), batch_size=8, estimator=estimator, **settings)
@@ -332,9 +330,30 @@ def test_kept_weights_say_how_long_they_were_trained(source: Path, tmp_path: Pat
 def test_practice_teaches_the_guide_alone(source: Path) -> None:
     settings = TrainConfig(source=str(source), batch_size=8, practice=1.0)
     trainer = Trainer(RunConfig("dood", TINY, settings), CPU)
-    assert len(trainer.practise(8)) == 1
+    trainer.practise(8)
     assert all(p.grad is None for p in trainer.model.parameters())
     assert any(p.grad is not None and p.grad.abs().max() > 0 for p in trainer.guide.parameters())
+
+
+def test_practice_that_is_not_finite_costs_the_images_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real = training.doodle
+
+    def broken(*given: Any, **more: Any) -> Any:
+        return real(*given, **more)._replace(sigma=torch.full((4,), torch.nan))
+
+    monkeypatch.setattr(training, "doodle", broken)
+    image = torch.rand(4, TINY.canvas_size, TINY.canvas_size)
+    after = []
+    for practice in (0.0, 1.0):
+        settings = TrainConfig("none", batch_size=4, practice=practice)
+        trainer = Trainer(RunConfig("dood", TINY, settings), CPU)
+        trainer.train_step(image)
+        assert float(trainer.skipped) == practice and float(trainer.skipped_in_a_row) == 0
+        after.append(trainer.averages)
+    for name, weights in after[0].items():
+        torch.testing.assert_close(weights, after[1][name])
 
 
 @pytest.mark.parametrize(("share", "batches"), [(0.0, 0), (0.25, 2), (0.6, 4), (2.0, 16)])

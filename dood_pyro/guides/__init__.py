@@ -13,6 +13,7 @@ from torch import nn
 
 from dood_pyro.config import TrainConfig
 from dood_pyro.errors import UserError
+from dood_pyro.stepwise import StepwiseGuide
 
 GUIDES = {
     "amortised": {
@@ -87,6 +88,13 @@ def check_guide(model: nn.Module, guide: nn.Module, size: int) -> None:
         except Exception as error:  # the guide is anyone's code
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise UserError(f"the guide fails on blank images: {reason}") from None
+        if isinstance(guide, StepwiseGuide):
+            drawn = guide.drawn(guide.start(images))
+            if not all(hasattr(drawn, name) for name in ("canvas", "alive")):
+                raise UserError(
+                    "the guide's drawn(state) must give the model's own state, with its canvas; a "
+                    "guide that carries more than that says there where it is"
+                )
     latent = {name: theirs.nodes[name]["fn"] for name in theirs.stochastic_nodes}
     found = {name: ours.nodes[name]["fn"] for name in ours.stochastic_nodes}
     faults = [f"lacks {name}" for name in latent.keys() - found.keys()]

@@ -115,8 +115,8 @@ class AmortisedGuide(StepwiseGuide[State]):
         self, image: Tensor, residual: Tensor, layout: Tensor, state: State, view: View
     ) -> tuple[dist.TorchDistribution, dist.TorchDistribution | None]:
         """q_stroke(s_t | Δx̃_t, h^s_t), equation 8, and the pen's Gaussian, from the same glimpse."""
-        matrix = drawing.affine_matrix(layout)
-        seen = glimpse(residual, matrix, self.model.config.glimpse_size)
+        frame = Frame.of(layout)
+        seen = glimpse(residual, frame.matrix, self.model.config.glimpse_size)
         features = self.glimpse_encoder(seen.unsqueeze(-3))
         given = concatenate(layout, features, view.stroke_rnn)
         raw = self.stroke_head(given)
@@ -128,7 +128,7 @@ class AmortisedGuide(StepwiseGuide[State]):
         pen = self.pen_squash(raw_pen) if self.pens else self.model.shared_pen(view)
         # Like the canvas, the ink so far is what is looked at, not what is moved.
         ink = state.ink.detach() if self.model.detach else state.ink
-        frame, maps = Frame.of(layout, matrix), Maps(image, residual, ink)
+        maps = Maps(image, residual, ink)
         for correction, trust in zip(self.corrections[: self.let_in], self.trust, strict=False):
             of_points, of_pen = Taming(2), Taming(1)
             proposal = points, pen

@@ -96,8 +96,9 @@ class Frame(NamedTuple):
     scale: Float[Tensor, "*batch 1"]
 
     @classmethod
-    def of(cls, layout: Float[Tensor, "*batch 4"], matrix: Float[Tensor, "*batch 2 3"]) -> Frame:
-        """The frame of a layout, given its matrix."""
+    def of(cls, layout: Float[Tensor, "*batch 4"]) -> Frame:
+        """The frame of a layout."""
+        matrix = drawing.affine_matrix(layout)
         scale = layout[..., :1].clamp(min=drawing.LEAST_LAYOUT_SCALE)
         return cls(matrix, matrix[..., :2] / scale[..., None], scale)
 

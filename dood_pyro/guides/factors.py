@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import pyro
@@ -42,6 +43,17 @@ class Factors(nn.Module):
                 for name, (mean, log_std, event_dims) in self.sites.items()
             }
         )
+
+    @classmethod
+    def joined(cls, parts: Sequence[Factors]) -> Factors:
+        """The guide of several guides' images, one's after the other's."""
+        sites = {}
+        for name, (_, log_std, event_dims) in parts[0].sites.items():
+            columns = [part.sites[name] for part in parts]
+            mean = torch.cat([factor.mean for factor in columns])
+            spread = [factor.log_std for factor in columns if factor.log_std is not None]
+            sites[name] = Factor(mean, None if log_std is None else torch.cat(spread), event_dims)
+        return cls(sites)
 
     def forward(self, image: Float[Tensor, "images size size"]) -> None:
         """Samples every site for the images that the sites are of."""

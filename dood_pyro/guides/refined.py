@@ -63,43 +63,37 @@ class RefinedGuide(ImageByImage):
     def start(self, image: Float[Tensor, "images size size"]) -> dict[str, Factor]:
         """Factors around the likeliest of the trained guide's drawings, every stroke being drawn."""
         with Modes():
-            scores, drawn = self._drawn(image, 1)
+            drawn = [self._drawn(image)]
         if self.samples:
-            more, others = self._drawn(image, self.samples)
-            scores = torch.cat([scores, more])
-            for name, (mean, log_std, events) in drawn.items():
-                drawn[name] = Factor(
-                    torch.cat([mean, others[name].mean]), _joined(log_std, others[name]), events
-                )
-        best, every = scores.argmax(0), torch.arange(len(image), device=image.device)
-        return {
-            name: Factor(mean[best, every], None if std is None else std[best, every], events)
-            for name, (mean, std, events) in drawn.items()
-        }
+            # Not a plate of particles: there may be one around this guide.
+            drawn.append(self._drawn(image.repeat(self.samples, 1, 1)))
+        scores = torch.cat([score for score, _ in drawn]).unflatten(0, (-1, len(image)))
+        best = torch.nan_to_num(scores, nan=-torch.inf).argmax(0)
+        rows = best * len(image) + torch.arange(len(image), device=image.device)
+        return Factors.joined([factors for _, factors in drawn]).of(rows).sites
 
-    def _drawn(self, image: Tensor, count: int) -> tuple[Tensor, dict[str, Factor]]:
-        """``count`` drawings an image by the trained guide: log p(x, drawing) with stops summed out,
-        (count, images), and a factor around each site, (count, images, *event)."""
-        p_trace, q_trace = stroke_traces(self.model, self.guide, image, count)
+    def _drawn(self, image: Tensor) -> tuple[Tensor, Factors]:
+        """A drawing of each image by the trained guide: log p(x, drawing), stops summed out, and
+        factors around it."""
+        p_trace, q_trace = stroke_traces(self.model, self.guide, image)
         terms, log_p, _ = collect_terms(self.model, image, p_trace, q_trace)
-        batch = (count, len(image))
-        joint = torch.logsumexp(terms.log_p + terms.log_likelihood + log_p, dim=0).expand(batch)
+        joint = torch.logsumexp(terms.log_p + terms.log_likelihood + log_p, dim=0)
         sites = {}
         for name in q_trace.stochastic_nodes:
-            site = q_trace.nodes[name]
-            if name in ("images", "particles"):
+            site: Any = q_trace.nodes[name]
+            if name == "images":
                 continue
             if name.startswith("on_"):
-                sites[name] = Factor(bernoulli_logits(site).expand(batch), None, 0)
+                sites[name] = Factor(bernoulli_logits(site).expand(len(image)), None, 0)
                 continue
-            fn: Any = site["fn"]
+            fn = site["fn"]
             events = fn.event_shape
             while hasattr(fn, "base_dist"):
                 fn = fn.base_dist
-            value: Tensor = site["value"].expand(*batch, *events)  # type: ignore[union-attr]
+            value = site["value"].expand(len(image), *events)
             log_std = (START_STD * fn.scale).log().expand_as(value)
             sites[name] = Factor(value, log_std, len(events))
-        return joint, sites
+        return joint, Factors(sites)
 
     def factors(self, image: Float[Tensor, "images size size"]) -> Factors:
         """Factors that have climbed the bound of each image."""
@@ -130,7 +124,6 @@ class RefinedGuide(ImageByImage):
             optimiser, never = Adam([leaves]), image.new_zeros(())
             # A stroke that is not drawn yet must be able to improve until it is worth drawing.
             objective = StopTimeELBO(explore_always=EXPLORE)
-            objective.anneal(0, self.guide)
             for step in range(self.steps):
                 terms = stop_time_terms(model, moved(), image, self.particles)
                 loss = -objective.objective(terms).sum() / self.particles
@@ -139,9 +132,3 @@ class RefinedGuide(ImageByImage):
                 optimiser.step([self.rate * (1 - step / self.steps)], skip=never)
             with torch.no_grad():
                 return moved()
-
-
-def _joined(log_std: Tensor | None, other: Factor) -> Tensor | None:
-    if log_std is None or other.log_std is None:
-        return None
-    return torch.cat([log_std, other.log_std])

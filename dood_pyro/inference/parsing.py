@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from itertools import count as count_from
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import pyro
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from pyro import poutine
 from pyro.poutine.messenger import Messenger
@@ -51,9 +50,19 @@ class Parse(NamedTuple):
 def parse(model: nn.Module, guide: nn.Module, images: Float[Tensor, "images size size"]) -> Parse:
     """The guide's modes for ``images``; deterministic."""
     with sharing_states(), pyro.validation_enabled(False), Modes():
-        if isinstance(guide, StepwiseGuide):
+        if _says_all(guide, model):
             return _step_by_step(guide, images)
         return _replayed(model, guide, images)
+
+
+def _says_all(guide: nn.Module, model: nn.Module) -> TypeGuard[StepwiseGuide[Any]]:
+    """Whether the steps of a guide leave nothing that only the model knows."""
+    return (
+        isinstance(guide, StepwiseGuide)
+        and type(guide).forward is StepwiseGuide.forward
+        and guide.program is model
+        and guide.program.config.pen != "shared"  # the model's own function of its RNN
+    )
 
 
 @torch.no_grad()
@@ -91,8 +100,9 @@ def _step_by_step(guide: StepwiseGuide[Any], images: Tensor) -> Parse:
     def to_the_end(column: Tensor) -> Tensor:
         return torch.cat([column, column[-1:].expand(rest, *column.shape[1:])])
 
+    never = found.on_probability.new_zeros(rest, *found.on_probability.shape[1:])
     return Parse(
-        F.pad(found.on_probability.mT, (0, rest)).mT,
+        torch.cat([found.on_probability, never]),
         to_the_end(found.alive),
         to_the_end(found.canvas),
         {name: to_the_end(column) for name, column in found.values.items()},

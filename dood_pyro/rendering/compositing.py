@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 
 class _Saturation(torch.autograd.Function):
@@ -22,6 +23,7 @@ class _Saturation(torch.autograd.Function):
         return canvas
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
         (canvas,) = ctx.saved_tensors
         return grads[0] * (1 - canvas.square())

@@ -28,7 +28,7 @@ def stroke_ink_per_pixel(
     """The same as `dood_pyro.rendering.stroke_ink`, by the sum in its module's docstring."""
     position, velocity = curve_points(control, points)
     speed = (velocity.square().sum(-1) + MIN_SPEED**2).sqrt()
-    axis = pixel_centres(size, control)
+    axis = pixel_centres(size, control.dtype, control.device)
     pixels = stack([axis.expand(size, size), axis[:, None].expand(size, size)], dim=-1)
     distance2 = (pixels[:, :, None, :] - position[..., None, None, :, :]).square().sum(-1)
     sigma, darkness = (at[..., None, None, :] for at in pen_along(sigma, darkness, taper, points))

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 CURVE_POINTS = 128
 """Points along a curve. Spaced evenly in t they thin out where a curve is fast: the tests say from
@@ -34,10 +35,12 @@ FAINTEST = -40.0
 products down several times, and e⁻⁴⁰ is nothing on any canvas."""
 
 
-def pixel_centres(size: int, like: Tensor) -> Float[Tensor, "size"]:
+def pixel_centres(
+    size: int, dtype: torch.dtype, device: torch.device | None = None
+) -> Float[Tensor, "size"]:
     """Where the centres of ``size`` pixels lie on the canvas axis [−1, 1], like
     ``affine_grid(..., align_corners=False)``."""
-    return (torch.arange(size, dtype=like.dtype, device=like.device) * 2 + 1) / size - 1
+    return (torch.arange(size, dtype=dtype, device=device) * 2 + 1) / size - 1
 
 
 def bernstein(degree: int, t: Float[Tensor, "points"]) -> Float[Tensor, "points controls"]:
@@ -47,6 +50,7 @@ def bernstein(degree: int, t: Float[Tensor, "points"]) -> Float[Tensor, "points 
 
 
 @lru_cache(maxsize=32)
+@torch.inference_mode(False)
 def _midpoint_tables(degree: int, points: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Values, then derivatives, of the polynomials at the midpoints: (2 · points, degree + 1)."""
     t = (torch.arange(points, dtype=torch.float64) + 0.5) / points
@@ -73,16 +77,19 @@ def curve_points(
 
 
 @lru_cache(maxsize=32)
+@torch.inference_mode(False)
 def _along(points: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """1 and u = 2t − 1 at the midpoints: (points, 2)."""
-    u = (torch.arange(points, dtype=torch.float64) * 2 + 1) / points - 1
+    # Midpoints of the curve's parameter and of pixels are one formula.
+    u = pixel_centres(points, torch.float64)
     return torch.stack([torch.ones_like(u), u], dim=-1).to(dtype=dtype, device=device)
 
 
 @lru_cache(maxsize=32)
+@torch.inference_mode(False)
 def _pixel_powers(size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """1, pixel centre, and its square: (3, size)."""
-    pixels = pixel_centres(size, torch.empty((), dtype=dtype, device=device))
+    pixels = pixel_centres(size, dtype, device)
     return torch.stack([torch.ones_like(pixels), pixels, pixels**2])
 
 
@@ -105,7 +112,6 @@ class _Walk(NamedTuple):
     velocity: Tensor
     speed: Tensor
     sigma: Tensor
-    darkness: Tensor
     weight: Tensor
 
 
@@ -117,7 +123,7 @@ def _walk(
     sigma, darkness = pen_along(sigma, darkness, taper, points)
     weight = darkness * speed / (points * math.sqrt(2 * math.pi) * sigma)
     x, y = position.unbind(-1)
-    return _Walk(x, y, velocity, speed, sigma.expand_as(x), darkness.expand_as(x), weight)
+    return _Walk(x, y, velocity, speed, sigma.expand_as(x), weight)
 
 
 class _StrokeInk(torch.autograd.Function):
@@ -142,14 +148,15 @@ class _StrokeInk(torch.autograd.Function):
         walk = _walk(control, sigma, darkness, taper, points)
         pixels = _pixel_powers(size, control.dtype, control.device)[1]
         table_x, table_y = _tables(walk.x, walk.y, walk.sigma, pixels)
-        ctx.save_for_backward(control, sigma, taper, table_x, table_y, *walk)
+        ctx.save_for_backward(control, sigma, darkness, taper, table_x, table_y, *walk)
         return (table_y * walk.weight[..., None]).mT @ table_x
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (grad,) = grads
-        control, pen_sigma, taper, table_x, table_y, *walk = ctx.saved_tensors
-        x, y, velocity, speed, sigma, darkness, weight = walk
+        control, pen_sigma, pen_darkness, taper, table_x, table_y, *walk = ctx.saved_tensors
+        x, y, velocity, speed, sigma, weight = walk
         points = ctx.points
         powers = _pixel_powers(grad.shape[-1], grad.dtype, grad.device)
         along_x = (table_y @ grad).mul_(table_x)
@@ -169,9 +176,10 @@ class _StrokeInk(torch.autograd.Function):
         to_control = tables.mT @ of_curve
         if taper is None:
             return to_control, log_sigma.sum(-1) / pen_sigma, at_darkness.sum(-1), None, None, None
-        # Darkness is held at 0 or above.
-        at_darkness = at_darkness * (darkness > 0)
         along = _along(points, control.dtype, control.device)
+        # Darkness is held at 0 or above: no gradient below.
+        below = pen_darkness[..., None] + taper[..., 1:] * along[:, 1] < 0
+        at_darkness = at_darkness.masked_fill(below, 0.0)
         pen = torch.stack([log_sigma, at_darkness], dim=-2) @ along
         to_sigma = pen[..., 0, 0] / pen_sigma
         return to_control, to_sigma, pen[..., 1, 0], pen[..., 1], None, None
@@ -241,10 +249,8 @@ def peak_ink(
 
     Less than that for a stroke shorter than about 4 ``sigma``.
     """
-    position, velocity = curve_points(control, points)
-    speed = (velocity.square().sum(-1) + MIN_SPEED**2).sqrt()
-    sigma, darkness = pen_along(sigma, darkness, taper, points)
-    weight = darkness * speed / (points * math.sqrt(2 * math.pi) * sigma)
-    distance = torch.cdist(position, position) / sigma[..., None, :]
-    ink = ((-0.5 * distance**2).exp() @ weight[..., None]).squeeze(-1).amax(-1)
-    return torch.minimum(ink, darkness.amax(-1))
+    walk = _walk(control, sigma, darkness, taper, points)
+    position = torch.stack([walk.x, walk.y], dim=-1)
+    distance = torch.cdist(position, position) / walk.sigma[..., None, :]
+    ink = ((-0.5 * distance**2).exp() @ walk.weight[..., None]).squeeze(-1).amax(-1)
+    return torch.minimum(ink, pen_along(sigma, darkness, taper, points)[1].amax(-1))

@@ -27,10 +27,6 @@ from dood_pyro.rendering import canvas_from_ink
 from dood_pyro.tokens import Strokes, Token, TokenNoise, parts_of, strokes_of, write, write_parts
 
 
-POINTS = 40
-"""Curve points of a token's strokes: what is compared is blurred."""
-
-
 @dataclass(frozen=True)
 class Settings:
     """How queries are scored. Choose by trials of the background set, not by the official ones."""
@@ -46,12 +42,15 @@ class Settings:
     blurs: tuple[float, ...] = (3.0, 1.5, 0.7)
     """Standard deviations, pixels, of the blur under which pictures are compared: from coarse to
     fine, each for its share of the steps; the last decides."""
+    points: int = 64
+    """Along the curve of a token's stroke. Half the renderer's own: half the time."""
     two_way: bool = False
     noise: TokenNoise = field(default_factory=lambda: TokenNoise(0.06, 0.1, 0.15, 0.15, 0.15, 0.15))
 
     def __post_init__(self) -> None:
-        if self.parses < 1 or self.steps < 1 or not 0 < self.scale < 100 or not self.blurs:
-            raise UserError("one-shot: parses, steps, scale and blurs must be positive")
+        counts = min(self.parses, self.steps, self.points)
+        if counts < 1 or not 0 < self.scale < 100 or not self.blurs:
+            raise UserError("one-shot: parses, steps, points, scale and blurs must be positive")
 
 
 class Types(NamedTuple):
@@ -67,23 +66,29 @@ class Types(NamedTuple):
 
 
 @torch.no_grad()
-def types_of(dood: Recognizer, images: Float[Tensor, "images size size"], parses: int) -> Types:
-    """``parses`` types of each image: the guide's modes, then samples."""
+def types_of(
+    dood: Recognizer, images: Float[Tensor, "images size size"], settings: Settings
+) -> Types:
+    """Types of each image: the guide's modes, then samples."""
+    parses = settings.parses
     found = [parse(dood.model, dood.guide, images)]
     found += [sample_parse(dood.model, dood.guide, images) for _ in range(parses - 1)]
     alive = torch.stack([parsed.alive.movedim(0, 1) for parsed in found], dim=1)
     if draws_curves(dood.model):
         strokes = [strokes_of(parsed) for parsed in found]
         latent = tuple(torch.stack(part, dim=1) for part in zip(*strokes, strict=True))
-        return Types(len(images), latent, _draw_strokes, alive)
+        return Types(len(images), latent, _draws_strokes(settings.points), alive)
     parts = [parts_of(parsed) for parsed in found]
     latent = tuple(torch.stack(column, dim=1) for column in zip(*parts, strict=True))
     decoder: nn.Module = dood.model.decoder  # type: ignore[assignment]
     return Types(len(images), latent, _draws_parts(decoder), alive)
 
 
-def _draw_strokes(latent: tuple[Tensor, ...], token: Token, noise: TokenNoise, size: int) -> Tensor:
-    return write(Strokes(*latent), token, noise).render(size, POINTS)
+def _draws_strokes(points: int) -> Any:
+    def draw(latent: tuple[Tensor, ...], token: Token, noise: TokenNoise, size: int) -> Tensor:
+        return write(Strokes(*latent), token, noise).render(size, points)
+
+    return draw
 
 
 def _draws_parts(decoder: nn.Module) -> Any:
@@ -145,11 +150,11 @@ def classify(dood: Recognizer, trials: Trials, settings: Settings) -> Float[Tens
     support, queries = trials.support.to(device), trials.queries.to(device)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(0)
-        types = types_of(dood, support, settings.parses)
+        types = types_of(dood, support, settings)
         forward = scores(types, queries, settings)
         if not settings.two_way:
             return forward
-        mine = types_of(dood, queries, settings.parses)
+        mine = types_of(dood, queries, settings)
         backward = scores(mine, support, settings).mT
         # p(x^(c)) by how well its own types explain it.
         own = torch.stack(

@@ -43,17 +43,13 @@ def on_blank(image: Tensor) -> Maps:
     return Maps(image, image, torch.zeros_like(image))
 
 
-def frame(layout: Tensor) -> Frame:
-    return Frame.of(layout, drawing.affine_matrix(layout))
-
-
 def look(
     correction: Correction, control: Tensor, layout: Tensor, maps: Maps, pen: Tensor = PEN
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """What is seen before and after, and normals and tangents."""
     profile = drawing.pen_profile(pen)
     width = blurred(profile.sigma)[..., None]
-    return correction._look(control, profile, width, frame(layout), maps)
+    return correction._look(control, profile, width, Frame.of(layout), maps)
 
 
 def sections(seen: Tensor) -> Tensor:
@@ -104,7 +100,7 @@ def test_directions_are_those_of_the_curve_in_its_frame() -> None:
 def test_an_untrained_correction_changes_nothing() -> None:
     control, layout = proposal()
     image = torch.rand(1, SIZE, SIZE)
-    for change in Correction(5, 4, 16)(control, PEN, frame(layout), on_blank(image)):
+    for change in Correction(5, 4, 16)(control, PEN, Frame.of(layout), on_blank(image)):
         assert change.abs().max() == 0
 
 
@@ -140,7 +136,7 @@ def test_a_pen_twice_as_thick_looks_the_same_from_twice_as_far() -> None:
         width = profile.sigma[..., None]
         maps = on_blank(image)
         correction = Correction(5, 4, 16)
-        found = correction._look(control + shift, profile, width, frame(layout), maps)
+        found = correction._look(control + shift, profile, width, Frame.of(layout), maps)
         seen.append(torch.cat(found[:2], dim=-1))
     assert (seen[0] - seen[1]).abs().max() < 0.03
     assert seen[0].abs().max() > 0.5

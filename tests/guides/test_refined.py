@@ -11,6 +11,7 @@ from dood_pyro.guides.amortised import AmortisedGuide
 from dood_pyro.guides.refined import RefinedGuide
 from dood_pyro.inference.importance import bound_of
 from dood_pyro.inference.parsing import parse
+from dood_pyro.inference.stop_time import stop_time_terms
 from dood_pyro.model import DooD
 from tests.conftest import TINY
 
@@ -46,6 +47,12 @@ def test_without_a_step_it_is_the_guide_at_its_modes(
     alive = parsed[0].alive > 0
     for name, values in parsed[0].values.items():
         torch.testing.assert_close(values[alive], parsed[1].values[name][alive])
+
+
+def test_there_may_be_a_plate_around_it(tiny: tuple[DooD, AmortisedGuide], images: Tensor) -> None:
+    model, guide = tiny
+    terms = stop_time_terms(model, RefinedGuide(model, guide, steps=1), images, particles=3)
+    assert terms.log_q.shape == (TINY.max_strokes + 1, 3, len(images))
 
 
 def test_no_weights_learn_and_none_are_its_own(

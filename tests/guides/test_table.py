@@ -120,14 +120,8 @@ def test_the_documentations_guide_trains_and_is_short(
     (tmp_path / "plain.py").write_text(text)
     monkeypatch.chdir(tmp_path)
     name = "plain:PlainGuide"
-    for estimator, practice in (("stop-time", 0.25), ("nvil", 0.0)):
-        settings = TrainConfig(
-            str(source),
-            batch_size=8,
-            guide=name,
-            estimator=estimator,  # type: ignore[arg-type]
-            practice=practice,
-        )
+    for estimator in ("stop-time", "nvil"):
+        settings = TrainConfig(str(source), batch_size=8, guide=name, estimator=estimator)  # type: ignore[arg-type]
         config = RunConfig("dood", TINY, settings)
         check_guide(*config.build(), TINY.canvas_size)
         run = Run.create(tmp_path / estimator, config, Until(steps=30), choose_device("cpu"))

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from dood_pyro.checkpoints import RunConfig
-from dood_pyro.config import TrainConfig
+from dood_pyro.config import ModelConfig, TrainConfig
+from dood_pyro.errors import UserError
+from dood_pyro.guides import check_guide
 from dood_pyro.inference import parsing
 from dood_pyro.inference.parsing import Parse, parse
+from dood_pyro.model import DooD, State
 from dood_pyro.programs import PROGRAMS
+from dood_pyro.recognition import drawings_from_parse
+from dood_pyro.stepwise import StepwiseGuide
 from tests.conftest import TINY, nudge
 
 
@@ -25,10 +32,12 @@ class Whole(nn.Module):
         self.guide(image)
 
 
-def parsed(program: str, bias: float, images: Tensor) -> tuple[Parse, Parse]:
+def parsed(
+    program: str, bias: float, images: Tensor, settings: ModelConfig = TINY
+) -> tuple[Parse, Parse]:
     """By steps, and as a whole."""
     torch.manual_seed(0)
-    config = RunConfig(program, PROGRAMS[program].configure(TINY), TrainConfig("none"))
+    config = RunConfig(program, PROGRAMS[program].configure(settings), TrainConfig("none"))
     model, guide = config.build()
     nudge(guide)
     with torch.no_grad():
@@ -49,6 +58,28 @@ def test_steps_and_the_whole_agree(program: str, bias: float, images: Tensor) ->
     for mine, theirs in ((steps.values, whole.values), (steps.std, whole.std)):
         for name in mine:
             torch.testing.assert_close(mine[name][drawn], theirs[name][drawn])
+
+
+def test_a_pen_that_only_the_model_knows(images: Tensor) -> None:
+    found = parsed("dood", 9.0, images, dataclasses.replace(TINY, pen="shared"))
+    for each in found:
+        assert len(drawings_from_parse(each)) == len(images)
+
+
+class Carrying(StepwiseGuide[tuple[State]]):
+    """Carries the model's state within another, and does not say so."""
+
+    def start(self, image: Tensor) -> tuple[State]:
+        return (self.program.initial_state(len(image)),)
+
+    def step(self, t: int, state: tuple[State], image: Tensor) -> tuple[State]:
+        return (self.program.step(t, state[0]),)
+
+
+def test_a_guide_that_hides_the_models_state_is_refused() -> None:
+    model = DooD(TINY)
+    with pytest.raises(UserError, match="drawn"):
+        check_guide(model, Carrying(model), TINY.canvas_size)
 
 
 @pytest.mark.parametrize(("bias", "steps"), [(-9.0, 1), (9.0, TINY.max_strokes)])

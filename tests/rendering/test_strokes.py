@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from dood_pyro.drawing import draw_strokes, pen_profile
 from dood_pyro.rendering import (
     CURVE_POINTS,
     canvas_from_ink,
@@ -71,6 +72,37 @@ def test_gradients() -> None:
     assert torch.autograd.gradcheck(
         lambda c, s, d, t: stroke_ink(c, s, d, 7, points=9, taper=t), tapered
     )
+
+
+def test_a_pen_without_ink_can_come_back() -> None:
+    control, sigma, _ = random_strokes(3)
+    for taper in (None, torch.zeros(3, 2, dtype=torch.float64)):
+        darkness = torch.zeros(3, dtype=torch.float64, requires_grad=True)
+        stroke_ink(control, sigma, darkness, 8, taper=taper).sum().backward()
+        assert darkness.grad is not None and (darkness.grad > 0).all()
+
+
+def test_second_derivatives_are_refused() -> None:
+    control, sigma, darkness = random_strokes(2)
+    ink = stroke_ink(control.requires_grad_(), sigma, darkness, 8)
+    (slope,) = torch.autograd.grad(canvas_from_ink(ink).sum(), control, create_graph=True)
+    with pytest.raises(RuntimeError, match="does not require grad"):
+        slope.sum().backward()
+
+
+def test_what_is_drawn_in_inference_mode_leaves_gradients_whole() -> None:
+    """Tables that are kept for the next call are not inference tensors."""
+    pen = torch.tensor([[-3.0, 2.0, 0.1, 0.1]], dtype=torch.float64)
+
+    def draw() -> torch.Tensor:
+        control = torch.rand(1, 4, 2, dtype=torch.float64)
+        return draw_strokes(control, pen_profile(pen), 11, points=13)
+
+    with torch.inference_mode():
+        draw()
+    pen.requires_grad_()
+    draw().sum().backward()
+    assert pen.grad is not None
 
 
 def test_gradients_broadcast() -> None:
