@@ -58,6 +58,16 @@ def test_settings_hash_is_shared_across_data_and_seeds_only() -> None:
     assert len({of(model, "mnist", 0) for model in ("dood", "dair", "air")}) == 3
 
 
+def test_the_likelihood_is_the_papers() -> None:
+    likelihoods = {
+        (model, source): transfer.expected(Training(model, source, 0)).model.likelihood
+        for model in ("dood", "dair", "air")
+        for source in ("mnist", "omniglot")
+    }
+    gaussian = {key for key, likelihood in likelihoods.items() if likelihood == "gaussian"}
+    assert gaussian == {("dair", "omniglot"), ("air", "omniglot")}
+
+
 def test_rows_of_other_settings_are_left_out_and_seeds_averaged(tmp_path: Path) -> None:
     first, second = Training("dood", "mnist", 0), Training("dood", "mnist", 1)
     wanted = plan(tmp_path, first, second)
