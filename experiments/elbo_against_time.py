@@ -57,15 +57,14 @@ def draw(rows: list[dict[str, str]], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(6, 4), layout="constrained")
+    figure, axes = pyplot.subplots(figsize=(7.5, 4), layout="constrained")
     for name in dict.fromkeys(row["run"] for row in rows):
         mine = [row for row in rows if row["run"] == name]
         minutes = [float(row["seconds"]) / 60 for row in mine]
-        label = f"{name} ({mine[0]['hardware']})"
-        axes.plot(minutes, [float(row["elbo"]) for row in mine], marker=".", label=label)
+        axes.plot(minutes, [float(row["elbo"]) for row in mine], marker=".", label=name)
     axes.set(xlabel="minutes of training", ylabel="held-out ELBO, nats an image", ylim=(4000, None))
     axes.grid(alpha=0.3)
-    axes.legend()
+    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     figure.savefig(path, dpi=150)
 
 
