@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from dood_pyro import data
 from dood_pyro.checkpoints import START, Run, RunConfig, Until, load_tensors
+from dood_pyro.devices import keep_freed_memory
 from dood_pyro.doodling import doodle
 from dood_pyro.errors import UserError
 from dood_pyro.guides.stopping import UNBOUNDED
@@ -81,6 +82,8 @@ class Trainer:
     """A training under way: all that changes from step to step."""
 
     def __init__(self, config: RunConfig, device: torch.device) -> None:
+        if device.type == "cpu":
+            keep_freed_memory()
         torch.manual_seed(config.train.seed)
         self.config = config
         self.device = device
