@@ -10,6 +10,9 @@ import torch
 
 from dood_pyro.errors import UserError
 
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
+"""Of glibc's malloc.h."""
+
 
 def choose_device(name: str | torch.device = "auto") -> torch.device:
     """The device of that name; ``"auto"`` is a GPU where there is one.
@@ -60,7 +63,3 @@ def keep_freed_memory() -> None:
     mallopt(M_MMAP_THRESHOLD, 32 << 20)  # the largest that glibc takes
     mallopt(M_TRIM_THRESHOLD, 1 << 30)
     mallopt(M_ARENA_MAX, 1)  # the backward pass has a thread of its own: it takes what is left here
-
-
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
-"""Of glibc's malloc.h."""
