@@ -52,9 +52,9 @@ def spare(name: str) -> tuple[int, tuple[str, ...]]:
 def keep_freed_memory() -> None:
     """Has the C library keep what is freed for what is allocated next, instead of giving it back.
 
-    A training step on a CPU allocates the same blocks again and again; given back each time, their
-    pages are zeroed and mapped anew, a tenth of the step on two cores. For the whole process; where
-    the library is not glibc, nothing happens.
+    A training step or a bound on a CPU allocates the same blocks again and again; given back each
+    time, their pages are zeroed and mapped anew, a tenth of the time on two cores. For the whole
+    process; where the library is not glibc, nothing happens.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

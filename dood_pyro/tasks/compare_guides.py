@@ -161,20 +161,27 @@ def draw_guides(rows: Sequence[dict[str, Any]], target: str, out: Path) -> list[
     """
     figure = new_figure(5.2, 3.6)
     axes = figure.subplots()
+    floor = _floor(rows)
     for index, row in enumerate(rows):
         colour = f"C{index}"
-        times = [row["milliseconds"]] * 2
-        axes.plot(times, [row["elbo"], row["log_p"]], color=colour, lw=1, alpha=0.6)
-        axes.plot(times[0], row["elbo"], "v", color=colour, ms=6)
-        axes.plot(times[0], row["log_p"], "o", color=colour, ms=6)
-        axes.annotate(
-            row["guide"],
-            (times[0], row["log_p"]),
-            xytext=(6, 4),
-            textcoords="offset points",
-            fontsize=7,
-            color=colour,
-        )
+        time = row["milliseconds"]
+        seen = row["elbo"] >= floor
+        bottom = row["elbo"] if seen else floor
+        axes.plot([time, time], [bottom, row["log_p"]], color=colour, lw=1, alpha=0.6)
+        axes.plot(time, bottom, "v", color=colour, ms=6, mfc=colour if seen else "none")
+        axes.plot(time, row["log_p"], "o", color=colour, ms=6)
+        notes = [(row["guide"], row["log_p"])]
+        if not seen:
+            notes.append((f"{row['elbo']:,.0f}, off the scale", floor))
+        for note, height in notes:
+            axes.annotate(
+                note,
+                (time, height),
+                xytext=(6, 4),
+                textcoords="offset points",
+                fontsize=7,
+                color=colour,
+            )
     axes.set_xscale("log")
     axes.margins(x=0.25, y=0.15)
     axes.set_xlabel("milliseconds a drawing")
@@ -183,3 +190,11 @@ def draw_guides(rows: Sequence[dict[str, Any]], target: str, out: Path) -> list[
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=8)
     return save_figure(figure, out)
+
+
+def _floor(rows: Sequence[dict[str, Any]]) -> float:
+    """The lowest ELBO to draw to scale: far below the others, one would flatten all the rest."""
+    lowest = min(row["log_p"] for row in rows)
+    across = max(row["log_p"] for row in rows) - lowest
+    gaps = sorted(row["log_p"] - row["elbo"] for row in rows)
+    return float(lowest - 2 * max(across, gaps[(len(gaps) - 1) // 2]))

@@ -21,7 +21,7 @@ from torch import nn
 
 from dood_pyro import data
 from dood_pyro.checkpoints import FORMAT, Run
-from dood_pyro.devices import hardware
+from dood_pyro.devices import hardware, keep_freed_memory
 from dood_pyro.errors import UserError
 from dood_pyro.files import write_atomically
 from dood_pyro.guides.factors import ImageByImage
@@ -91,6 +91,8 @@ def evaluate(
         UserError: the run or the target cannot be read.
     """
     device = device or torch.device("cpu")
+    if device.type == "cpu":
+        keep_freed_memory()
     model, recognition, config = run.load(which, guide)
     model, recognition = model.to(device), recognition.to(device)
     versions = run.versions()
@@ -231,6 +233,7 @@ def _start_worker(path: str, which: str, guide: str | None) -> None:
 
     threading.Thread(target=outlive_nobody, daemon=True).start()
     torch.set_num_threads(1)
+    keep_freed_memory()
     pyro.enable_validation(False)
     model, recognition, _ = Run(path).load(which, guide)
     _worker.append((model, recognition))
