@@ -83,9 +83,11 @@ def _print(row: dict[str, Any], as_json: bool) -> None:
         ("ELBO", f"{row['elbo']:.1f} nats"),
         ("strokes a drawing", f"{row['mean_strokes']:.2f}"),
         ("mean absolute error", f"{row['mean_absolute_error']:.4f} a pixel"),
-        ("effective samples", f"{row['effective_samples']:.1f} of {row['particles']}"),
         ("images", str(row["images"])),
     ]
+    if row["effective_samples"] is not None:
+        effective = f"{row['effective_samples']:.1f} of {row['particles']}"
+        lines.insert(-1, ("effective samples", effective))
     for name, value in lines:
         click.echo(f"{name:<28} {value}")
     click.echo(json.dumps(row))

@@ -14,24 +14,34 @@ from . import options
 @click.argument("first")
 @click.argument("second")
 @click.option("--features", default="omniglot", show_default=True, help="A source's, or a file.")
-@click.option("--part", type=click.Choice(["train", "test"]), default="test", show_default=True)
-@click.option("--count", type=click.IntRange(min=2), help="Pictures a side.  [default: all]")
+@click.option(
+    "--part",
+    type=click.Choice(["train", "test"]),
+    default="test",
+    show_default=True,
+    help="Of a source; of a folder all pictures are taken.",
+)
+@click.option(
+    "--count",
+    type=click.IntRange(min=2),
+    help="Pictures a side.  [default: as many as the smaller side has]",
+)
 @options.data_dir
 def fid(
     first: str, second: str, features: str, part: str, count: int | None, data_dir: Path | None
 ) -> None:
-    """Prints the Fréchet distance between two sources, or folders of pictures."""
+    """Prints the Fréchet distance between two sources, or folders of pictures.
+
+    The distance depends on the number of pictures, which is the same on both sides and printed.
+    """
     from dood_pyro.features import load_features
     from dood_pyro.tasks.fid import frechet, pictures_of
 
     network = load_features(features)
-    sets = [pictures_of(name, part, data_dir)[:count] for name in (first, second)]
-    distance = frechet(network, *sets)
-    click.echo(
-        json.dumps(
-            {"fid": distance, "features": features, "pictures": [len(each) for each in sets]}
-        )
-    )
+    sets = [pictures_of(name, part, data_dir) for name in (first, second)]
+    count = min(count or len(sets[0]), *map(len, sets))
+    distance = frechet(network, *(pictures[:count] for pictures in sets))
+    click.echo(json.dumps({"fid": distance, "features": features, "pictures": count}))
 
 
 @click.command("fid-samples")
@@ -42,9 +52,7 @@ def fid(
 @click.option("--part", type=click.Choice(["train", "test"]), default="test", show_default=True)
 @click.option("--count", type=click.IntRange(min=2), default=5000, show_default=True)
 @click.option("--seeds", type=options.Numbers(), default="0,1,2,3,4", show_default=True)
-@click.option(
-    "--json", "figures", type=click.Path(path_type=Path), help="Put under the target's name, too."
-)
+@options.record("Put under the target's name, too.")
 @options.which
 @options.device
 @options.data_dir
@@ -64,27 +72,30 @@ def fid_samples(
     """Measures how far samples of RUN are from real pictures, beside how far those are from each
     other (the numbers of Fig. 6)."""
     from dood_pyro.features import load_features
-    from dood_pyro.files import read_object, update_object
-    from dood_pyro.recognition import load
+    from dood_pyro.files import update_object
+    from dood_pyro.recognition import load, open_run
     from dood_pyro.tasks.fid import report
 
-    if figures is not None:
-        read_object(figures)
     dood = load(run, device, which)
     rival = load(air, device, which) if air else None
     target = target or dood.config.train.source
     name = Path(target).stem
     network = load_features(features or name)
     found = report(dood, rival, target, network, count, seeds, part, data_dir)
+    found |= {"features": Path(features or name).stem, "part": part, "seeds": list(seeds)}
+    found["run"] = open_run(run).provenance(which)
+    if air:
+        found["air_run"] = open_run(air).provenance(which)
     click.echo(json.dumps({name: found}, indent=2))
     if figures is not None:
-        update_object(figures, {name: found})
+        own = found["run"]["source"]
+        update_object(figures, {name if own == name else f"{name}, by {own}": found})
 
 
 @click.command("train-features")
 @click.option("--source", required=True, help="Source whose labels are learned.")
 @click.option("--steps", type=click.IntRange(min=1), default=2000, show_default=True)
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@options.seed
 @click.option(
     "--out", type=click.Path(path_type=Path), help="File of weights.  [default: SOURCE.safetensors]"
 )

@@ -73,9 +73,7 @@ def stroke_counts(
 @click.option("--target", default="mnist", show_default=True, help="Source whose test images.")
 @limit
 @options.figure("clusters.png")
-@click.option(
-    "--json", "figures", type=click.Path(path_type=Path), help="Silhouettes go here, too."
-)
+@options.record("Put silhouettes here, too, under the programs' names.")
 @options.trained
 @options.data_dir
 def clusters(
@@ -88,15 +86,17 @@ def clusters(
     data_dir: Path | None,
 ) -> None:
     """Clusters the strokes, or parts, of several RUNS (Fig. 5) and prints silhouettes."""
-    from dood_pyro.files import write_atomically
+    from dood_pyro.files import update_object
+    from dood_pyro.recognition import open_run
     from dood_pyro.tasks.clusters import draw_clusters
 
     models = [use.load(name) for name in runs]
     paths, scores = draw_clusters(models, target, out, limit, data_dir)
-    text = json.dumps(scores, indent=2)
+    for name, score in zip(runs, scores.values(), strict=True):
+        score |= {"target": Path(target).stem, "run": open_run(name).provenance(use.which)}
     if figures is not None:
-        write_atomically(figures, (text + "\n").encode())
-    click.echo(text)
+        update_object(figures, scores)
+    click.echo(json.dumps(scores, indent=2))
     for path in paths:
         click.echo(path)
 

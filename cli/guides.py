@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from . import options
 @click.option("--particles", type=click.IntRange(min=1), default=200, show_default=True)
 @click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True)
 @options.figure("guides.png")
-@click.option("--json", "figures", type=click.Path(path_type=Path), help="Record the rows here.")
+@options.record("Put the rows here, too.")
 @options.trained
 @options.data_dir
 def compare_guides(
@@ -40,16 +39,12 @@ def compare_guides(
     """Compares guides over RUN's model: bounds, gaps, errors and time, as table and figure."""
     from tqdm import tqdm
 
-    from dood_pyro.files import read_object, update_object
+    from dood_pyro.files import update_object
     from dood_pyro.recognition import open_run
     from dood_pyro.tasks.compare_guides import compare_guides as compare
     from dood_pyro.tasks.compare_guides import draw_guides
 
-    if figures is not None:
-        read_object(figures)
     opened = open_run(run)
-    config = opened.read_config()[0]
-    names = guides or (config.train.guide, "smc", "refined")
     bars: dict[str, Any] = {}
 
     def show(name: str, done: int, total: int) -> None:
@@ -61,7 +56,7 @@ def compare_guides(
         *(
             opened,
             target,
-            names,
+            guides,
             particles,
             limit,
             use.torch_device(),
@@ -76,24 +71,22 @@ def compare_guides(
     head = ("guide", "log p(x)", "±", "ELBO", "gap", "effective", "error", "strokes", "ms")
     click.echo("{:<28}{:>10}{:>7}{:>10}{:>9}{:>10}{:>9}{:>9}{:>9}".format(*head))
     for row in rows:
-        error = "" if row["log_p_se"] is None else f"{row['log_p_se']:.1f}"
+        error, effective = (
+            "" if row[name] is None else f"{row[name]:.1f}"
+            for name in ("log_p_se", "effective_samples")
+        )
         click.echo(
             f"{row['guide']:<28}{row['log_p']:>10.1f}{error:>7}{row['elbo']:>10.1f}"
-            f"{row['gap']:>9.1f}{row['effective_samples']:>10.1f}"
+            f"{row['gap']:>9.1f}{effective:>10}"
             f"{row['mean_absolute_error']:>9.4f}{row['strokes']:>9.2f}{row['milliseconds']:>9.1f}"
         )
-    source = Path(config.train.source).stem
+    if figures is not None:
+        made_by = opened.provenance(use.which)
+        key = f"{made_by['model']}, {made_by['source']}, on {Path(target).stem}"
+        settings = {"particles": particles, "images": rows[0]["images"], "run": made_by}
+        update_object(figures, {key: {**settings, "guides": rows}})
     for path in draw_guides(rows, target, out):
         click.echo(path)
-    if figures is not None:
-        key = f"{config.program}, {source}, on {Path(target).stem}"
-        settings: dict[str, Any] = {
-            "particles": particles,
-            "images": limit,
-            "seconds": opened.progress()[1],
-        }
-        settings["revision"] = opened.versions().get("revision", "")
-        update_object(figures, {key: {**settings, "guides": rows}})
 
 
 @click.command()
@@ -102,9 +95,9 @@ def compare_guides(
 @click.option(
     "--draws", type=click.IntRange(min=9), default=99, show_default=True, help="Of the guide, each."
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@options.seed
 @options.figure("calibration.png")
-@click.option("--json", "figures", type=click.Path(path_type=Path), help="The test's results.")
+@options.record("Put the test here, too.")
 @options.trained
 def calibrate(
     run: str,
@@ -118,14 +111,13 @@ def calibrate(
     """Simulation-based calibration: is RUN's guide the posterior of what its model dreams?"""
     import torch
 
-    from dood_pyro.files import read_object, write_atomically
+    from dood_pyro.files import update_object
     from dood_pyro.recognition import open_run
     from dood_pyro.tasks.calibrate import calibrate as measure
     from dood_pyro.tasks.calibrate import draw_ranks, summary
 
-    if figures is not None:
-        read_object(figures)
-    model, recognition, config = open_run(run).load(use.which, use.guide)
+    opened = open_run(run)
+    model, recognition, config = opened.load(use.which, use.guide)
     chosen = use.torch_device()
     torch.manual_seed(seed)
     least = min(100, dreams // 2)
@@ -141,8 +133,9 @@ def calibrate(
         click.echo(f"{name:<36} p {entry['p_value']:<10.3g} {mark}")
     verdict = "calibrated" if result["calibrated"] else "not calibrated"
     click.echo(f"{result['rejected']} of {result['quantities']} quantities rejected: {verdict}")
+    if figures is not None:
+        result["run"] = opened.provenance(use.which)
+        update_object(figures, {f"{Path(run).name}, {result['guide']}": result})
     title = f"{Path(run).name}, {result['guide']}: {verdict}; band: 99 % of uniform ranks"
     for path in draw_ranks(found, out, title):
         click.echo(path)
-    if figures is not None:
-        write_atomically(figures, (json.dumps(result, indent=2) + "\n").encode())

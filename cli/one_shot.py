@@ -20,9 +20,7 @@ from . import options
     is_flag=True,
     help="Trials of the background set instead of the official ones: to choose settings by.",
 )
-@click.option(
-    "--json", "figures", type=click.Path(path_type=Path), help="Put under dood or air, too."
-)
+@options.record("Put under dood or air, too, with whatever is not the default.")
 @options.trained
 @options.data_dir
 def one_shot(
@@ -38,21 +36,21 @@ def one_shot(
 ) -> None:
     """Classifies Omniglot's characters from one example each: 20 runs of 20 ways (Table 1)."""
     import dataclasses
+    import time
 
     from tqdm import tqdm
 
     from dood_pyro import data
     from dood_pyro.data.one_shot_runs import background_trials, official_trials
-    from dood_pyro.files import read_object, update_object
+    from dood_pyro.files import update_object
     from dood_pyro.recognition import open_run
     from dood_pyro.tasks.one_shot import Settings
     from dood_pyro.tasks.one_shot import one_shot as classify
 
-    if figures is not None:
-        read_object(figures)
     dood = use.load(run)
     given = {"parses": parses, "steps": steps, "two_way": two_way}
     chosen = {name: value for name, value in given.items() if value is not None}
+    default = dataclasses.asdict(Settings())
     settings = dataclasses.replace(Settings(), **chosen)  # type: ignore[arg-type]
     if background:
         trials = background_trials(data.locate("omniglot", data_dir), dood.size, runs)
@@ -64,20 +62,26 @@ def one_shot(
         bar.set_postfix_str(f"{100 * accuracy:.0f} %")
         bar.update()
 
+    began = time.perf_counter()
     found = classify(dood, trials, settings, show)
     bar.close()
     for index, accuracy in enumerate(found["runs"], start=1):
         click.echo(f"run {index:02d}  {100 * accuracy:5.1f} %")
-    low, high = (100 * bound for bound in found["interval"])
-    click.echo(f"accuracy {100 * found['accuracy']:.1f} %, 95 % interval {low:.1f} to {high:.1f}")
+    between = ""
+    if found["interval"] is not None:
+        between = ", 95 % interval {:.1f} to {:.1f}".format(*(100 * b for b in found["interval"]))
+    click.echo(f"accuracy {100 * found['accuracy']:.1f} %{between}")
     if figures is not None:
+        found["seconds"] = time.perf_counter() - began
+        found["settings"] = dataclasses.asdict(settings)
+        found["guide"] = use.guide or dood.config.train.guide
+        found["run"] = open_run(run).provenance(use.which)
         # The paper has one AIR; which of the two it is stands in the entry.
-        key = "air" if dood.config.program in ("air", "dair") else dood.config.program
-        key += ", background" if background else ""
-        key += f", {use.guide}" if use.guide else ""
-        about: dict[str, object] = {
-            "program": dood.config.program,
-            "settings": dataclasses.asdict(settings),
-        }
-        about["trained_seconds"] = open_run(run).progress()[1]
-        update_object(figures, {key: {**about, **found}})
+        model = {"dair": "air", "air": "air, vanilla"}
+        program = dood.config.program
+        apart = [model.get(program, program)]
+        apart += [f"trained on {found['run']['source']}"] * (found["run"]["source"] != "omniglot")
+        apart += ["background"] * background + [f"{len(trials)} runs"] * (len(trials) < 20)
+        apart += [f"{k.replace('_', ' ')} {v}" for k, v in chosen.items() if v != default[k]]
+        apart += [use.guide] if use.guide else []
+        update_object(figures, {", ".join(apart): found})

@@ -40,7 +40,7 @@ guide = click.option(
     "--guide",
     metavar="NAME",
     help="Over the run's own: refined, smc or per-image. Or repeats the run's own, module:Class, if it "
-    "is not a built-in one: permits its code to be run.",
+    "is not a built-in one: permits its code to be run. Both: module:Class+smc.",
 )
 
 
@@ -108,8 +108,11 @@ class Names(click.ParamType):
         return tuple(parts)
 
 
+seed = click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True)
+
+
 class Png(click.ParamType):
-    """A path that ends in .png."""
+    """A path that ends in .png, in a folder that is there: found out before long work."""
 
     name = "png"
 
@@ -117,7 +120,22 @@ class Png(click.ParamType):
         path = Path(value)
         if path.suffix.lower() != ".png":
             self.fail(f"it must end in .png; {path} does not", param, ctx)
+        if not path.parent.is_dir():
+            self.fail(f"there is no folder {path.parent} for {path.name}; create it", param, ctx)
         return path
+
+
+class JsonObject(click.ParamType):
+    """A JSON file that entries are put into beside others: one that is damaged, or in no folder, is
+    found out before long work."""
+
+    name = "json"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        from dood_pyro.files import read_object
+
+        read_object(Path(value))
+        return Path(value)
 
 
 class Numbers(Names):
@@ -131,7 +149,15 @@ class Numbers(Names):
         parts = super().convert(value, param, ctx)
         if not all(str(part).isdecimal() for part in parts):
             self.fail(f"{value!r} is not a list of whole numbers by comma", param, ctx)
-        return tuple(int(part) for part in parts)
+        numbers = tuple(int(part) for part in parts)
+        if max(numbers) >= 2**32:
+            self.fail(f"{max(numbers)} is too large: less than {2**32}, please", param, ctx)
+        return numbers
+
+
+def record(what: str) -> Callable[[F], F]:
+    """The option that says which file numbers go into, too."""
+    return click.option("--json", "figures", type=JsonObject(), help=what)
 
 
 def figure(default: str) -> Callable[[F], F]:

@@ -12,7 +12,7 @@ from . import options
 @click.command()
 @click.argument("run")
 @click.option("--count", type=click.IntRange(1, 1024), default=64, show_default=True)
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@options.seed
 @click.option("--out", type=options.Png(), help="PNG.  [default: RUN-samples.png]")
 @options.trained
 def sample(run: str, count: int, seed: int, out: Path | None, use: options.Use) -> None:

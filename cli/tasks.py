@@ -2,26 +2,71 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
 from . import options
 
-target = click.option("--target", required=True, help="Source whose test images are taken.")
-count = click.option("--count", type=click.IntRange(1, 100), default=8, show_default=True)
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from dood_pyro.recognition import Recognizer
+
+
+class Pictures(NamedTuple):
+    """What a task starts from: the first test images of a source, or files."""
+
+    target: str | None
+    files: tuple[str, ...]
+    first: int
+    data_dir: Path | None
+
+    def load(self, dood: Recognizer) -> Tensor:
+        """The pictures as a model takes them, (count, size, size)."""
+        from dood_pyro.tasks.compare import test_images
+
+        if self.target is None:
+            return dood.prepare(self.files).to(dood.device)
+        return test_images(dood, self.target, self.first, self.data_dir)
+
+    def png(self, run: str, what: str, out: Path | None) -> Path:
+        """Where the figure goes, unless ``out`` says so."""
+        name = Path(self.target or self.files[0]).stem
+        return out or Path(f"{Path(run).name}-{what}-{name}.png")
+
+
+def pictures(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that say what a task starts from, handed over together as ``start``."""
+
+    @functools.wraps(command)
+    def collected(
+        target: str | None, image: tuple[str, ...], count: int, data_dir: Path | None, **given: Any
+    ) -> None:
+        if (target is None) == (not image):
+            raise click.UsageError("name either a --target, or an --image or several")
+        command(start=Pictures(target, image, count, data_dir), **given)
+
+    for option in (
+        options.data_dir,
+        click.option("--count", type=click.IntRange(1, 100), default=8, show_default=True),
+        click.option("--image", multiple=True, help="A picture of your own; may be repeated."),
+        click.option("--target", help="Source whose first test images are taken."),
+    ):
+        collected = option(collected)
+    return collected
+
+
 each = click.option("--each", type=click.IntRange(1, 100), default=8, show_default=True)
-seed = click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
-
-
-def _png(run: str, what: str, name: str, out: Path | None) -> Path:
-    return out or Path(f"{Path(run).name}-{what}-{Path(name).stem}.png")
+out_png = click.option("--out", type=options.Png(), help="PNG.")
 
 
 @click.command()
 @click.argument("run")
-@target
-@count
+@pictures
 @each
 @click.option("--control-noise", type=float, default=0.03, show_default=True, help="Canvas units.")
 @click.option(
@@ -29,72 +74,72 @@ def _png(run: str, what: str, name: str, out: Path | None) -> Path:
     type=float,
     default=1.0,
     show_default=True,
-    help="Times the default deviations.",
+    help="Times the default deviations of shift, rotation, scale and shear.",
 )
-@seed
-@click.option("--out", type=options.Png(), help="PNG.")
+@click.option(
+    "--pen-noise", type=float, default=0.05, show_default=True, help="Of the log of its width."
+)
+@options.seed
+@out_png
 @options.trained
-@options.data_dir
 def exemplars(
     run: str,
-    target: str,
-    count: int,
+    start: Pictures,
     each: int,
     control_noise: float,
     affine_noise: float,
+    pen_noise: float,
     seed: int,
     out: Path | None,
     use: options.Use,
-    data_dir: Path | None,
 ) -> None:
     """Writes new exemplars of characters: tokens of the types that their parses are (Fig. 7)."""
     from dood_pyro.plots import save_png
     from dood_pyro.tasks.exemplars import draw_exemplars
     from dood_pyro.tokens import TokenNoise
 
-    out = _png(run, "exemplars", target, out)
     default = TokenNoise()
     affine = ("shift", "rotation", "log_scale", "shear")
     noise = TokenNoise(
-        control=control_noise, **{name: affine_noise * getattr(default, name) for name in affine}
+        control=control_noise,
+        log_width=pen_noise,
+        **{name: affine_noise * getattr(default, name) for name in affine},
     )
     dood = use.load(run)
-    save_png(out, draw_exemplars(dood, target, count, each, noise, seed, data_dir))
+    out = start.png(run, "exemplars", out)
+    save_png(out, draw_exemplars(dood, start.load(dood), each, noise, seed))
     click.echo(out)
 
 
 @click.command()
 @click.argument("run")
-@target
-@count
+@pictures
 @each
 @click.option(
     "--strokes",
     type=click.IntRange(min=0),
-    default=1,
-    show_default=True,
-    help="Go on from so many strokes of the parse; 0: from the whole picture, a partial one.",
+    help="Go on from so many strokes of the parse; 0: from the whole picture, a partial one.  "
+    "[default: 1 of a target's, 0 of an image]",
 )
-@seed
-@click.option("--out", type=options.Png(), help="PNG.")
+@options.seed
+@out_png
 @options.trained
-@options.data_dir
 def complete(
     run: str,
-    target: str,
-    count: int,
+    start: Pictures,
     each: int,
-    strokes: int,
+    strokes: int | None,
     seed: int,
     out: Path | None,
     use: options.Use,
-    data_dir: Path | None,
 ) -> None:
     """Goes on with drawings that were begun, in many ways (Fig. 8)."""
     from dood_pyro.plots import save_png
     from dood_pyro.tasks.complete import draw_completions
 
-    out = _png(run, "completions", target, out)
+    if strokes is None:
+        strokes = 0 if start.target is None else 1
     dood = use.load(run)
-    save_png(out, draw_completions(dood, target, count, each, strokes or None, seed, data_dir))
+    out = start.png(run, "completions", out)
+    save_png(out, draw_completions(dood, start.load(dood), each, strokes or None, seed))
     click.echo(out)

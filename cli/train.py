@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 )
 @click.option("--resume", type=click.Path(path_type=Path), help="Go on with this run folder.")
 @click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True)
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@options.seed
 @click.option(
     "--estimator",
     type=click.Choice(["stop-time", "nvil", "iwae", "rws"]),

@@ -36,7 +36,7 @@ from dood_pyro.config import Config, ModelConfig, TrainConfig
 from dood_pyro.devices import hardware
 from dood_pyro.errors import UserError
 from dood_pyro.files import replacing, write_atomically
-from dood_pyro.guides import GUIDES, REFINEMENTS, make_guide, refine_guide
+from dood_pyro.guides import GUIDES, make_guide, refine_guide, split_guide
 from dood_pyro.programs import PROGRAMS
 
 FORMAT = 3
@@ -258,38 +258,76 @@ class Run:
         """Model and guide with the averaged weights of the best or the last checkpoint.
 
         Args:
-            guide: one of `dood_pyro.guides.REFINEMENTS`, to put over the run's own; else it must
-                repeat the name of a guide that is not built in (`allow_guide`).
+            guide: what to put over the run's own, one of `dood_pyro.guides.REFINEMENTS`; the name of
+                the run's own must be repeated where it is not built in (`allow_guide`); both are
+                joined by a ``+``.
 
         Raises:
             UserError: the run has no such checkpoint, or it is damaged or of another model.
         """
-        refinement = guide if guide in REFINEMENTS else None
-        config = self.allow_guide(None if refinement else guide)
+        own, over = split_guide(guide)
+        config = self.allow_guide(own)
         tensors, _ = self.read_tensors(f"{which}.safetensors")
         with torch.random.fork_rng(devices=[]):
             model, recognition = config.build()
         for prefix, module in (("model", model), ("guide", recognition)):
-            part = {
-                name.removeprefix(f"{prefix}."): tensor
-                for name, tensor in tensors.items()
-                if name.startswith(f"{prefix}.")
-            }
-            load_tensors(module, part, f"{self.path}/{which}.safetensors")
-        if refinement:
-            recognition = refine_guide(refinement, model, recognition)
+            load_tensors(module, _part(tensors, prefix), f"{self.path}/{which}.safetensors")
+        if over:
+            recognition = refine_guide(over, model, recognition)
         return model.eval(), recognition.eval(), config
+
+    def load_guide(
+        self, model: nn.Module, which: str = "best", guide: str | None = None
+    ) -> nn.Module:
+        """The run's guide over a model that has the very weights of the run's own.
+
+        Args:
+            guide: as for `allow_guide`.
+
+        Raises:
+            UserError: as for `load`, or the model is another one.
+        """
+        config = self.allow_guide(guide)
+        tensors, _ = self.read_tensors(f"{which}.safetensors")
+        mine, theirs = _part(tensors, "model"), model.state_dict()
+        if mine.keys() != theirs.keys() or any(
+            not torch.equal(tensor.to(theirs[key]), theirs[key]) for key, tensor in mine.items()
+        ):
+            raise UserError(
+                f"the model of {self.path} is another one; for a guide over this one: "
+                "dood-pyro train --start-from RUN --fit guide"
+            )
+        with torch.random.fork_rng(devices=[]):
+            recognition = make_guide(config.train, model)
+        part = _part(tensors, "guide")
+        load_tensors(recognition, part, f"{self.path}/{which}.safetensors")
+        return recognition.eval()
+
+    def provenance(self, which: str = "best") -> dict[str, Any]:
+        """What a measurement of the run says of it: model, source and seed; steps and seconds of
+        training; where and by what it was trained; and the hash of its settings."""
+        config, _ = self.read_config()
+        _, notes = self.read_tensors(f"{which}.safetensors")
+        step = int(notes.get("step", 0))
+        trained = [line for line in self.read_metrics() if line["step"] <= step]
+        versions = self.versions()
+        return {
+            "model": config.program,
+            "source": Path(config.train.source).stem,
+            "seed": config.train.seed,
+            "steps": step,
+            "seconds": trained[-1]["seconds"] if trained else None,
+            "hardware": versions.get("hardware", ""),
+            "revision": versions.get("revision", ""),
+            "config_sha256": config.settings_sha256(),
+            "format": FORMAT,
+        }
 
     def write_tensors(
         self, name: str, tensors: dict[str, Tensor], notes: dict[str, str] | None = None
     ) -> None:
         """Writes a safetensors file."""
-        packed = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
-        with replacing(self.path / name) as file:
-            try:
-                save_file(packed, file.name, metadata=notes)
-            except safetensors.SafetensorError as error:
-                raise OSError(0, str(error)) from None
+        write_tensors(self.path / name, tensors, notes)
 
     def read_tensors(self, name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
         """A safetensors file's tensors and notes.
@@ -297,18 +335,11 @@ class Run:
         Raises:
             UserError: it is missing or damaged.
         """
-        path = self.path / name
-        try:
-            content = path.read_bytes()
-            with safetensors.safe_open(path, framework="pt") as file:
-                notes = file.metadata() or {}
-            return unpack(content), notes
-        except FileNotFoundError:
+        if not (self.path / name).exists():
             raise UserError(
                 f"{self.path} has no {name}: its training has not come to a checkpoint yet"
-            ) from None
-        except (OSError, safetensors.SafetensorError) as error:
-            raise UserError(f"{path} is damaged: {str(error).splitlines()[0]}") from None
+            )
+        return read_tensors(self.path / name)
 
     def progress(self) -> tuple[int, float]:
         """Steps and seconds of training up to the last checkpoint; of kept weights, which cannot go
@@ -366,6 +397,46 @@ class Run:
         write_atomically(self.path / "metrics.jsonl", content.encode())
 
 
+def write_tensors(
+    path: Path, tensors: dict[str, Tensor], notes: dict[str, str] | None = None
+) -> None:
+    """Writes a safetensors file.
+
+    Raises:
+        UserError: the disk does not take it.
+    """
+    packed = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
+    with replacing(path) as file:
+        try:
+            save_file(packed, file.name, metadata=notes)
+        except safetensors.SafetensorError as error:
+            raise OSError(0, str(error)) from None
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """A safetensors file's tensors and notes.
+
+    Raises:
+        UserError: it is missing or damaged.
+    """
+    try:
+        content = path.read_bytes()
+        with safetensors.safe_open(path, framework="pt") as file:
+            notes = file.metadata() or {}
+        return unpack(content), notes
+    except (OSError, safetensors.SafetensorError) as error:
+        raise UserError(f"{path} is damaged: {str(error).splitlines()[0]}") from None
+
+
+def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Those of the model, or of the guide, under their own names."""
+    return {
+        name.removeprefix(f"{prefix}."): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(f"{prefix}.")
+    }
+
+
 def load_tensors(module: nn.Module, tensors: dict[str, Tensor], what: str) -> None:
     """Copies tensors into a module's parameters and buffers.
 
@@ -376,5 +447,5 @@ def load_tensors(module: nn.Module, tensors: dict[str, Tensor], what: str) -> No
         module.load_state_dict(tensors)
     except RuntimeError as error:
         raise UserError(
-            f"{what} does not fit the model of its config.json: {str(error).splitlines()[1].strip()}"
+            f"{what} holds the weights of something else: {str(error).splitlines()[1].strip()}"
         ) from None

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import platform
+from collections.abc import Iterator
 
 import torch
 
@@ -47,6 +49,14 @@ def spare(name: str) -> tuple[int, tuple[str, ...]]:
         gpus = visible.split(",")[:count] if visible else [str(i) for i in range(count)]
         return len(gpus), tuple(gpus)
     return max(1, (os.cpu_count() or 1) // 2), ()
+
+
+@contextlib.contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Inside, what is drawn at random follows from ``seed``; afterwards as if nothing had been."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
 
 
 def keep_freed_memory() -> None:

@@ -10,16 +10,15 @@ import itertools
 from collections.abc import Callable
 from pathlib import Path
 
-import safetensors
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from dood_pyro import data
+from dood_pyro.checkpoints import load_tensors, read_tensors, write_tensors
+from dood_pyro.devices import seeded
 from dood_pyro.errors import UserError
-from dood_pyro.files import replacing
 from dood_pyro.optimiser import Adam
 
 SIZE = 50
@@ -47,7 +46,7 @@ class FeatureNetwork(nn.Module):
         self.project = nn.Linear(widths[-1] * 9, self.num_features)
 
     def forward(self, pictures: Float[Tensor, "count *channel 50 50"]) -> Float[Tensor, "count 64"]:
-        hidden = self.convolutions(pictures.reshape(-1, 1, SIZE, SIZE))
+        hidden = self.convolutions(pictures.reshape(len(pictures), 1, SIZE, SIZE))
         hidden = F.adaptive_avg_pool2d(hidden, 3)
         return torch.tanh(self.project(hidden.flatten(1)))
 
@@ -73,8 +72,7 @@ def train_features(
     classes, labels = labels.unique(return_inverse=True)
     if len(classes) < 2:
         raise UserError(f"{source} has no labels to learn features from: it needs two classes")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed, torch.device("cpu")):
         order = torch.randperm(len(labels))
         held_out, rows = order[: max(1, len(order) // 10)], order[max(1, len(order) // 10) :]
         network, head = FeatureNetwork(), nn.Linear(FeatureNetwork.num_features, len(classes))
@@ -116,25 +114,23 @@ def save_features(network: FeatureNetwork, path: Path) -> None:
         name: tensor.half() if tensor.is_floating_point() else tensor
         for name, tensor in network.state_dict().items()
     }
-    with replacing(path) as file:
-        save_file(tensors, file.name)
+    write_tensors(path, tensors)
 
 
 def load_features(name: str | Path) -> FeatureNetwork:
     """The network of a source whose weights come with the package, or of a file.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none, or the file is damaged or of something else.
     """
     path = FOLDER / f"{name}.safetensors"
     path = path if path.is_file() else Path(name)
-    network = FeatureNetwork()
-    try:
-        network.load_state_dict(load_file(path))
-    except (OSError, safetensors.SafetensorError, RuntimeError):
+    if not path.is_file():
         found = ", ".join(sorted(file.stem for file in FOLDER.glob("*.safetensors"))) or "none"
         raise UserError(
             f"there are no features {name}; those that come with the package: {found}; make others "
             "with dood-pyro train-features"
-        ) from None
+        )
+    network = FeatureNetwork()
+    load_tensors(network, read_tensors(path)[0], str(path))
     return network.eval()

@@ -26,7 +26,9 @@ LEAST_CONTRAST = 0.05
 """Difference between a picture's brightest and darkest pixel below which it is blank."""
 
 
-def read_picture(picture: Any, polarity: Polarity = "auto") -> Float[Tensor, "side side"]:
+def read_picture(
+    picture: Any, polarity: Polarity = "auto", blank: bool = False
+) -> Float[Tensor, "side side"]:
     """One picture, grey, square, in [0, 1], ink bright on black.
 
     Args:
@@ -35,6 +37,7 @@ def read_picture(picture: Any, polarity: Polarity = "auto") -> Float[Tensor, "si
             is an alpha channel, the picture is laid on white.
         polarity: ``"bright-ink"`` (on dark), ``"dark-ink"`` (on bright paper), or ``"auto"``:
             whatever most of the border is, is paper.
+        blank: whether a picture may be blank.
 
     Raises:
         UserError: not a picture, blank, too small or too large, or not finite.
@@ -54,7 +57,7 @@ def read_picture(picture: Any, polarity: Polarity = "auto") -> Float[Tensor, "si
         )
     if not bool(torch.isfinite(grey).all()):
         raise UserError(f"{name} has pixels that are not finite numbers")
-    if float(grey.max() - grey.min()) < LEAST_CONTRAST:
+    if not blank and float(grey.max() - grey.min()) < LEAST_CONTRAST:
         raise UserError(f"{name} is blank: all its pixels are nearly the same")
     border = torch.cat([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
     if polarity == "dark-ink" or (polarity == "auto" and float(border.median()) > 0.5):

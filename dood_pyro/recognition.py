@@ -30,7 +30,9 @@ BATCH = 64
 def trained_weights() -> list[str]:
     """Names of the runs that come with the package."""
     folder = resources.files("dood_pyro") / "weights"
-    return sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
+    if not folder.is_dir():
+        return []
+    return sorted(entry.name for entry in folder.iterdir() if (entry / "config.json").is_file())
 
 
 def open_run(run: str | os.PathLike[str]) -> Run:
@@ -89,6 +91,11 @@ class Recognizer:
         """Pixels a side of the canvas."""
         return self.config.model.canvas_size
 
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.model.parameters()).device
+
     def prepare(self, pictures: Sequence[Any], polarity: Polarity = "auto") -> Tensor:
         """Pictures as the model sees them: (count, size, size), brightest ink at 1."""
         squares = [resize(read_picture(picture, polarity), self.size) for picture in pictures]
@@ -121,7 +128,6 @@ class Recognizer:
 
     def drawings(self, images: Float[Tensor, "count size size"]) -> list[Drawing]:
         """Drawings of images that are at the canvas's size already, in [0, 1], ink bright."""
-        device = next(self.model.parameters()).device
         found: list[Drawing] = []
         if not draws_curves(self.model):
             raise UserError(
@@ -129,7 +135,7 @@ class Recognizer:
                 "shown by dood-pyro reconstruct"
             )
         for batch in images.split(BATCH):
-            found += drawings_from_parse(parse(self.model, self.guide, batch.to(device)))
+            found += drawings_from_parse(parse(self.model, self.guide, batch.to(self.device)))
         return found
 
 

@@ -81,13 +81,6 @@ class Token(NamedTuple):
     """Shift x, y; rotation; log scale x, y; shear."""
     log_width: Float[Tensor, "*batch"]
 
-    def log_prob(self, alive: Float[Tensor, "*batch strokes"]) -> Float[Tensor, "*batch"]:
-        """Standard normal log density, nats, strokes that are not drawn left out."""
-        squares = (self.control.square().sum((-1, -2)) * alive).sum(-1)
-        squares = squares + self.affine.square().sum(-1) + self.log_width.square()
-        dims = alive.sum(-1) * self.control.shape[-2] * 2 + self.affine.shape[-1] + 1
-        return -0.5 * (squares + dims * torch.log(torch.tensor(2 * torch.pi)))
-
 
 def sample_token(of: Float[Tensor, "*batch strokes controls 2"], drawings: int = 3) -> Token:
     """p(token) for control points, or for part vectors (*batch, steps, dims).
@@ -150,7 +143,7 @@ def write_parts(
 
 
 def affine_map(token: Token, noise: TokenNoise) -> Float[Tensor, "*batch 2 3"]:
-    """A token's affine map about the canvas's middle: slant, then stretch, turn and shift."""
+    """A token's affine map about the canvas's middle: stretch, then slant, turn and shift."""
     x, y, turn, log_x, log_y, slant = token.affine.unbind(-1)
     cos, sin = (noise.rotation * turn).cos(), (noise.rotation * turn).sin()
     wide, high = (noise.log_scale * log_x).exp(), (noise.log_scale * log_y).exp()

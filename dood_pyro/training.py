@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from dood_pyro import data
 from dood_pyro.checkpoints import START, Run, RunConfig, Until, load_tensors
-from dood_pyro.devices import keep_freed_memory
+from dood_pyro.devices import keep_freed_memory, seeded
 from dood_pyro.doodling import doodle
 from dood_pyro.errors import UserError
 from dood_pyro.guides.stopping import UNBOUNDED
@@ -207,7 +207,6 @@ class Trainer:
     def averaged(self) -> Iterator[None]:
         """Inside, model and guide have the averaged weights and are in evaluation mode, and the
         random state, which is seeded anew, is given back afterwards."""
-        devices = [self.device] if self.device.type == "cuda" else []
         kept = {name: p.detach().clone() for name, p in self.parameters.items()}
         bounds: Any = getattr(self.guide, "on_bounds", None)
 
@@ -215,8 +214,7 @@ class Trainer:
             for name, parameter in self.parameters.items():
                 parameter.copy_(weights[name])
 
-        with torch.random.fork_rng(devices), torch.no_grad(), pyro.validation_enabled(False):
-            torch.manual_seed(0)
+        with seeded(0, self.device), torch.no_grad(), pyro.validation_enabled(False):
             try:
                 put(self.averages)
                 self.model.eval()

@@ -50,6 +50,7 @@ def test_guides_of_every_kind(
     for row in rows.values():
         assert row["gap"] > -1e-3 and row["milliseconds"] > 0
         assert row["elbo"] <= row["log_p"] + 20
+        assert (row["effective_samples"] is None) == (row["guide"] == "smc")
     assert rows["refined"]["elbo"] > rows["amortised"]["elbo"]
     assert rows["refined"]["milliseconds"] > rows["amortised"]["milliseconds"]
     printed = capsys.readouterr().out
@@ -69,7 +70,7 @@ def test_what_is_no_guide_over_the_model_is_refused(
     command = ["compare-guides", run.path, "--target", source, "--limit", 2, "--particles", 2]
     for options, said in (
         (["--guides", "nothing"], "no guide 'nothing'"),
-        (["--guides", other.path], "is not that of"),
+        (["--guides", other.path], "is another one"),
         (["--guides", tmp_path], "not a run folder"),
         (["--guide", "refined"], "among --guides"),
         (["--json", tmp_path / "nowhere" / "guides.json"], "no folder"),
@@ -82,11 +83,40 @@ def test_what_is_no_guide_over_the_model_is_refused(
         assert len(lines) == 1 and said in lines[0]
 
 
+def test_guides_of_ones_own_take_part(
+    run: Run,
+    source: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from dood_pyro.guides.amortised import AmortisedGuide\n"
+        "class Mine(AmortisedGuide):\n    pass\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    over = ["--start-from", run.path, "--fit", "guide", "--guide", "mine:Mine", "--out", "mine"]
+    command = ["train", "--source", source, "--steps", 2, "--no-tensorboard", "--batch-size", 8]
+    assert call(*command, *over) == 0
+    few = ["--target", source, "--limit", 2, "--particles", 2]
+    compare = ["compare-guides", run.path, *few, "--guides", "amortised,mine"]
+    assert call(*compare) == 1, "code that a folder names is not run unasked"
+    assert call(*compare, "--guide", "other:Guide") == 1
+    assert call(*compare, "--guide", "mine:Mine") == 0
+    capsys.readouterr()
+    assert call("evaluate", "mine", *few, "--guide", "mine:Mine+smc", "--json") == 0
+    row = json.loads(capsys.readouterr().out)
+    assert row["guide"] == "mine:Mine+smc" and row["effective_samples"] is None
+    assert call("evaluate", "mine", *few, "--guide", "mine:Mine+better") == 1
+    assert call("evaluate", "mine", *few, "--guide", "smc") == 1
+
+
 def test_calibrate_and_anatomy(run: Run, source: Path, tmp_path: Path) -> None:
     figures = tmp_path / "calibration.json"
     command = ["calibrate", run.path, "--dreams", 40, "--draws", 9]
     assert call(*command, "--out", tmp_path / "ranks.png", "--json", figures) == 0
-    result = json.loads(figures.read_text())
+    (result,) = json.loads(figures.read_text()).values()
     assert result["quantities"] == len(result["by_quantity"]) > 10
     assert (tmp_path / "ranks.png").exists()
     command = ["anatomy", run.path, "--target", source, "--out", tmp_path / "anatomy.png"]

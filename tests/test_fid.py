@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from dood_pyro import features
-from dood_pyro.checkpoints import RunConfig
+from dood_pyro import features, training
+from dood_pyro.checkpoints import Run, RunConfig, Until
 from dood_pyro.config import ModelConfig, TrainConfig
 from dood_pyro.errors import UserError
 from dood_pyro.programs import PROGRAMS
@@ -65,6 +65,47 @@ def test_features_learn_classes_and_survive_the_disk(
     refused(capsys, "fid", tmp_path / "pens.npz", tmp_path / "pens.npz", "--features", "nothing")
     out.write_bytes(out.read_bytes()[:50])
     refused(capsys, "fid", tmp_path / "pens.npz", tmp_path / "pens.npz", "--features", out)
+
+
+def test_all_pictures_of_a_folder_are_taken(tmp_path: Path) -> None:
+    from PIL import Image
+
+    pictures = (random_pictures(70, 50) * 255).byte().numpy()
+    pictures[0] = 0  # a sample may be blank
+    for index, picture in enumerate(pictures):
+        Image.fromarray(picture).save(tmp_path / f"{index:03d}.png")
+    found = fid.pictures_of(str(tmp_path), "test")
+    assert found.shape == (70, 50, 50)
+    # 50 pixels stay 50 pixels: nothing is resampled.
+    assert torch.equal(
+        found.sum((-1, -2)).sort().values,
+        (torch.from_numpy(pictures) / 255.0).sum((-1, -2)).sort().values,
+    )
+
+
+def test_canvases_of_other_sizes_are_compared_at_the_networks_size(source_50: Path) -> None:
+    torch.manual_seed(0)
+    config = RunConfig("dood", ModelConfig(features=8, canvas_size=32), TrainConfig("none"))
+    dood = Recognizer(*config.build(), config)
+    assert fid.samples(dood, 3, seed=0).shape == (3, 50, 50)
+    assert fid.shuffled_strokes(dood, 3, seed=0).shape == (3, 50, 50)
+
+
+def test_command_says_what_was_measured(
+    source_50: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = RunConfig("dood", ModelConfig(features=8), TrainConfig(str(source_50), batch_size=8))
+    run = Run.create(tmp_path / "run", config, Until(steps=1), torch.device("cpu"))
+    training.train(run, torch.device("cpu"), tensorboard=False)
+    network, figures = tmp_path / "network.safetensors", tmp_path / "fid.json"
+    features.save_features(features.FeatureNetwork(), network)
+    options = ("--features", network, "--seeds", "0", "--json", figures)
+    status, _, err = call(capsys, "fid-samples", run.path, "--air", run.path, *options)
+    assert status == 0, err
+    entry = json.loads(figures.read_text())["many"]
+    assert entry["pictures"] == 80 and entry["run"] == entry["air_run"]
+    assert entry["run"]["source"] == "many" and entry["run"]["steps"] == 1
+    refused(capsys, "fid-samples", run.path, *options, "--seeds", 2**32)
 
 
 def test_samples_are_measured_beside_real_pictures(source_50: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import urllib.request
 import zipfile
 from pathlib import Path
@@ -13,7 +14,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from dood_pyro.checkpoints import RunConfig
+from dood_pyro import training
+from dood_pyro.checkpoints import Run, RunConfig, Until
 from dood_pyro.config import TrainConfig
 from dood_pyro.data import prepared
 from dood_pyro.data.one_shot_runs import NAME, Trials, background_trials, official_trials
@@ -32,6 +34,7 @@ from dood_pyro.tasks.one_shot import (
 )
 from dood_pyro.tokens import Strokes, TokenNoise, sample_token, write
 from tests.conftest import TINY
+from tests.test_cli import call, refused
 
 
 def archive(path: Path, runs: int = 20, ways: int = 20) -> None:
@@ -110,7 +113,7 @@ def random_types(count: int) -> Types:
     control = torch.rand(count, 1, 2, 4, 2) * 1.2 - 0.6
     pen = torch.tensor([-2.6, 2.0, 0.0, 0.0]).expand(count, 1, 2, 4)
     alive = torch.ones(count, 1, 2)
-    return Types(count, (control, pen, alive), _draws_strokes(64), alive)
+    return Types((control, pen, alive), _draws_strokes(64))
 
 
 def test_tokens_are_recognised_as_their_types() -> None:
@@ -136,11 +139,36 @@ def test_every_model_can_be_asked(program: str, two_way: bool, images: Tensor) -
     dood = Recognizer(*config.build(), config)
     trials = Trials(images[:3], images[:3].flip(0), torch.tensor([2, 1, 0]))
     settings = Settings(parses=2, steps=2, two_way=two_way)
-    assert types_of(dood, images, settings).alive.shape == (5, 2, TINY.max_strokes)
+    assert types_of(dood, images, settings).latent[-1].shape == (5, 2, TINY.max_strokes)
     assert classify(dood, trials, settings).shape == (3, 3)
     found = one_shot(dood, [trials, trials], settings)
     assert len(found["runs"]) == 2 and 0 <= found["accuracy"] <= 1
     assert found["interval"][0] <= found["accuracy"] <= found["interval"][1]
+    assert one_shot(dood, [trials], settings)["interval"] is None
+
+
+def test_command_keeps_different_measurements_apart(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    archive(tmp_path / NAME)
+    config = RunConfig("dood", TINY, TrainConfig(str(source), batch_size=8))
+    run = Run.create(tmp_path / "run", config, Until(steps=1), torch.device("cpu"))
+    training.train(run, torch.device("cpu"), tensorboard=False)
+    figures = tmp_path / "one_shot.json"
+    command = ("one-shot", run.path, "--data-dir", tmp_path, "--runs", 1, "--json", figures)
+    for more in ((), ("--two-way",), ("--parses", 2)):
+        status, text, err = call(capsys, *command, "--steps", 1, *more)
+        assert status == 0 and "accuracy" in text, err
+    found = json.loads(figures.read_text())
+    base = f"dood, trained on {source.stem}, 1 runs"
+    assert set(found) == {
+        f"{base}, steps 1",
+        f"{base}, steps 1, two way True",
+        f"{base}, parses 2, steps 1",
+    }
+    entry = found[f"{base}, steps 1"]
+    assert entry["interval"] is None and entry["run"]["steps"] == 1
+    refused(capsys, *command, "--steps", 0)
 
 
 def test_blur_keeps_the_sum_and_spreads_it() -> None:

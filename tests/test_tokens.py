@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from dood_pyro import training
@@ -19,7 +20,7 @@ from dood_pyro.recognition import Recognizer
 from dood_pyro.tasks.complete import complete
 from dood_pyro.tasks.exemplars import exemplars
 from dood_pyro.tokens import Strokes, Token, TokenNoise, sample_token, strokes_of, write
-from tests.conftest import TINY
+from tests.conftest import TINY, random_pictures
 from tests.test_cli import call, refused
 
 
@@ -78,17 +79,6 @@ def test_tokens_move_as_they_say() -> None:
     torch.testing.assert_close(angle.sin(), torch.full_like(angle, math.sin(noise.rotation)))
 
 
-def test_the_density_of_a_token_counts_drawn_strokes() -> None:
-    strokes = some_strokes()
-    token = sample_token(strokes.control)
-    density = token.log_prob(strokes.alive)
-    normal = torch.distributions.Normal(0.0, 1.0)
-    for i in range(3):
-        parts = (token.control[i][strokes.alive[i] > 0], token.affine[i], token.log_width[i])
-        expected = sum(normal.log_prob(part).sum() for part in parts)
-        torch.testing.assert_close(density[i], torch.as_tensor(expected))
-
-
 def test_noise_must_make_sense() -> None:
     with pytest.raises(UserError, match="token noise control"):
         TokenNoise(control=-1)
@@ -137,5 +127,15 @@ def test_commands(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
         options = ("--target", source, "--count", 3, "--each", 2, "--out", out)
         status, text, err = call(capsys, command, run.path, *options)
         assert status == 0 and out.exists() and str(out) in text, err
+    mine = tmp_path / "mine.png"
+    Image.fromarray((random_pictures(1, 40)[0] * 255).byte().numpy()).save(mine)
+    out = tmp_path / "of-mine.png"
+    for command in ("exemplars", "complete"):
+        status, text, err = call(
+            capsys, command, run.path, "--image", mine, "--each", 2, "--out", out
+        )
+        assert status == 0 and str(out) in text, err
+    refused(capsys, "complete", run.path, "--image", mine, "--target", source)
+    refused(capsys, "complete", run.path)
     refused(capsys, "exemplars", run.path, "--target", source, "--control-noise", "-3")
     refused(capsys, "complete", run.path, "--target", source, "--out", tmp_path / "x.gif")

@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import UInt8
 from tqdm import tqdm
 
 from dood_pyro import pictures
@@ -51,12 +52,8 @@ def prepare(folder: Path) -> Arrays:
     """
     files = picture_files(folder)
     names = sorted({str(file.parent.relative_to(folder)) for file in files})
-    images = np.empty((len(files), SIZE, SIZE), dtype=np.uint8)
-    labels = np.empty(len(files), dtype=np.int32)
-    for index, file in enumerate(tqdm(files, desc=folder.name, unit="picture", leave=False)):
-        small = pictures.resize(pictures.read_picture(file), SIZE)
-        images[index] = (small * 255).round().clamp(0, 255).byte().numpy()
-        labels[index] = names.index(str(file.parent.relative_to(folder)))
+    images = _read(folder, files, SIZE, blank=False)
+    labels = np.array([names.index(str(f.parent.relative_to(folder))) for f in files], np.int32)
     order = np.random.default_rng(0).permutation(len(files))
     split = max(1, len(files) // 10)
     test, train = order[:split], order[split:]
@@ -67,3 +64,23 @@ def prepare(folder: Path) -> Arrays:
         "test_labels": labels[test],
         "label_names": np.asarray(names),
     }
+
+
+def read_all(folder: Path, size: int) -> UInt8[np.ndarray, "count size size"]:
+    """Every picture of a folder at ``size`` × ``size`` pixels, in order; blank ones, too, as a model's
+    samples may be. Each one's polarity is detected.
+
+    Raises:
+        UserError: a file is not a picture or is too small; it is named.
+    """
+    return _read(folder, picture_files(folder), size, blank=True)
+
+
+def _read(
+    folder: Path, files: list[Path], size: int, blank: bool
+) -> UInt8[np.ndarray, "count size size"]:
+    images = np.empty((len(files), size, size), dtype=np.uint8)
+    for index, file in enumerate(tqdm(files, desc=folder.name, unit="picture", leave=False)):
+        small = pictures.resize(pictures.read_picture(file, blank=blank), size)
+        images[index] = (small * 255).round().clamp(0, 255).byte().numpy()
+    return images

@@ -66,7 +66,10 @@ def _locate(data_dir: str | Path | None) -> Path:
             return folder / NAME
     path = cache_folder() / NAME
     path.parent.mkdir(parents=True, exist_ok=True)
-    with original.download_errors(NAME), urllib.request.urlopen(URL, timeout=60) as response:
+    with (
+        original.download_errors("the one-shot trials", NAME),
+        urllib.request.urlopen(URL, timeout=60) as response,
+    ):
         content = response.read()
     write_atomically(path, content)
     return path

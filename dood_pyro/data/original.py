@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import io
 import shutil
 import urllib.error
@@ -35,19 +36,25 @@ def torchvision_datasets() -> ModuleType:
 
 
 @contextlib.contextmanager
-def download_errors(source: str) -> Iterator[None]:
-    """Turns what a failed download raises into a `UserError` that says what to do."""
+def download_errors(source: str, file: str = "") -> Iterator[None]:
+    """Turns what a failed download raises into a `UserError` that says what to do.
+
+    Args:
+        file: what may be put into the data folder instead; the source's prepared file, unless named.
+    """
     try:
         yield
-    except (urllib.error.URLError, ConnectionError, TimeoutError) as error:
+    except (
+        urllib.error.URLError,
+        ConnectionError,
+        TimeoutError,
+        http.client.HTTPException,
+        RuntimeError,  # torchvision's: every mirror failed, or a checksum did
+    ) as error:
+        reason = getattr(error, "reason", None) or str(error).strip() or type(error).__name__
         raise UserError(
-            f"cannot download {source}: {getattr(error, 'reason', error)}; connect to the network, "
-            f"or put a prepared {source}.npz into the data folder (DOOD_DATA or --data-dir)"
-        ) from None
-    except RuntimeError as error:  # torchvision: every mirror failed, or a checksum did
-        raise UserError(
-            f"cannot download {source}: {str(error).strip().splitlines()[0]}; connect to the "
-            f"network, or put a prepared {source}.npz into the data folder (DOOD_DATA or --data-dir)"
+            f"cannot download {source}: {str(reason).splitlines()[0]}; connect to the network, or put "
+            f"{file or f'a prepared {source}.npz'} into the data folder (DOOD_DATA or --data-dir)"
         ) from None
 
 

@@ -33,6 +33,21 @@ REFINEMENTS = {
 """Guides that need no training of their own: called with a model and its trained guide."""
 
 
+def split_guide(name: str | None) -> tuple[str | None, str | None]:
+    """What a command's ``--guide`` names: a run's own guide, and one of `REFINEMENTS` to put over it,
+    as in ``own:Guide``, ``smc`` or ``own:Guide+smc``.
+
+    Raises:
+        UserError: what follows the ``+`` is no refinement.
+    """
+    if name is None or name in REFINEMENTS:
+        return None, name
+    own, plus, over = name.partition("+")
+    if plus and over not in REFINEMENTS:
+        raise UserError(f"there is no {over!r} to put over {own}: {', '.join(REFINEMENTS)}")
+    return own, over or None
+
+
 def refine_guide(name: str, model: nn.Module, guide: nn.Module) -> nn.Module:
     """A guide of `REFINEMENTS` over a trained one."""
     module_name, _, class_name = REFINEMENTS[name].partition(":")

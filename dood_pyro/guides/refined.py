@@ -17,6 +17,7 @@ from jaxtyping import Float
 from pyro import poutine
 from torch import Tensor, nn
 
+from dood_pyro.errors import UserError
 from dood_pyro.guides.factors import Factor, Factors, ImageByImage
 from dood_pyro.inference.parsing import Modes
 from dood_pyro.inference.stop_time import (
@@ -86,12 +87,16 @@ class RefinedGuide(ImageByImage):
             if name.startswith("on_"):
                 sites[name] = Factor(bernoulli_logits(site).expand(len(image)), None, 0)
                 continue
-            fn = site["fn"]
-            events = fn.event_shape
-            while hasattr(fn, "base_dist"):
-                fn = fn.base_dist
+            events = site["fn"].event_shape
             value = site["value"].expand(len(image), *events)
-            log_std = (START_STD * fn.scale).log().expand_as(value)
+            try:
+                spread = site["fn"].stddev
+            except NotImplementedError:
+                raise UserError(
+                    f"{name} of the guide is a {type(site['fn']).__name__}, which has no standard "
+                    "deviation to start from: it cannot be refined"
+                ) from None
+            log_std = (START_STD * spread).log().expand_as(value)
             sites[name] = Factor(value, log_std, len(events))
         return joint, Factors(sites)
 

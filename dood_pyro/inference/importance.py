@@ -33,9 +33,15 @@ class ImportanceBound(NamedTuple):
     elbo: Float[Tensor, "images"]
     """One-sample bound, stops summed out, averaged over the particles."""
     effective_samples: Float[Tensor, "images"]
-    """(Σw)² / Σw² of the sampled-stop weights, of as many as there are particles."""
+    """(Σw)² / Σw² of the sampled-stop weights, of as many as there are particles; NaN for sequential
+    Monte Carlo, whose particles have ancestors in common."""
     strokes: Float[Tensor, "images"]
     """Expected number of strokes under the guide."""
+
+    def mean_effective_samples(self) -> float | None:
+        """Over images; None where there is no such number."""
+        mean = float(self.effective_samples.mean())
+        return None if math.isnan(mean) else mean
 
 
 def sampled_log_weights(terms: StopTimeTerms) -> Float[Tensor, "*batch"]:
@@ -110,8 +116,7 @@ def bound_of(
     """`importance_bound` of any guide; one that searches image by image does so once an image.
 
     For sequential Monte Carlo, log p(x) is its own estimate. It sums stops out, so that ``log_p`` is
-    ``log_p_summed``; effective samples are of all numbers of strokes together, and the ELBO is that
-    of the Gaussians around the drawing found.
+    ``log_p_summed``; the ELBO is that of the Gaussians around the drawing found.
 
     Args:
         factors: what a guide that searches has found for these images already.
@@ -132,7 +137,7 @@ def bound_of(
                 log_p,
                 log_p,
                 bound.elbo,
-                effective_samples(found.log_weight.flatten(0, 1)),
+                torch.full_like(log_p, torch.nan),
                 torch.tensordot(stops, found.log_stop().exp(), 1),
             )
         parts.append(bound)

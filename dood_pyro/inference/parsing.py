@@ -12,6 +12,7 @@ from pyro import poutine
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
+from dood_pyro.devices import seeded
 from dood_pyro.inference.stop_time import bernoulli_logits
 from dood_pyro.stepwise import StepwiseGuide, sharing_states
 
@@ -48,8 +49,8 @@ class Parse(NamedTuple):
 
 @torch.no_grad()
 def parse(model: nn.Module, guide: nn.Module, images: Float[Tensor, "images size size"]) -> Parse:
-    """The guide's modes for ``images``; deterministic."""
-    with sharing_states(), pyro.validation_enabled(False), Modes():
+    """The guide's modes for ``images``; the same each time, for guides that search by chance, too."""
+    with seeded(0, images.device), sharing_states(), pyro.validation_enabled(False), Modes():
         if _says_all(guide, model):
             return _step_by_step(guide, images)
         return _replayed(model, guide, images)

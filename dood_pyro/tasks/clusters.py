@@ -17,7 +17,7 @@ from dood_pyro.inference.parsing import parse
 from dood_pyro.plots import new_figure, save_figure
 from dood_pyro.recognition import Recognizer, draws_curves
 from dood_pyro.rendering import canvas_from_ink
-from dood_pyro.tasks.compare import BATCH, test_images, title
+from dood_pyro.tasks.compare import BATCH, distinct, test_images, title
 
 CLUSTERS = 8
 """k, as in the paper."""
@@ -112,7 +112,7 @@ def draw_clusters(
     data_dir: str | Path | None = None,
 ) -> tuple[list[Path], dict[str, dict[str, Any]]]:
     """Writes Fig. 5 as PNG and PDF: a t-SNE panel a model, coloured by k-means' clusters, exemplars of
-    each drawn on it. Returns the paths, and `silhouettes` by the models' names.
+    each drawn on it. Returns the paths, and `silhouettes` by the programs' names.
 
     Raises:
         UserError: the target cannot be had, a model drew too little, or the figure cannot be written.
@@ -122,14 +122,12 @@ def draw_clusters(
     from sklearn.manifold import TSNE
 
     words = [vocabulary(dood, target, limit, data_dir) for dood in models]
-    scores = {
-        dood.config.program: silhouettes(found.features)
-        for dood, found in zip(models, words, strict=True)
-    }
+    names = distinct([dood.config.program for dood in models])
+    scores = {name: silhouettes(found.features) for name, found in zip(names, words, strict=True)}
     figure = new_figure(4.2 * len(models), 4.4)
     panels = figure.subplots(1, len(models), squeeze=False)[0]
     colours = colormaps["tab10"].colors  # type: ignore[attr-defined]
-    for panel, dood, found in zip(panels, models, words, strict=True):
+    for panel, name, dood, found in zip(panels, names, models, words, strict=True):
         rng = np.random.default_rng(0)
         rows = rng.permutation(len(found.features))[:SHOWN]
         labels = kmeans(found.features)[rows]
@@ -145,7 +143,7 @@ def draw_clusters(
                 tinted[..., 3] = ink
                 box = AnnotationBbox(OffsetImage(tinted, zoom=0.9), places[member], frameon=False)
                 panel.add_artist(box)
-        score = scores[dood.config.program]["silhouette"]
+        score = scores[name]["silhouette"]
         panel.set_title(f"{title(dood)}: silhouette {score:.2f}", fontsize=9)
         panel.set_xticks([])
         panel.set_yticks([])

@@ -3,6 +3,7 @@ strokes each takes (Fig. 3b to d)."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,6 +27,16 @@ def title(dood: Recognizer) -> str:
     return f"{PROGRAMS[dood.config.program].title} ({source_title(dood.config.train.source)})"
 
 
+def distinct(names: Sequence[str]) -> list[str]:
+    """The names, with a number after those that occur more than once."""
+    seen: Counter[str] = Counter()
+    numbered = []
+    for name in names:
+        seen[name] += 1
+        numbered.append(f"{name} {seen[name]}" if names.count(name) > 1 else name)
+    return numbered
+
+
 def test_images(
     dood: Recognizer, target: str, count: int, data_dir: str | Path | None = None
 ) -> Float[Tensor, "count size size"]:
@@ -34,9 +45,8 @@ def test_images(
     Raises:
         UserError: the target cannot be had.
     """
-    device = next(dood.model.parameters()).device
     drawings = data.load(target, "test", dood.size, data_dir)
-    return (drawings.shuffled(count).float() / 255).to(device)
+    return (drawings.shuffled(count).float() / 255).to(dood.device)
 
 
 def draw_reconstructions(
@@ -101,8 +111,8 @@ def draw_stroke_counts(
         UserError: a target cannot be had, or the figure not be written.
     """
     counts = {
-        title(dood): {t: stroke_counts(dood, t, limit, data_dir).tolist() for t in targets}
-        for dood in models
+        name: {t: stroke_counts(dood, t, limit, data_dir).tolist() for t in targets}
+        for name, dood in zip(distinct([title(dood) for dood in models]), models, strict=True)
     }
     figure = new_figure(1.5 * len(targets) + 0.6, 1.25 * len(models) + 0.5)
     grid = figure.subplots(len(models), len(targets), squeeze=False, sharey=True)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from dood_pyro import data
 from dood_pyro.checkpoints import Run, RunConfig
+from dood_pyro.devices import seeded
 from dood_pyro.errors import UserError
 from dood_pyro.guides import REFINEMENTS, refine_guide
 from dood_pyro.guides.factors import ImageByImage
@@ -20,50 +21,51 @@ from dood_pyro.inference.importance import ImportanceBound, bound_of
 from dood_pyro.inference.parsing import parse
 from dood_pyro.plots import new_figure, save_figure, source_title
 from dood_pyro.recognition import open_run
+from dood_pyro.stepwise import StepwiseGuide
 
 BATCH = 64
 
 
 def load_guides(
-    run: Run, names: Sequence[str], which: str = "best", guide: str | None = None
+    run: Run, names: Sequence[str] | None, which: str = "best", guide: str | None = None
 ) -> tuple[nn.Module, dict[str, nn.Module], RunConfig]:
     """A run's model, and guides over it by name: the run's own, those of
     `dood_pyro.guides.REFINEMENTS`, and those of other run folders that were trained over this model
-    (``train --start-from RUN --fit guide``).
+    (``train --start-from RUN --fit guide``). Without names, the run's own, ``smc`` where the run's own
+    goes step by step, and ``refined``.
 
     Args:
-        guide: repeats the name of a guide of the run's own that is not built in.
+        guide: permits a guide that is not built in, of the run or of those folders, by its name.
 
     Raises:
         UserError: a name is none of these, or a folder's model is another one.
     """
     if guide in REFINEMENTS:
         raise UserError(
-            f"name {guide} among --guides: --guide is for a run's own that is not built in"
+            f"name {guide} among --guides: --guide permits a guide of one's own, module:Class"
         )
-    model, own, config = run.load(which, guide)
+    folders = {name: open_run(name) for name in names or () if Path(name).is_dir()}
+    settings = {name: folder.read_config()[0].train for name, folder in folders.items()}
+    mine = run.read_config()[0].train.guide
+    if guide not in (None, mine, *(each.guide for each in settings.values())):
+        raise UserError(f"no run here was trained with the guide {guide!r}")
+    model, own, config = run.load(which, guide if mine == guide else None)
+    if names is None:
+        names = [mine, *(["smc"] if isinstance(own, StepwiseGuide) else []), "refined"]
     found: dict[str, nn.Module] = {}
     for name in names:
-        if name == config.train.guide:
+        if name == mine:
             found[name] = own
         elif name in REFINEMENTS:
             found[name] = refine_guide(name, model, own)
-        elif Path(name).is_dir():
-            theirs, other, other_config = open_run(name).load(which)
-            weights = model.state_dict()
-            same = weights.keys() == theirs.state_dict().keys() and all(
-                torch.equal(weights[key], tensor) for key, tensor in theirs.state_dict().items()
-            )
-            if not same:
-                raise UserError(
-                    f"the model of {name} is not that of {run.path}; train a guide over it: "
-                    f"dood-pyro train --start-from {run.path} --fit guide"
-                )
-            settings = other_config.train
-            found[f"{settings.guide} by {settings.estimator}, {Path(name)}"] = other
+        elif name in folders:
+            theirs = settings[name]
+            permitted = guide if theirs.guide == guide else None
+            other = folders[name].load_guide(model, which, permitted)
+            found[f"{theirs.guide} by {theirs.estimator}, {Path(name)}"] = other
         else:
             raise UserError(
-                f"there is no guide {name!r} over {run.path}; name {config.train.guide}, "
+                f"there is no guide {name!r} over {run.path}; name {mine}, "
                 f"{', '.join(REFINEMENTS)}, or the folder of a run trained with --fit guide"
             )
     return model, found, config
@@ -72,7 +74,7 @@ def load_guides(
 def compare_guides(
     run: Run,
     target: str,
-    names: Sequence[str],
+    names: Sequence[str] | None,
     particles: int = 200,
     limit: int = 100,
     device: torch.device | None = None,
@@ -85,8 +87,8 @@ def compare_guides(
 
     ``log_p`` and ``elbo`` in nats an image (stops summed out; ``_se`` over images); ``gap``, between
     the ELBO and the highest log p(x) that any guide here finds for the image; ``effective_samples``
-    of ``particles``; ``mean_absolute_error`` of the best guess, in brightness a pixel;
-    ``milliseconds`` for that guess, a drawing, in batches of `BATCH`.
+    of ``particles`` (None for sequential Monte Carlo); ``mean_absolute_error`` of the best guess, in
+    brightness a pixel; ``milliseconds`` for that guess, a drawing, in batches of `BATCH`.
 
     Args:
         progress: called with a guide's name, images done since the last call, and images in all.
@@ -109,8 +111,7 @@ def compare_guides(
             if progress is not None:
                 progress(name, done, len(images))
 
-        with pyro.validation_enabled(False), torch.random.fork_rng():
-            torch.manual_seed(0)
+        with pyro.validation_enabled(False), seeded(0, device):
             # Guides that search take all that they are given at once.
             parts = [
                 bound_of(model, recognition, part, particles, show) for part in images.split(BATCH)
@@ -127,7 +128,7 @@ def compare_guides(
                 "log_p": float(bound.log_p_summed.mean()),
                 "log_p_se": float(spread) if len(images) > 1 else None,
                 "elbo": float(bound.elbo.mean()),
-                "effective_samples": float(bound.effective_samples.mean()),
+                "effective_samples": bound.mean_effective_samples(),
                 "mean_absolute_error": error,
                 "strokes": float(bound.strokes.mean()),
                 "milliseconds": 1000 * seconds / len(images),

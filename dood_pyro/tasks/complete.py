@@ -6,7 +6,6 @@ partial picture itself; from there on the prior draws.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,13 +16,13 @@ from pyro import poutine
 from torch import Tensor
 
 from dood_pyro import drawing
+from dood_pyro.devices import seeded
 from dood_pyro.errors import UserError
 from dood_pyro.inference.parsing import parse
 from dood_pyro.model import DooD, State, StepValues
 from dood_pyro.plots import CELL, grey_cell, rows_sheet
 from dood_pyro.recognition import Recognizer, draws_curves
 from dood_pyro.rendering import canvas_from_ink, ink_from_canvas
-from dood_pyro.tasks.compare import test_images
 from dood_pyro.tokens import Strokes
 
 NEW_COLOUR = (0xD1, 0x49, 0x5B)
@@ -85,11 +84,7 @@ def complete(
         ink=ink_from_canvas(canvas), canvas=canvas, alive=torch.ones_like(state.alive)
     )
     more = dood.config.model.max_strokes
-    with (
-        torch.random.fork_rng(devices=[images.device] if images.is_cuda else []),
-        pyro.validation_enabled(False),
-    ):
-        torch.manual_seed(seed)
+    with seeded(seed, images.device), pyro.validation_enabled(False):
         first = pyro.condition(_go_on, data={"on_1": torch.ones(count).to(canvas)})
         trace = poutine.trace(first).get_trace(model, state, more)
     nodes: Any = trace.nodes
@@ -113,20 +108,17 @@ def _go_on(model: DooD, state: State, more: int) -> None:
 
 def draw_completions(
     dood: Recognizer,
-    target: str,
-    count: int = 8,
+    images: Float[Tensor, "count size size"],
     each: int = 8,
     strokes: int | None = 1,
     seed: int = 0,
-    data_dir: str | Path | None = None,
 ) -> UInt8[np.ndarray, "height width 3"]:
-    """A sheet: a row a test image of the target: the image, what is given of it, and continuations,
-    what is new in another colour.
+    """A sheet: a row an image: the image, what is given of it, and continuations, what is new in
+    another colour.
 
     Raises:
-        UserError: the target cannot be had, or the model draws no curves.
+        UserError: the model draws no curves.
     """
-    images = test_images(dood, target, count, data_dir)
     found = complete(dood, images, each, strokes, seed)
     inks = found.strokes.ink(CELL).sum(-3).cpu()
     rows = []

@@ -20,8 +20,8 @@ import torch
 from torch import nn
 
 from dood_pyro import data
-from dood_pyro.checkpoints import FORMAT, Run
-from dood_pyro.devices import hardware, keep_freed_memory
+from dood_pyro.checkpoints import Run
+from dood_pyro.devices import keep_freed_memory
 from dood_pyro.errors import UserError
 from dood_pyro.files import write_atomically
 from dood_pyro.guides.factors import ImageByImage
@@ -95,12 +95,8 @@ def evaluate(
         keep_freed_memory()
     model, recognition, config = run.load(which, guide)
     model, recognition = model.to(device), recognition.to(device)
-    versions = run.versions()
     drawings = data.load(target, "test", config.model.canvas_size, data_dir)
     images = (drawings.shuffled(limit).float() / 255).to(device)
-    _, notes = run.read_tensors(f"{which}.safetensors")
-    step = int(notes.get("step", 0))
-    trained = [line for line in run.read_metrics() if line["step"] <= step]
 
     def show(done: int) -> None:
         if progress is not None:
@@ -116,30 +112,24 @@ def evaluate(
         spread = float(values.std()) / len(values) ** 0.5 if len(values) > 1 else None
         return float(values.mean()), spread
 
-    log_p, log_p_summed = mean_and_se(bound.log_p), mean_and_se(bound.log_p_summed)
-    values = (
-        config.program,
-        guide or config.train.guide,
-        _source_name(config.train.source),
-        _source_name(target),
-        config.train.seed,
-        particles,
-        len(images),
-        *log_p,
-        *log_p_summed,
-        float(bound.elbo.mean()),
-        float(bound.strokes.mean()),
-        float(errors.mean()),
-        float(bound.effective_samples.mean()),
-        step,
-        trained[-1]["seconds"] if trained else None,
-        versions.get("hardware", hardware(device)),
-        versions.get("revision", ""),
-        drawings.sha256,
-        config.settings_sha256(),
-        FORMAT,
-    )
-    return dict(zip(COLUMNS, values, strict=True))
+    (log_p, log_p_se), (summed, summed_se) = map(mean_and_se, (bound.log_p, bound.log_p_summed))
+    row = {
+        **run.provenance(which),
+        "guide": guide or config.train.guide,
+        "target": Path(target).stem,
+        "particles": particles,
+        "images": len(images),
+        "log_p": log_p,
+        "log_p_se": log_p_se,
+        "log_p_summed": summed,
+        "log_p_summed_se": summed_se,
+        "elbo": float(bound.elbo.mean()),
+        "mean_strokes": float(bound.strokes.mean()),
+        "mean_absolute_error": float(errors.mean()),
+        "effective_samples": bound.mean_effective_samples(),
+        "data_sha256": drawings.sha256,
+    }
+    return {column: row[column] for column in COLUMNS}
 
 
 SHARD = 64
@@ -244,11 +234,6 @@ def _work(index: int, images: np.ndarray, particles: int) -> tuple[np.ndarray, .
     with torch.no_grad():
         bound, error = _shard(_worker[0], index, torch.from_numpy(images), particles)
     return tuple(values.numpy() for values in (*bound, error))
-
-
-def _source_name(source: str) -> str:
-    """A built-in source's name, or the last part of a path without its suffix."""
-    return Path(source).stem
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
+from dood_pyro.devices import seeded
 from dood_pyro.inference.parsing import parse
 from dood_pyro.plots import CELL, colour_steps, enlarge, grey_cell, rows_sheet
 from dood_pyro.recognition import Recognizer, draws_curves
-from dood_pyro.tasks.compare import test_images
 from dood_pyro.tokens import TokenNoise, parts_of, sample_token, strokes_of, write, write_parts
 
 
@@ -32,8 +30,7 @@ def exemplars(
     """
     noise = noise or TokenNoise()
     parsed = parse(dood.model, dood.guide, images)
-    with torch.random.fork_rng(devices=[images.device] if images.is_cuda else []):
-        torch.manual_seed(seed)
+    with seeded(seed, images.device):
         if draws_curves(dood.model):
             types = strokes_of(parsed)
             repeated = type(types)(
@@ -47,19 +44,12 @@ def exemplars(
 
 def draw_exemplars(
     dood: Recognizer,
-    target: str,
-    count: int = 8,
+    images: Float[Tensor, "count size size"],
     each: int = 8,
     noise: TokenNoise | None = None,
     seed: int = 0,
-    data_dir: str | Path | None = None,
 ) -> UInt8[np.ndarray, "height width 3"]:
-    """A sheet: a column a test image of the target, the image on top, new exemplars below.
-
-    Raises:
-        UserError: the target cannot be had.
-    """
-    images = test_images(dood, target, count, data_dir)
+    """A sheet: a column an image, the image on top, new exemplars below."""
     inks = exemplars(dood, images, each, noise, seed)
     columns = []
     for image, mine in zip(images, inks, strict=True):

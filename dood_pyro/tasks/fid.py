@@ -12,8 +12,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dood_pyro import data
+from dood_pyro.data.folder import read_all
 from dood_pyro.errors import UserError
 from dood_pyro.features import SIZE, FeatureNetwork
+from dood_pyro.pictures import resize
 from dood_pyro.recognition import Recognizer, draws_curves
 from dood_pyro.rendering import canvas_from_ink
 from dood_pyro.tasks.generate import generate
@@ -51,20 +53,28 @@ def frechet(
 def pictures_of(
     source: str, part: str, data_dir: str | Path | None = None
 ) -> Float[Tensor, "count 50 50"]:
-    """All pictures of one part of a source or folder, in the order of the shuffle of seed 0."""
+    """All pictures of a folder, or of one part of any other source, in the order of a shuffle.
+
+    Raises:
+        UserError: the source cannot be had.
+    """
+    if source not in data.NAMES and Path(source).is_dir():
+        pictures = torch.from_numpy(read_all(Path(source), SIZE))
+        order = np.random.default_rng(0).permutation(len(pictures))
+        return pictures[order].float() / 255
     return data.load(source, part, SIZE, data_dir).shuffled(None).float() / 255
 
 
-def samples(dood: Recognizer, count: int, seed: int) -> Float[Tensor, "count size size"]:
+def samples(dood: Recognizer, count: int, seed: int) -> Float[Tensor, "count 50 50"]:
     """Pictures from a model's prior."""
     parts = [
         generate(dood, min(BATCH, count - start), seed * 100_003 + start).canvas[-1].cpu()
         for start in range(0, count, BATCH)
     ]
-    return torch.cat(parts)
+    return resize(torch.cat(parts), SIZE)
 
 
-def shuffled_strokes(dood: Recognizer, count: int, seed: int) -> Float[Tensor, "count size size"]:
+def shuffled_strokes(dood: Recognizer, count: int, seed: int) -> Float[Tensor, "count 50 50"]:
     """Pictures whose strokes come from different drawings of the prior: what a model would draw
     that had learned single strokes and nothing of their order."""
     parts = []
@@ -82,7 +92,7 @@ def shuffled_strokes(dood: Recognizer, count: int, seed: int) -> Float[Tensor, "
             column[drawn] = ink[order, t]
             columns.append(column)
         parts.append(canvas_from_ink(torch.stack(columns).sum(0)).cpu())
-    return torch.cat(parts)
+    return resize(torch.cat(parts), SIZE)
 
 
 def report(

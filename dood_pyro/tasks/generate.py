@@ -7,10 +7,10 @@ import json
 from pathlib import Path
 
 import numpy as np
-import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
+from dood_pyro.devices import seeded
 from dood_pyro.drawing import STROKE_COLOURS, Drawing, beginning
 from dood_pyro.errors import UserError
 from dood_pyro.files import write_atomically
@@ -26,9 +26,7 @@ LAST_MILLISECONDS = 1500
 
 def generate(dood: Recognizer, count: int, seed: int = 0) -> Parse:
     """``count`` drawings from a model's prior, the same for the same seed."""
-    devices = [torch.device("cuda")] if next(dood.model.parameters()).is_cuda else []
-    with torch.random.fork_rng(devices):
-        torch.manual_seed(seed)
+    with seeded(seed, dood.device):
         return dream(dood.model, count)
 
 

@@ -19,6 +19,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dood_pyro.data.one_shot_runs import Trials
+from dood_pyro.devices import seeded
 from dood_pyro.errors import UserError
 from dood_pyro.inference.parsing import parse, sample_parse
 from dood_pyro.optimiser import Adam
@@ -56,13 +57,10 @@ class Settings:
 class Types(NamedTuple):
     """Types of images, each with what draws its tokens."""
 
-    images: int
-    """How many."""
     latent: tuple[Tensor, ...]
-    """(images, parses, …) each."""
+    """(images, parses, …) each; the last says which strokes are drawn, (images, parses, steps)."""
     draw: Callable[[tuple[Tensor, ...], Token, TokenNoise, int], Tensor]
     """Latent variables, token, noise and size to pictures (*batch, size, size)."""
-    alive: Float[Tensor, "images parses steps"]
 
 
 @torch.no_grad()
@@ -70,18 +68,15 @@ def types_of(
     dood: Recognizer, images: Float[Tensor, "images size size"], settings: Settings
 ) -> Types:
     """Types of each image: the guide's modes, then samples."""
-    parses = settings.parses
     found = [parse(dood.model, dood.guide, images)]
-    found += [sample_parse(dood.model, dood.guide, images) for _ in range(parses - 1)]
-    alive = torch.stack([parsed.alive.movedim(0, 1) for parsed in found], dim=1)
-    if draws_curves(dood.model):
-        strokes = [strokes_of(parsed) for parsed in found]
-        latent = tuple(torch.stack(part, dim=1) for part in zip(*strokes, strict=True))
-        return Types(len(images), latent, _draws_strokes(settings.points), alive)
-    parts = [parts_of(parsed) for parsed in found]
+    found += [sample_parse(dood.model, dood.guide, images) for _ in range(settings.parses - 1)]
+    curves = draws_curves(dood.model)
+    parts = [strokes_of(parsed) if curves else parts_of(parsed) for parsed in found]
     latent = tuple(torch.stack(column, dim=1) for column in zip(*parts, strict=True))
+    if curves:
+        return Types(latent, _draws_strokes(settings.points))
     decoder: nn.Module = dood.model.decoder  # type: ignore[assignment]
-    return Types(len(images), latent, _draws_parts(decoder), alive)
+    return Types(latent, _draws_parts(decoder))
 
 
 def _draws_strokes(points: int) -> Any:
@@ -112,24 +107,28 @@ def blur(pictures: Float[Tensor, "*batch size size"], sigma: float) -> Tensor:
 
 def scores(
     types: Types, pictures: Float[Tensor, "pictures size size"], settings: Settings
-) -> Float[Tensor, "pictures types"]:
-    """log p(picture | type's image), up to a constant: the best parse's, token variables fitted."""
-    size = pictures.shape[-1]
-    parses = types.alive.shape[1]
-    shape = (len(pictures), types.images, parses)
+) -> Float[Tensor, "pictures images"]:
+    """log p(picture | type's image), up to a constant, of all pairs."""
     latent = tuple(part.expand(len(pictures), *part.shape) for part in types.latent)
-    alive = types.alive.expand(*shape, -1)
-    like = latent[0]
+    return _fitted(Types(latent, types.draw), pictures[:, None, None], settings)
+
+
+def _fitted(
+    types: Types, pictures: Float[Tensor, "*batch #parses size size"], settings: Settings
+) -> Float[Tensor, "*batch"]:
+    """log p(picture | type), up to a constant: the best parse's, token variables fitted."""
+    size = pictures.shape[-1]
+    like, alive = types.latent[0], types.latent[-1]
+    shape = alive.shape[:-1]
     token = Token(torch.zeros_like(like), like.new_zeros(*shape, 6), like.new_zeros(shape))
     leaves = [part.requires_grad_() for part in token]
     optimiser, never = Adam([leaves]), like.new_zeros(())
     share = math.ceil(settings.steps / len(settings.blurs))
 
     def value(sigma: float) -> Tensor:
-        drawn = types.draw(latent, Token(*leaves), settings.noise, size)
-        target = blur(pictures, sigma)[:, None, None]
-        error = (blur(drawn, sigma) - target).abs().sum((-1, -2))
-        squares = (leaves[0].square().flatten(len(shape) + 1).sum(-1) * alive).sum(-1)
+        drawn = types.draw(types.latent, Token(*leaves), settings.noise, size)
+        error = (blur(drawn, sigma) - blur(pictures, sigma)).abs().sum((-1, -2))
+        squares = (leaves[0].square().flatten(alive.ndim).sum(-1) * alive).sum(-1)
         squares = squares + leaves[1].square().sum(-1) + leaves[2].square()
         return -error / settings.scale - 0.5 * squares
 
@@ -146,29 +145,15 @@ def scores(
 
 def classify(dood: Recognizer, trials: Trials, settings: Settings) -> Float[Tensor, "queries ways"]:
     """Scores of a run's queries: the highest is the answer."""
-    device = next(dood.model.parameters()).device
-    support, queries = trials.support.to(device), trials.queries.to(device)
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(0)
+    support, queries = trials.support.to(dood.device), trials.queries.to(dood.device)
+    with seeded(0, dood.device):
         types = types_of(dood, support, settings)
         forward = scores(types, queries, settings)
         if not settings.two_way:
             return forward
-        mine = types_of(dood, queries, settings)
-        backward = scores(mine, support, settings).mT
+        backward = scores(types_of(dood, queries, settings), support, settings).mT
         # p(x^(c)) by how well its own types explain it.
-        own = torch.stack(
-            [
-                scores(_only(types, i), support[i : i + 1], settings)[0, 0]
-                for i in range(types.images)
-            ]
-        )
-        return forward + backward - own
-
-
-def _only(types: Types, index: int) -> Types:
-    latent = tuple(part[index : index + 1] for part in types.latent)
-    return Types(1, latent, types.draw, types.alive[index : index + 1])
+        return forward + backward - _fitted(types, support[:, None], settings)
 
 
 def one_shot(
@@ -183,7 +168,8 @@ def one_shot(
         show: called with each run's accuracy as it is known.
 
     Returns:
-        ``accuracy`` (over all trials), ``interval`` (95 %, over runs), ``runs`` (of each).
+        ``accuracy`` (over all trials), ``interval`` (95 %, over runs; None for a single one), ``runs``
+        (of each).
     """
     settings = settings or Settings()
     accuracies = []
@@ -193,6 +179,8 @@ def one_shot(
         if show is not None:
             show(accuracies[-1])
     values = torch.tensor(accuracies, dtype=torch.float64)
-    mean = float(values.mean())
-    spread = 1.96 * float(values.std()) / math.sqrt(len(values)) if len(values) > 1 else math.nan
-    return {"accuracy": mean, "interval": [mean - spread, mean + spread], "runs": accuracies}
+    mean, interval = float(values.mean()), None
+    if len(values) > 1:
+        spread = 1.96 * float(values.std()) / math.sqrt(len(values))
+        interval = [mean - spread, mean + spread]
+    return {"accuracy": mean, "interval": interval, "runs": accuracies}

@@ -61,10 +61,8 @@ def reconstruct(
         UserError: the target cannot be had or ``out`` not be written.
     """
     images = data.load(target, part, dood.size, data_dir).shuffled(count).float() / 255
-    device = next(dood.model.parameters()).device
-    sheet, drawings = draw_steps(dood.model, dood.guide, images.to(device))
+    sheet, drawings = draw_steps(dood.model, dood.guide, images.to(dood.device))
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
         if svg and drawings:
             out.with_suffix("").mkdir(exist_ok=True)
     except OSError as error:
