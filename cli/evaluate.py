@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from dood_pyro.errors import UserError
+
 from . import options
 
 
@@ -46,6 +48,8 @@ def evaluate(
     from dood_pyro.tasks.evaluate import evaluate as measure
     from dood_pyro.tasks.evaluate import read_rows, record
 
+    if table is not None and use.which != "best":
+        raise UserError("a table holds the best checkpoints: leave out --which or --csv")
     if table is not None:
         read_rows(table)  # a damaged table is found out before the work, not after
     bar: tqdm | None = None

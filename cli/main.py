@@ -50,6 +50,11 @@ def main(arguments: list[str] | None = None) -> None:
         fail(error.format_message(), error.exit_code)
     except MemoryError:
         fail("there is not enough memory for that; take fewer or smaller pictures", 1)
+    except RuntimeError as error:
+        # torch's, on a GPU and on a CPU
+        if not any(words in str(error) for words in ("out of memory", "t allocate memory")):
+            raise
+        fail("there is not enough memory for that; lower --batch-size or --count, where given", 1)
     except OSError as error:
         if error.errno == errno.EPIPE:
             sys.stderr.close()

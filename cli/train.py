@@ -132,9 +132,8 @@ def train(ctx: click.Context, /, **given: Any) -> None:
     if given["resume"] is not None:
         _refuse_changes(ctx)
         run = Run(given["resume"])
-        config = run.allow_guide(_named(ctx, "guide"))
+        run.allow_guide(_named(ctx, "guide"))
         until = run.read_config()[1].raised(given["steps"], given["budget"], *run.progress())
-        run.write_config(config, until)
     else:
         run, until = _create(ctx, given, device)
     trainer = _train(run, until, device, given)
@@ -153,13 +152,17 @@ def _named(ctx: click.Context, name: str) -> Any:
     return ctx.params[name] if typed else None
 
 
+def _option(name: str) -> str:
+    """A setting's option as it is typed."""
+    return "--model" if name == "program" else "--" + name.replace("_", "-")
+
+
 def _refuse_changes(ctx: click.Context) -> None:
     for name in ctx.params.keys() - MAY_CHANGE:
         if _named(ctx, name) is not None:
-            option = "--" + name.replace("_", "-")
             raise UserError(
-                f"{option} cannot change when a run is resumed; leave it out, or train a new run "
-                "with --out"
+                f"{_option(name)} cannot change when a run is resumed; leave it out, or train a new "
+                "run with --out"
             )
 
 
@@ -217,8 +220,9 @@ def _start(ctx: click.Context, name: str) -> tuple[str, Any, dict[str, Any], dic
     settled |= {option: getattr(config.model, option) for option in MODEL_OPTIONS}
     for option, theirs in settled.items():
         if _named(ctx, option) not in (None, theirs):
-            shown = "--model" if option == "program" else "--" + option.replace("_", "-")
-            raise UserError(f"{shown} is that of {name}, which --start-from names: {theirs}")
+            raise UserError(
+                f"{_option(option)} is that of {name}, which --start-from names: {theirs}"
+            )
     weights, _ = run.read_tensors("best.safetensors")
     weights = {key: tensor.float() for key, tensor in weights.items()}
     known: dict[str, Any] = {
@@ -259,7 +263,7 @@ def _train(run: Run, until: Until, device: Any, given: dict[str, Any]) -> Traine
             )
 
     try:
-        return train_run(run, device, given["data_dir"], show, given["tensorboard"])
+        return train_run(run, device, given["data_dir"], show, given["tensorboard"], until)
     except KeyboardInterrupt:
         raise UserError(f"interrupted; go on with: dood-pyro train --resume {run.path}") from None
     finally:

@@ -54,6 +54,12 @@ from . import options
     help="Processes at once.  [default: one a GPU, else one for every two cores]",
 )
 @click.option("--fill/--no-fill", default=True, show_default=True, help="Or draw what there is.")
+@click.option(
+    "--train/--no-train",
+    default=True,
+    show_default=True,
+    help="Or measure the runs that there are.",
+)
 @options.device
 @options.data_dir
 def transfer_table(
@@ -69,6 +75,7 @@ def transfer_table(
     out: Path | None,
     jobs: int | None,
     fill: bool,
+    train: bool,
     device: str,
     data_dir: Path | None,
 ) -> None:
@@ -97,6 +104,7 @@ def transfer_table(
         device,
         data_dir,
         gpus,
+        train,
     )
     problems = transfer.fill(plan, click.echo) if fill else []
     found, left_out = transfer.cells(read_rows(table), plan)

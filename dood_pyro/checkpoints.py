@@ -319,6 +319,7 @@ class Run:
             "seconds": trained[-1]["seconds"] if trained else None,
             "hardware": versions.get("hardware", ""),
             "revision": versions.get("revision", ""),
+            "train_data_sha256": config.train.data_sha256,
             "config_sha256": config.settings_sha256(),
             "format": FORMAT,
         }

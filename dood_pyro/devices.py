@@ -40,6 +40,13 @@ def hardware(device: torch.device) -> str:
     return f"{torch.get_num_threads()} CPU threads, {platform.machine()}"
 
 
+def cores() -> int:
+    """CPU cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def spare(name: str) -> tuple[int, tuple[str, ...]]:
     """How many processes a device of that name can take at once, and the GPUs for them to take turns
     with: one a GPU, or one for every two cores."""
@@ -48,7 +55,7 @@ def spare(name: str) -> tuple[int, tuple[str, ...]]:
         count = torch.cuda.device_count()
         gpus = visible.split(",")[:count] if visible else [str(i) for i in range(count)]
         return len(gpus), tuple(gpus)
-    return max(1, (os.cpu_count() or 1) // 2), ()
+    return max(1, cores() // 2), ()
 
 
 @contextlib.contextmanager

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
 import tempfile
@@ -41,6 +43,29 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
         ) from None
 
 
+@contextmanager
+def locked(folder: Path, wait: bool = True) -> Iterator[None]:
+    """Inside, no other process is inside for the same folder. Where the file system knows no locks,
+    nothing is kept out.
+
+    Args:
+        wait: for another process to come out.
+
+    Raises:
+        BlockingIOError: another process is inside and is not waited for.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except OSError as error:
+            if error.errno in (errno.EAGAIN, errno.EACCES):
+                raise
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Puts ``content`` at ``path`` whole or not at all.
 
@@ -78,5 +103,7 @@ def update_object(path: Path, entries: dict[str, Any]) -> None:
     Raises:
         UserError: the file holds something else, or the disk does not take it.
     """
-    content = {**read_object(path), **entries}
-    write_atomically(path, (json.dumps(content, indent=2, sort_keys=True) + "\n").encode())
+    read_object(path)  # says what is wrong with the path
+    with locked(path.parent):
+        content = {**read_object(path), **entries}
+        write_atomically(path, (json.dumps(content, indent=2, sort_keys=True) + "\n").encode())

@@ -28,6 +28,7 @@ from dood_pyro.checkpoints import START, Run, RunConfig, Until, load_tensors
 from dood_pyro.devices import keep_freed_memory, seeded
 from dood_pyro.doodling import doodle
 from dood_pyro.errors import UserError
+from dood_pyro.files import locked
 from dood_pyro.guides.stopping import UNBOUNDED
 from dood_pyro.inference import Estimator, Report, StopTimeTerms, make_estimator, stop_time_terms
 from dood_pyro.inference.multi_sample import fixed, sleep_loss
@@ -105,6 +106,8 @@ class Trainer:
         self.step = 0
         self.seconds = 0.0
         self.best = float("-inf")
+        self.evaluated = 0
+        """The last step whose held-out bound is known."""
         # Counted on the device; read when logging only.
         self.skipped = torch.zeros((), device=device)
         self.skipped_in_a_row = torch.zeros((), device=device)
@@ -168,8 +171,9 @@ class Trainer:
 
     def _clip(self, parameters: Sequence[nn.Parameter]) -> Tensor:
         """Cuts the gradient to the largest norm allowed; returns what its norm was."""
-        norm = torch.nn.utils.clip_grad_norm_(parameters, self.config.train.clip)
-        return norm.to(self.device)  # without gradients it would lie on the CPU
+        if all(parameter.grad is None for parameter in parameters):
+            return torch.zeros((), device=self.device)
+        return torch.nn.utils.clip_grad_norm_(parameters, self.config.train.clip)
 
     def practise(self, count: int) -> None:
         """Adds to the guide's gradient that of its loss on random doodles.
@@ -260,6 +264,7 @@ class Trainer:
             tensors["random.cuda"] = torch.cuda.get_rng_state(self.device)
         tensors["skipped"] = torch.stack([self.skipped, self.skipped_in_a_row])
         notes = {"step": str(self.step), "seconds": repr(self.seconds), "best": repr(self.best)}
+        notes["evaluated"] = str(self.evaluated)
         return tensors, notes
 
     def start_from(self, weights: dict[str, Tensor]) -> None:
@@ -319,6 +324,7 @@ class Trainer:
         self.skipped, self.skipped_in_a_row = tensors["skipped"].to(self.device).unbind()
         self.step, self.seconds = int(notes["step"]), float(notes["seconds"])
         self.best = float(notes["best"])
+        self.evaluated = int(notes.get("evaluated", self.step))
 
 
 def split_held_out(count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -344,18 +350,36 @@ def train(
     data_dir: str | Path | None = None,
     show: Show | None = None,
     tensorboard: bool = True,
+    until: Until | None = None,
 ) -> Trainer:
     """Trains a run, from its start or its last checkpoint, until its end.
 
     Args:
+        until: another end than the run's own, which takes its place.
         show: called with the trainer and a line of kind ``"start"`` when training begins, then
             with each line of metrics as it is written.
 
     Raises:
         UserError: the data cannot be had or is not what the run began with; the checkpoint is
-            damaged; the disk is full; the training diverged. The last checkpoint stays as it was.
+            damaged; the disk is full; the training diverged; another process trains the run. The
+            last checkpoint stays as it was.
         KeyboardInterrupt: passed on, after a checkpoint.
     """
+    try:
+        with locked(run.path, wait=False):
+            return _train(run, device, data_dir, show, tensorboard, until)
+    except BlockingIOError:
+        raise UserError(f"another process is training {run.path}; wait for it to end") from None
+
+
+def _train(
+    run: Run,
+    device: torch.device,
+    data_dir: str | Path | None,
+    show: Show | None,
+    tensorboard: bool,
+    other_end: Until | None,
+) -> Trainer:
     config, until = run.read_config()
     drawings = data.load(config.train.source, "train", config.model.canvas_size, data_dir)
     if not config.train.data_sha256:
@@ -377,6 +401,9 @@ def train(
         if config.train.start:
             trainer.start_from(run.read_tensors(START)[0])
         run.write_tensors("state.safetensors", *trainer.state())
+    if other_end is not None:  # only now: what cannot be gone on with stays as it was
+        until = other_end
+        run.write_config(config, until)
     run.forget_metrics_after(trainer.step)
     settings = config.train
     batches = Batches(drawings.images, trained_on, settings.batch_size, settings.seed, device)
@@ -392,7 +419,7 @@ def _loop(
     run: Run, trainer: Trainer, until: Until, batches: Batches, held_out: Tensor, log: _Log
 ) -> None:
     began, before = time.perf_counter(), trainer.seconds
-    saved, evaluated = began, trainer.step
+    saved = began
     with _Interrupt() as interrupt:
         while not until.reached(trainer.step, trainer.seconds):
             report, norm = trainer.train_step(batches[trainer.step])
@@ -409,20 +436,20 @@ def _loop(
                     )
             if trainer.step % EVALUATE_EVERY == 0:
                 _evaluate(run, trainer, held_out, log)
-                evaluated = trainer.step
             if now - saved > CHECKPOINT_SECONDS:
                 _checkpoint(run, trainer)
                 saved = time.perf_counter()
             if interrupt.asked:
                 _checkpoint(run, trainer)
                 raise KeyboardInterrupt
-        if evaluated != trainer.step or not (run.path / "best.safetensors").exists():
+        if trainer.evaluated != trainer.step or not (run.path / "best.safetensors").exists():
             _evaluate(run, trainer, held_out, log)
         _checkpoint(run, trainer)
 
 
 class _Interrupt:
     """Ctrl-C waits for the end of a step, so that what is saved is a whole step; a second does not.
+    So does being asked to end by whoever started this process.
 
     Half a step, its random numbers drawn and its weights not yet moved, could not be gone on from.
     """
@@ -431,24 +458,27 @@ class _Interrupt:
         self.asked = False
 
     def __enter__(self) -> _Interrupt:
-        self.before: Any = None
+        self.before: dict[signal.Signals, Any] = {}
         # Python delivers signals to its main thread alone.
         if threading.current_thread() is threading.main_thread():
-            self.before = signal.signal(signal.SIGINT, self._handle)
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self.before[number] = signal.signal(number, self._handle)
         return self
 
     def _handle(self, number: int, frame: Any) -> None:
-        if self.asked:
+        # A terminal's Ctrl-C may come twice over: from it, and as SIGTERM from the parent.
+        if self.asked and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.asked = True
 
     def __exit__(self, *exception: object) -> None:
-        if self.before is not None:
-            signal.signal(signal.SIGINT, self.before)
+        for number, before in self.before.items():
+            signal.signal(number, before)
 
 
 def _evaluate(run: Run, trainer: Trainer, held_out: Tensor, log: _Log) -> None:
     elbo = log.write_held_out(trainer.evaluate(held_out), held_out)
+    trainer.evaluated = trainer.step
     if elbo > trainer.best:
         trainer.best = elbo
         run.write_tensors("best.safetensors", trainer.weights(), {"step": str(trainer.step)})

@@ -15,8 +15,9 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+from dood_pyro.tasks.published import SOURCES
+
 HERE = Path(__file__).parent
-SOURCES = ("mnist", "emnist", "kmnist", "quickdraw", "omniglot")
 FIVE = ",".join(SOURCES)
 ON_MNIST = ("dood", "dair", "air", "dood-no-renderer", "dood-no-guidance")
 
@@ -63,7 +64,8 @@ def figures() -> list[Part]:
         Part(
             "Fig. 4, who explains whose drawings",
             ("dood-mnist",),
-            "transfer-table --no-fill --runs {runs} --out {out}/transfer.png",
+            "transfer-table --no-fill --runs {runs} --table {results}/transfer.csv "
+            "--out {out}/transfer.png",
         ),
         Part(
             "Fig. 5, clusters of strokes",
@@ -98,9 +100,10 @@ def tables() -> list[Part]:
     """The numbers of section 3, and of the comparison of guides."""
     parts = [
         Part(
-            "Fig. 4, the table's findings",
+            "Fig. 4, the table's cells and findings",
             ("dood-mnist",),
-            "transfer-table --no-fill --runs {runs} --out {out}/transfer.png",
+            "transfer-table --no-train --runs {runs} --table {results}/transfer.csv "
+            "--out {out}/transfer.png",
         ),
         Part(
             "Table 1, one-shot classification",
@@ -126,7 +129,7 @@ def tables() -> list[Part]:
     return parts
 
 
-def make(parts: list[Part], runs: Path, out: Path) -> int:
+def make(parts: list[Part], runs: Path, out: Path, results: Path) -> int:
     """Runs the commands; returns how many parts could not be had."""
     missing = 0
     for part in parts:
@@ -143,7 +146,7 @@ def make(parts: list[Part], runs: Path, out: Path) -> int:
             if word == "{all}":
                 words += there
             else:
-                words.append(word.format(*there, runs=runs, out=out, results=HERE / "results"))
+                words.append(word.format(*there, runs=runs, out=out, results=results))
         command = [sys.executable, "-m", "dood_pyro.cli", *words]
         if subprocess.run(command, check=False).returncode:
             missing += 1
@@ -157,12 +160,17 @@ def main() -> None:
     )
     parser.add_argument("what", choices=["figures", "tables"])
     parser.add_argument("--runs", type=Path, default=HERE / "runs")
-    parser.add_argument("--out", type=Path, help="Folder of the figures.")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        help="Folder that all goes to.  [default: experiments/figures, numbers experiments/results]",
+    )
     arguments = parser.parse_args()
     drawn = arguments.what == "figures"
     out = arguments.out or HERE / ("figures" if drawn else "results")
     out.mkdir(parents=True, exist_ok=True)
-    missing = make(figures() if drawn else tables(), arguments.runs, out)
+    results = arguments.out or HERE / "results"
+    missing = make(figures() if drawn else tables(), arguments.runs, out, results)
     print(f"{out}: {missing} parts are missing" if missing else f"{out}: all there")
     sys.exit(1 if missing else 0)
 

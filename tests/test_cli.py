@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import json
 import os
 import subprocess
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from dood_pyro.cli.main import main
+from dood_pyro.cli.main import cli, main
 
 from dood_pyro import training
 from dood_pyro.checkpoints import Run, RunConfig, Until
@@ -50,7 +51,7 @@ def run(tmp_path: Path, source: Path) -> Run:
 
 def test_help_is_quick_and_imports_nothing_heavy() -> None:
     program = (
-        "import sys; from dood_pyro.cli.main import main\n"
+        "import sys; from dood_pyro.cli.main import cli, main\n"
         "try: main(['--help'])\n"
         "except SystemExit: pass\n"
         "heavy = {'torch', 'pyro', 'numpy', 'matplotlib'} & set(sys.modules)\n"
@@ -166,6 +167,11 @@ def test_resume_changes_nothing_but_the_end(capsys: Out, run: Run) -> None:
         line = refused(capsys, "train", "--resume", run.path, option, value, "--steps", 9)
         assert option in line
     assert "not lower" in refused(capsys, "train", "--resume", run.path, "--steps", 2)
+    assert "--model cannot" in refused(capsys, "train", "--resume", run.path, "--model", "air")
+    before = (run.path / "config.json").read_bytes()
+    (run.path / "state.safetensors").unlink()
+    assert "no state" in refused(capsys, "train", "--resume", run.path, "--steps", 90)
+    assert (run.path / "config.json").read_bytes() == before
 
 
 def test_runs_that_are_none(capsys: Out, tmp_path: Path, run: Run) -> None:
@@ -180,7 +186,7 @@ def test_runs_that_are_none(capsys: Out, tmp_path: Path, run: Run) -> None:
         return refused(capsys, "evaluate", run.path, *evaluate)
 
     assert "format 99" in with_config(format=99)
-    assert "does not fit the model" in with_config(model=config["model"] | {"features": 9})
+    assert "weights of something else" in with_config(model=config["model"] | {"features": 9})
     assert "another version" in with_config(model=config["model"] | {"colour": "red"})
     assert "does not know" in with_config(program="gan")
     assert "incomplete" in with_config(train=3)
@@ -228,7 +234,7 @@ def test_a_malformed_table_is_refused_before_any_work(
 def test_interrupting_says_how_to_go_on(tmp_path: Path, source: Path) -> None:
     import signal
 
-    command = [sys.executable, "-c", "from dood_pyro.cli.main import main; main()"]
+    command = [sys.executable, "-c", "from dood_pyro.cli.main import cli, main; main()"]
     arguments = ["train", "--source", source, "--steps", 100000, "--out", tmp_path / "run"]
     arguments += ["--canvas-size", 16, "--batch-size", 4, "--no-tensorboard"]
     process = subprocess.Popen(
@@ -246,3 +252,21 @@ def test_interrupting_says_how_to_go_on(tmp_path: Path, source: Path) -> None:
     assert process.returncode == 1
     assert f"dood-pyro train --resume {tmp_path / 'run'}" in err and "Traceback" not in err
     assert (tmp_path / "run" / "state.safetensors").is_file()
+
+
+def test_too_little_memory_is_one_line(capsys: Out, monkeypatch: pytest.MonkeyPatch) -> None:
+    def torch_fails(**_: Any) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9e9")
+
+    monkeypatch.setattr(cli, "main", torch_fails)
+    assert "not enough memory" in refused(capsys, "sources")
+
+
+def test_every_package_is_installed() -> None:
+    root = Path(__file__).parent.parent
+    packages = configparser.ConfigParser()
+    packages.read(root / "setup.cfg")
+    listed = set(packages["options"]["packages"].split())
+    inits = (root / "dood_pyro").rglob("__init__.py")
+    there = {".".join(file.parent.relative_to(root).parts) for file in inits}
+    assert listed == there | {"dood_pyro.cli"}

@@ -22,6 +22,7 @@ from dood_pyro.config import TrainConfig
 from dood_pyro.data import prepared
 from dood_pyro.devices import choose_device
 from dood_pyro.errors import UserError
+from dood_pyro.files import locked
 from dood_pyro.model import DooD, State, View
 from dood_pyro.training import Batches, Trainer, split_held_out, train
 from tests.conftest import TINY
@@ -170,8 +171,9 @@ def test_many_bad_steps_end_the_run_and_keep_the_checkpoint(
     assert all(torch.equal(good[key], after[key]) for key in good)
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_saves_a_whole_step(
-    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
     """Whenever it comes: the run that goes on ends as one that was never interrupted."""
     whole = start(tmp_path / "whole", source, 12)
@@ -186,13 +188,44 @@ def test_ctrl_c_saves_a_whole_step(
         return look(self, state)
 
     calls: list[int] = []
-    interrupts = [signal.SIGINT]
+    interrupts = [number]
     monkeypatch.setattr(DooD, "_look", interrupted)
     with pytest.raises(KeyboardInterrupt):
         train(run, CPU, tensorboard=False)
     assert 3 < _step(run) < 12
     train(run, CPU, tensorboard=False)
     assert_same_weights(whole, run)
+
+
+def test_a_run_is_trained_by_one_process_at_a_time(tmp_path: Path, source: Path) -> None:
+    run = start(tmp_path / "run", source, 3)
+    with locked(run.path), pytest.raises(UserError, match="another process"):
+        train(run, CPU, tensorboard=False)
+    train(run, CPU, tensorboard=False)
+
+
+def test_the_last_evaluation_is_made_up_for(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed after the last step's checkpoint and before its held-out bound."""
+    whole = start(tmp_path / "whole", source, 7)
+    train(whole, CPU, tensorboard=False)
+    cut = start(tmp_path / "cut", source, 7)
+    monkeypatch.setattr(training, "EVALUATE_EVERY", 5)
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0)
+    evaluate = training._evaluate
+
+    def killed(run: Run, trainer: Trainer, *rest: Any) -> None:
+        if trainer.step == 7:
+            raise KeyboardInterrupt
+        evaluate(run, trainer, *rest)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(training, "_evaluate", killed)
+        train(cut, CPU, tensorboard=False)
+    assert train(cut, CPU, tensorboard=False).evaluated == 7
+    held_out = [line["step"] for line in cut.read_metrics() if line["kind"] == "held-out"]
+    assert held_out == [5, 7]
 
 
 def test_a_guides_own_buffers_survive(tmp_path: Path, source: Path) -> None:

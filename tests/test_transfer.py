@@ -34,6 +34,7 @@ def row(training: Training, target: str, log_p: float, **other: Any) -> dict[str
         **training._asdict(),
         "guide": "amortised",
         **{"target": target, "log_p": log_p, "log_p_se": 1.0, "particles": 200, "images": 1000},
+        **dict.fromkeys(("log_p_summed", "elbo", "mean_strokes", "mean_absolute_error"), 0.0),
         **{"steps": 10, "seconds": 60.0, "format": FORMAT, "data_sha256": "d"},
         "config_sha256": transfer.expected(training).settings_sha256(),
         **other,
@@ -85,7 +86,46 @@ def test_rows_of_other_settings_are_left_out_and_seeds_averaged(tmp_path: Path) 
     cell = found["dood", "mnist", "mnist"]
     assert cell.mean == 6050 and cell.seeds == 2
     assert cell.spread == pytest.approx(70.7, abs=0.1) and cell.published == 7094
-    assert notes == ["left out 3 rows of dood: of other settings, samples or images"]
+    assert notes == ["left out 3 rows of dood: of other settings, data, samples or images"]
+
+
+def test_rows_of_other_images_or_data_are_not_mixed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = Training("dood", "mnist", 0)
+    wanted = plan(tmp_path, training)
+    monkeypatch.setattr(transfer, "known_data", lambda _: {"mnist": transfer.Known("d", 900)})
+    of_now = {"train_data_sha256": "d", "images": 900}
+    for each in (
+        row(training, "mnist", 1.0, **of_now),
+        row(training, "mnist", 2.0, **of_now | {"images": 200}),
+        row(training, "mnist", 3.0, **of_now | {"train_data_sha256": "older"}),
+        row(training, "mnist", 4.0, **of_now | {"data_sha256": "older"}),
+    ):
+        record(wanted.table, each)
+    found, notes = transfer.cells(read_rows(wanted.table), wanted)
+    cell = found["dood", "mnist", "mnist"]
+    assert (cell.mean, cell.seeds) == (1.0, 1) and "3 rows" in notes[0]
+
+
+@pytest.mark.parametrize(
+    "column, value", [("steps", "70x3"), ("seed", ""), ("seconds", "1800.o"), ("log_p", "")]
+)
+def test_a_malformed_number_is_named(tmp_path: Path, column: str, value: str) -> None:
+    table = tmp_path / "table.csv"
+    good = row(Training("dood", "mnist", 0), "mnist", 1.0)
+    lines = [dict(good), {**good, "target": "kmnist", column: value}]
+    with open(table, "w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows(lines)
+    with pytest.raises(UserError, match=f"line 3: {column} is"):
+        read_rows(table)
+
+
+def test_measuring_without_training(tmp_path: Path) -> None:
+    problems = transfer.fill(plan(tmp_path, Training("dood", "digits", 0), train=False))
+    assert len(problems) == 1 and "there is no run" in problems[0]
 
 
 def test_a_longer_runs_row_replaces_a_shorter_ones_only(tmp_path: Path) -> None:
@@ -108,8 +148,10 @@ def test_findings_say_what_the_table_shows() -> None:
         )
     )
     assert lines == [
+        "DooD: trained for 1 minutes, up to the best checkpoint",
         "DooD: the diagonal is the column's highest in every column",
         "DooD: rows by their mean off the diagonal, lowest first: a 3, b 4",
+        "Difference-AIR: trained for 1 minutes, up to the best checkpoint",
         "Difference-AIR: the diagonal is the column's highest in every column",
         "Difference-AIR: rows by their mean off the diagonal, lowest first: a 1, b 2",
         "DooD above Difference-AIR off the diagonal: 2 of 2 cells",

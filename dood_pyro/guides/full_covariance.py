@@ -26,9 +26,9 @@ class FullCovarianceGuide(AmortisedGuide):
     def __init__(self, model: DooD, config: TrainConfig | None = None) -> None:
         super().__init__(model, config)
         width, dims = model.config.features, 2 * self.controls
-        rows, columns = torch.tril_indices(dims, dims, offset=-1)
-        self.below = (rows, columns)
-        self.covariance_head = mlp(2 * width + 4 + 2 * dims, width, len(rows))
+        self.register_buffer("below", torch.tril_indices(dims, dims, offset=-1), persistent=False)
+        self.below: Tensor
+        self.covariance_head = mlp(2 * width + 4 + 2 * dims, width, self.below.shape[1])
         last = self.covariance_head[-1]
         assert isinstance(last, nn.Linear)
         with torch.no_grad():

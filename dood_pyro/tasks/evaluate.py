@@ -23,7 +23,7 @@ from dood_pyro import data
 from dood_pyro.checkpoints import Run
 from dood_pyro.devices import keep_freed_memory
 from dood_pyro.errors import UserError
-from dood_pyro.files import write_atomically
+from dood_pyro.files import locked, write_atomically
 from dood_pyro.guides.factors import ImageByImage
 from dood_pyro.inference.importance import ImportanceBound, bound_of
 from dood_pyro.inference.parsing import parse
@@ -49,16 +49,21 @@ COLUMNS = (
     "hardware",
     "revision",
     "data_sha256",
+    "train_data_sha256",
     "config_sha256",
     "format",
 )
 """Of experiments/results/transfer.csv; nats an image, seconds of training. The hashes are of the
-target's images, and of all settings but the source and the seed."""
+target's images, of the source's, and of all settings but the source and the seed."""
 KEY = (
     *("model", "guide", "source", "target", "seed", "particles", "images"),
-    *("data_sha256", "config_sha256", "format"),
+    *("data_sha256", "train_data_sha256", "config_sha256", "format"),
 )
 """What makes two rows measurements of the same cell."""
+INTEGERS = ("seed", "particles", "images", "steps", "format")
+NUMBERS = ("log_p", "log_p_summed", "elbo", "mean_strokes", "mean_absolute_error")
+MAY_LACK = ("log_p_se", "log_p_summed_se", "effective_samples", "seconds")
+"""Columns of numbers, and those among them that may be empty."""
 
 Programs = tuple[nn.Module, nn.Module]
 """Model and guide."""
@@ -259,7 +264,18 @@ def read_rows(path: Path) -> list[dict[str, str]]:
                 f"{path}, line {number}: {len(line)} fields where {len(COLUMNS)} belong; "
                 "the file is cut short or damaged: delete that line"
             )
-        rows.append(dict(zip(COLUMNS, line, strict=True)))
+        row = dict(zip(COLUMNS, line, strict=True))
+        for column in (*INTEGERS, *NUMBERS, *MAY_LACK):
+            if not row[column] and column in MAY_LACK:
+                continue
+            try:
+                int(row[column]) if column in INTEGERS else float(row[column])
+            except ValueError:
+                raise UserError(
+                    f"{path}, line {number}: {column} is {row[column]!r}, not a number; the file is "
+                    "damaged: delete that line"
+                ) from None
+        rows.append(row)
     return rows
 
 
@@ -274,6 +290,12 @@ def record(path: Path, row: dict[str, Any]) -> None:
         name: f"{value:.6g}" if isinstance(value, float) else "" if value is None else str(value)
         for name, value in row.items()
     }
+    read_rows(path)  # says what is wrong with the path
+    with locked(path.parent):
+        _record(path, text)
+
+
+def _record(path: Path, text: dict[str, str]) -> None:
     rows = read_rows(path)
     same = [old for old in rows if all(old[name] == text[name] for name in KEY)]
     if any(int(old["steps"]) > int(text["steps"]) for old in same):

@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
@@ -21,6 +22,8 @@ from typing import Any, Literal, NamedTuple
 from dood_pyro import data
 from dood_pyro.checkpoints import FORMAT, Run, RunConfig
 from dood_pyro.config import ModelConfig, TrainConfig
+from dood_pyro.data import prepared
+from dood_pyro.devices import cores
 from dood_pyro.errors import UserError
 from dood_pyro.programs import PROGRAMS
 from dood_pyro.tasks.evaluate import read_rows, record
@@ -69,6 +72,8 @@ class Plan:
     data_dir: Path | None = None
     devices: tuple[str, ...] = field(default=())
     """GPUs that the processes take turns with, as in CUDA_VISIBLE_DEVICES; none: the machine's."""
+    train: bool = True
+    """Whether to train what is missing, or to measure the runs that are there."""
 
     def run(self, training: Training) -> Run:
         """The run folder of a training."""
@@ -97,7 +102,7 @@ def trainings(
 
 def likelihood(training: Training) -> Literal["laplace", "gaussian"]:
     """Under which likelihood a run of the table is trained."""
-    return "gaussian" if (training.model, training.source) in GAUSSIAN else "laplace"
+    return "gaussian" if (training.model, Path(training.source).stem) in GAUSSIAN else "laplace"
 
 
 def expected(training: Training) -> RunConfig:
@@ -106,8 +111,31 @@ def expected(training: Training) -> RunConfig:
     return RunConfig(training.model, model, TrainConfig(training.source, seed=training.seed))
 
 
+class Known(NamedTuple):
+    """A source as it is now."""
+
+    sha256: str
+    test_images: int
+
+
+def known_data(plan: Plan) -> dict[str, Known]:
+    """The plan's sources and targets by the names that rows have, but for those that are not here."""
+    found = {}
+    for name in {training.source for training in plan.trainings} | set(plan.targets):
+        if name in data.NAMES and data.find(name, plan.data_dir) is None:
+            continue
+        try:
+            images, _, sha256 = prepared.read_part(data.locate(name, plan.data_dir), "test")
+        except UserError:
+            continue
+        found[Path(name).stem] = Known(sha256, len(images))
+    return found
+
+
 def fill(plan: Plan, say: Callable[[str], None] = print) -> list[str]:
     """Trains and measures what the table lacks; returns what could not be had, a line each.
+
+    A run is measured before the next is trained, so that an interrupted table has what it can.
 
     Raises:
         UserError: the table is malformed, or a source cannot be had: before anything is trained.
@@ -118,20 +146,24 @@ def fill(plan: Plan, say: Callable[[str], None] = print) -> list[str]:
     plan.runs.mkdir(parents=True, exist_ok=True)
     worker = _Worker(plan, say)
     problems: list[str] = []
+    to_train, to_measure = deque(plan.trainings), deque[tuple[Training, str]]()
+    under_way: dict[Future[str | None], Training | None] = {}
     with ThreadPoolExecutor(plan.jobs) as pool:
-        waiting: dict[Future[str | None], Training | None] = {
-            pool.submit(worker.train, training): training for training in plan.trainings
-        }
         try:
-            while waiting:
-                done, _ = wait(waiting, return_when=FIRST_COMPLETED)
+            while to_train or to_measure or under_way:
+                while len(under_way) < plan.jobs and (to_train or to_measure):
+                    if to_measure:
+                        under_way[pool.submit(worker.evaluate, *to_measure.popleft())] = None
+                    else:
+                        training = to_train.popleft()
+                        under_way[pool.submit(worker.train, training)] = training
+                done, _ = wait(under_way, return_when=FIRST_COMPLETED)
                 for future in done:
-                    training, problem = waiting.pop(future), future.result()
+                    trained, problem = under_way.pop(future), future.result()
                     if problem:
                         problems.append(problem)
-                    elif training is not None:
-                        for target in plan.targets:
-                            waiting[pool.submit(worker.evaluate, training, target)] = None
+                    elif trained is not None:
+                        to_measure += [(trained, target) for target in plan.targets]
         except BaseException:
             worker.stop()
             pool.shutdown(cancel_futures=True)
@@ -144,6 +176,7 @@ class _Worker:
 
     def __init__(self, plan: Plan, say: Callable[[str], None]) -> None:
         self.plan, self.say = plan, say
+        self.known = known_data(plan)
         self.lock = threading.Lock()
         self.processes: set[subprocess.Popen[str]] = set()
         self.free = list(plan.devices)
@@ -164,7 +197,7 @@ class _Worker:
         if device is not None:
             environment["CUDA_VISIBLE_DEVICES"] = device
         else:
-            threads = max(1, (os.cpu_count() or 1) // self.plan.jobs)
+            threads = max(1, cores() // self.plan.jobs)
             environment["OMP_NUM_THREADS"] = str(threads)
         if self.plan.data_dir is not None:
             arguments += ("--data-dir", str(self.plan.data_dir))
@@ -199,7 +232,7 @@ class _Worker:
                         f"{training}: {run.path} was trained with other settings; move it away to "
                         "have it trained again"
                     )
-                if run.progress()[1] >= self.plan.budget:
+                if run.progress()[1] >= self.plan.budget or not self.plan.train:
                     return None
                 if not (run.path / "state.safetensors").exists() and run.progress()[0]:
                     return (
@@ -207,6 +240,8 @@ class _Worker:
                         "state to go on from; lower --budget, or move it away to have it trained again"
                     )
                 arguments: tuple[str, ...] = ("train", "--resume", str(run.path), *budget)
+            elif not self.plan.train:
+                return f"{training}: there is no run {run.path}"
             else:
                 arguments = (
                     *("train", "--model", training.model, "--source", training.source),
@@ -249,21 +284,25 @@ class _Worker:
         return any(
             (row["model"], row["source"], row["target"], row["seed"])
             == (training.model, Path(training.source).stem, stem, str(training.seed))
-            and _fits(row, training, plan)
+            and _fits(row, training, plan, self.known)
             and int(row["steps"]) >= step
             for row in rows
         )
 
 
-def _fits(row: dict[str, str], training: Training, plan: Plan) -> bool:
-    """Whether a row has the guide, settings, format, samples and images that a plan asks for."""
+def _fits(row: dict[str, str], training: Training, plan: Plan, known: dict[str, Known]) -> bool:
+    """Whether a row has the guide, settings, format, samples, images and data that a plan asks for."""
     config = expected(training)
+    source, target = known.get(row["source"]), known.get(row["target"])
+    images = plan.limit if target is None else min(plan.limit, target.test_images)
     return (
         row["guide"] == config.train.guide
         and row["config_sha256"] == config.settings_sha256()
         and row["format"] == str(FORMAT)
         and int(row["particles"]) == plan.particles
-        and int(row["images"]) <= plan.limit
+        and int(row["images"]) == images
+        and (target is None or row["data_sha256"] == target.sha256)
+        and (source is None or row["train_data_sha256"] == source.sha256)
     )
 
 
@@ -276,7 +315,7 @@ class Cell(NamedTuple):
     """Standard deviation over seeds; with one seed the standard error over images."""
     seeds: int
     seconds: float
-    """Of training, the least over seeds."""
+    """Of training, up to the checkpoint that was measured; the least over seeds."""
     published: int | None
 
 
@@ -285,21 +324,22 @@ def cells(
 ) -> tuple[dict[tuple[str, str, str], Cell], list[str]]:
     """The table's cells by (model, source, target), and what was left out and why.
 
-    Rows of other settings, formats, numbers of samples or images than the plan's are left out.
+    Rows of other settings, formats, data, numbers of samples or images than the plan's are left out.
     """
     wanted: dict[tuple[str, str, str], list[dict[str, str]]] = {}
     other: dict[str, int] = {}
+    present = known_data(plan)
     for row in rows:
         training = Training(row["model"], row["source"], int(row["seed"]))
         known = {(t.model, Path(t.source).stem, t.seed) for t in plan.trainings}
         if tuple(training) not in known or row["target"] not in map(_stem, plan.targets):
             continue
-        if _fits(row, training, plan):
+        if _fits(row, training, plan, present):
             wanted.setdefault((*training[:2], row["target"]), []).append(row)
         else:
             other[row["model"]] = other.get(row["model"], 0) + 1
     notes = [
-        f"left out {count} rows of {model}: of other settings, samples or images"
+        f"left out {count} rows of {model}: of other settings, data, samples or images"
         for model, count in sorted(other.items())
     ]
     return {key: _cell(key, found) for key, found in wanted.items()}, notes
@@ -327,7 +367,14 @@ def findings(found: dict[tuple[str, str, str], Cell]) -> Iterator[str]:
         sources = list(dict.fromkeys(source for source, _ in mine))
         targets = list(dict.fromkeys(target for _, target in mine))
         title = PROGRAMS[model].title
-        if len(sources) < 2 or any((s, t) not in mine for s in sources for t in targets):
+        times = [cell.seconds / 60 for key, cell in found.items() if key[0] == model]
+        span = " to ".join(dict.fromkeys(f"{time:.0f}" for time in (min(times), max(times))))
+        yield f"{title}: trained for {span} minutes, up to the best checkpoint"
+        if len(sources) < 2:
+            continue
+        lacking = sum((s, t) not in mine for s in sources for t in targets)
+        if lacking:
+            yield f"{title}: {lacking} cells are missing: of its diagonal and rows nothing is said"
             continue
         best = {t: max(sources, key=lambda s: mine[s, t]) for t in targets if t in sources}
         not_own = [f"{t} ({s})" for t, s in best.items() if s != t]

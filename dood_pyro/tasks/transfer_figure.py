@@ -110,7 +110,7 @@ def draw_table(
 
 def thumbnails_of(plan: Plan, count: int = 4) -> Thumbnails:
     """Strips of the first test images and, below them, what a plan's runs of its first seed make of
-    them; None where a run is missing."""
+    them; None where a run or a target is missing."""
     runs = {(t.model, Path(t.source).stem): t for t in reversed(plan.trainings)}
     targets = {Path(target).stem: target for target in plan.targets}
     loaded: dict[tuple[str, str], Any] = {}
@@ -125,7 +125,10 @@ def thumbnails_of(plan: Plan, count: int = 4) -> Thumbnails:
         if loaded[model, source] is None:
             return None
         program, guide, config = loaded[model, source]
-        drawings = data.load(targets[target], "test", config.model.canvas_size, plan.data_dir)
+        try:
+            drawings = data.load(targets[target], "test", config.model.canvas_size, plan.data_dir)
+        except UserError:
+            return None
         images = (drawings.shuffled(count).float() / 255).to(device)
         made = parse(program.to(device), guide.to(device), images).canvas[-1]
         rows = [torch.cat(list(part.cpu()), dim=-1) for part in (images, made)]
