@@ -144,8 +144,11 @@ class Trainer:
         if isinstance(self.guide, Anneals):
             self.guide.anneal(self.step)
         # Checks of supports and shapes in every step would wait for the device.
+        dreams = self.step < self.config.train.dream_steps
         with pyro.validation_enabled(False):
-            if self.step < self.config.train.dream_steps:
+            # Before the images: while those have gradients there is no room for a second graph.
+            practised = {} if dreams else self.practise(len(image))
+            if dreams:
                 loss = sleep_loss(self.model, self.guide, len(image))
                 with torch.no_grad():  # what is reported is of the data all the same
                     report = stop_time_terms(self.model, self.guide, image).report()
@@ -155,8 +158,8 @@ class Trainer:
                 report = self.estimator.report
             (loss / image.numel()).backward()
             norms = [self._clip(group) for group, _ in self.groups]
-            if self.step >= self.config.train.dream_steps:
-                self.practise(len(image))
+            for parameter, gradient in practised.items():
+                parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
         finite = torch.isfinite(torch.stack([loss.detach(), *norms])).all()
         bad = (~finite).float()
         self.optimiser.step([self.learning_rate() * rate for _, rate in self.groups], skip=bad)
@@ -175,8 +178,8 @@ class Trainer:
             return torch.zeros((), device=self.device)
         return torch.nn.utils.clip_grad_norm_(parameters, self.config.train.clip)
 
-    def practise(self, count: int) -> None:
-        """Adds to the guide's gradient that of its loss on random doodles.
+    def practise(self, count: int) -> dict[nn.Parameter, Tensor]:
+        """The gradient of the guide's loss on random doodles, which the images' is to be added to.
 
         Doodles come by whole batches of ``count``, not with every step: a small batch costs nearly
         as much as a large one. Their gradient, at first much the larger, is clipped by itself, or it
@@ -184,24 +187,22 @@ class Trainer:
         """
         settings, share = self.config.model, self.config.train.practice
         learns = [p for p in self.guide.parameters() if p.requires_grad]
+        gradients: dict[nn.Parameter, Tensor] = {}
         for _ in range(math.floor((self.step + 1) * share) - math.floor(self.step * share)):
             doodles = doodle(count, settings.max_strokes, PRACTICE_SIGMAS, device=self.device)
-            of_images = [parameter.grad for parameter in learns]
-            for parameter in learns:
-                parameter.grad = None
             with fixed(self.model):
                 image = doodles.render(settings.canvas_size)
                 loss = self.estimator.differentiable_loss(self.model, self.guide, image)
                 (loss / image.numel()).backward()
             finite = torch.isfinite(self._clip(learns) + loss.detach())
             self.skipped += (~finite).float()
-            for parameter, of_image in zip(learns, of_images, strict=True):
-                if parameter.grad is None:
-                    parameter.grad = of_image
-                    continue
-                parameter.grad.masked_fill_(~finite, 0.0)
-                if of_image is not None:
-                    parameter.grad += of_image
+            for parameter in learns:
+                if parameter.grad is not None:
+                    gradient = parameter.grad.masked_fill_(~finite, 0.0)
+                    earlier = gradients.get(parameter)
+                    gradients[parameter] = gradient if earlier is None else earlier + gradient
+                    parameter.grad = None
+        return gradients
 
     def weights(self) -> dict[str, Tensor]:
         """Averaged weights and buffers of model and guide, under the names a run keeps them by."""
