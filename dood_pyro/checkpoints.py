@@ -32,6 +32,7 @@ from safetensors.torch import load as unpack
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from dood_pyro import data
 from dood_pyro.config import Config, ModelConfig, TrainConfig
 from dood_pyro.devices import hardware
 from dood_pyro.errors import UserError
@@ -313,7 +314,7 @@ class Run:
         versions = self.versions()
         return {
             "model": config.program,
-            "source": Path(config.train.source).stem,
+            "source": data.name_of(config.train.source),
             "seed": config.train.seed,
             "steps": step,
             "seconds": trained[-1]["seconds"] if trained else None,

@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import argparse
 import csv
+import io
 from pathlib import Path
 
 from dood_pyro.checkpoints import Run
+from dood_pyro.files import write_atomically
+from dood_pyro.plots import new_figure, save_figure
 
 RESULTS = Path(__file__).parent / "results"
 TABLE = RESULTS / "elbo_against_time.csv"
@@ -52,12 +55,8 @@ def lines_of(run: Run) -> list[dict[str, str]]:
 
 def draw(rows: list[dict[str, str]], path: Path) -> None:
     """One curve a run."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(7.5, 4), layout="constrained")
+    figure = new_figure(7.5, 4)
+    axes = figure.subplots()
     for name in dict.fromkeys(row["run"] for row in rows):
         mine = [row for row in rows if row["run"] == name]
         minutes = [float(row["seconds"]) / 60 for row in mine]
@@ -65,7 +64,7 @@ def draw(rows: list[dict[str, str]], path: Path) -> None:
     axes.set(xlabel="minutes of training", ylabel="held-out ELBO, nats an image", ylim=(4000, None))
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    figure.savefig(path, dpi=150)
+    save_figure(figure, path)
 
 
 def main() -> None:
@@ -83,10 +82,11 @@ def main() -> None:
     replaced = {row["run"] for row in new}
     rows = [row for row in old if row["run"] not in replaced] + new
     RESULTS.mkdir(exist_ok=True)
-    with open(TABLE, "w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    table = io.StringIO()
+    writer = csv.DictWriter(table, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomically(TABLE, table.getvalue().encode())
     draw(rows, TABLE.with_suffix(".png"))
     print(f"{TABLE} and {TABLE.with_suffix('.png')}")
 

@@ -45,6 +45,11 @@ class Drawings:
         return self.images[order[:limit].copy()]
 
 
+def name_of(source: str | Path) -> str:
+    """What tables and figures call a source: its name, or its path's last part without a suffix."""
+    return Path(source).stem
+
+
 def cache_folder() -> Path:
     """The platform's cache folder for this package."""
     return Path(platformdirs.user_cache_dir("dood-pyro"))

@@ -15,9 +15,9 @@ from dood_pyro import drawing
 from dood_pyro.errors import UserError
 from dood_pyro.inference.parsing import parse
 from dood_pyro.plots import new_figure, save_figure
-from dood_pyro.recognition import Recognizer, draws_curves
+from dood_pyro.recognition import BATCH, Recognizer, draws_curves
 from dood_pyro.rendering import canvas_from_ink
-from dood_pyro.tasks.compare import BATCH, distinct, test_images, title
+from dood_pyro.tasks.compare import distinct, test_images, title
 
 CLUSTERS = 8
 """k, as in the paper."""

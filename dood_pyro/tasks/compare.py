@@ -16,10 +16,8 @@ from dood_pyro import data
 from dood_pyro.inference.parsing import parse
 from dood_pyro.plots import new_figure, save_figure, source_title
 from dood_pyro.programs import PROGRAMS
-from dood_pyro.recognition import Recognizer
+from dood_pyro.recognition import BATCH, Recognizer
 from dood_pyro.tasks.reconstruct import draw_steps
-
-BATCH = 64
 
 
 def title(dood: Recognizer) -> str:

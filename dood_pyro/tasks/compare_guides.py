@@ -20,10 +20,8 @@ from dood_pyro.guides.factors import ImageByImage
 from dood_pyro.inference.importance import ImportanceBound, bound_of
 from dood_pyro.inference.parsing import parse
 from dood_pyro.plots import new_figure, save_figure, source_title
-from dood_pyro.recognition import open_run
+from dood_pyro.recognition import BATCH, open_run
 from dood_pyro.stepwise import StepwiseGuide
-
-BATCH = 64
 
 
 def load_guides(

@@ -121,7 +121,7 @@ def evaluate(
     row = {
         **run.provenance(which),
         "guide": guide or config.train.guide,
-        "target": Path(target).stem,
+        "target": data.name_of(target),
         "particles": particles,
         "images": len(images),
         "log_p": log_p,

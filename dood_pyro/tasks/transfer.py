@@ -48,7 +48,7 @@ class Training(NamedTuple):
     seed: int
 
     def __str__(self) -> str:
-        return f"{self.model}-{Path(self.source).stem}-{self.seed}"
+        return f"{self.model}-{data.name_of(self.source)}-{self.seed}"
 
 
 @dataclass(frozen=True)
@@ -89,8 +89,11 @@ def trainings(
     ablations on MNIST.
 
     Raises:
-        UserError: there is no such model.
+        UserError: there is no such model, or two sources have one name.
     """
+    names = [data.name_of(source) for source in sources or ()]
+    if len(set(names)) < len(names):
+        raise UserError(f"the sources' names, {', '.join(names)}, must differ: rows go by them")
     unknown = [name for name in models or () if name not in PROGRAMS]
     if unknown:
         raise UserError(f"there is no model {unknown[0]!r}; choose from {', '.join(PROGRAMS)}")
@@ -102,7 +105,7 @@ def trainings(
 
 def likelihood(training: Training) -> Literal["laplace", "gaussian"]:
     """Under which likelihood a run of the table is trained."""
-    return "gaussian" if (training.model, Path(training.source).stem) in GAUSSIAN else "laplace"
+    return "gaussian" if (training.model, data.name_of(training.source)) in GAUSSIAN else "laplace"
 
 
 def expected(training: Training) -> RunConfig:
@@ -128,7 +131,7 @@ def known_data(plan: Plan) -> dict[str, Known]:
             images, _, sha256 = prepared.read_part(data.locate(name, plan.data_dir), "test")
         except UserError:
             continue
-        found[Path(name).stem] = Known(sha256, len(images))
+        found[data.name_of(name)] = Known(sha256, len(images))
     return found
 
 
@@ -278,12 +281,12 @@ class _Worker:
         """Whether the table has the cell, of this run or one that was trained for longer."""
         plan = self.plan
         step = plan.run(training).best_step()
-        stem = Path(target).stem
+        name = data.name_of(target)
         with self.lock:
             rows = read_rows(plan.table)
         return any(
             (row["model"], row["source"], row["target"], row["seed"])
-            == (training.model, Path(training.source).stem, stem, str(training.seed))
+            == (training.model, data.name_of(training.source), name, str(training.seed))
             and _fits(row, training, plan, self.known)
             and int(row["steps"]) >= step
             for row in rows
@@ -331,8 +334,8 @@ def cells(
     present = known_data(plan)
     for row in rows:
         training = Training(row["model"], row["source"], int(row["seed"]))
-        known = {(t.model, Path(t.source).stem, t.seed) for t in plan.trainings}
-        if tuple(training) not in known or row["target"] not in map(_stem, plan.targets):
+        known = {(t.model, data.name_of(t.source), t.seed) for t in plan.trainings}
+        if tuple(training) not in known or row["target"] not in map(data.name_of, plan.targets):
             continue
         if _fits(row, training, plan, present):
             wanted.setdefault((*training[:2], row["target"]), []).append(row)
@@ -343,10 +346,6 @@ def cells(
         for model, count in sorted(other.items())
     ]
     return {key: _cell(key, found) for key, found in wanted.items()}, notes
-
-
-def _stem(name: str) -> str:
-    return Path(name).stem
 
 
 def _cell(key: tuple[str, str, str], rows: list[dict[str, str]]) -> Cell:

@@ -111,8 +111,8 @@ def draw_table(
 def thumbnails_of(plan: Plan, count: int = 4) -> Thumbnails:
     """Strips of the first test images and, below them, what a plan's runs of its first seed make of
     them; None where a run or a target is missing."""
-    runs = {(t.model, Path(t.source).stem): t for t in reversed(plan.trainings)}
-    targets = {Path(target).stem: target for target in plan.targets}
+    runs = {(t.model, data.name_of(t.source)): t for t in reversed(plan.trainings)}
+    targets = {data.name_of(target): target for target in plan.targets}
     loaded: dict[tuple[str, str], Any] = {}
 
     def strip(model: str, source: str, target: str) -> UInt8[np.ndarray, "height width 3"] | None:
