@@ -345,7 +345,12 @@ def cells(
         f"left out {count} rows of {model}: of other settings, data, samples or images"
         for model, count in sorted(other.items())
     ]
-    return {key: _cell(key, found) for key, found in wanted.items()}, notes
+    order = dict.fromkeys(
+        (training.model, data.name_of(training.source), data.name_of(target))
+        for training in plan.trainings
+        for target in plan.targets
+    )
+    return {key: _cell(key, wanted[key]) for key in order if key in wanted}, notes
 
 
 def _cell(key: tuple[str, str, str], rows: list[dict[str, str]]) -> Cell:
@@ -366,9 +371,7 @@ def findings(found: dict[tuple[str, str, str], Cell]) -> Iterator[str]:
         sources = list(dict.fromkeys(source for source, _ in mine))
         targets = list(dict.fromkeys(target for _, target in mine))
         title = PROGRAMS[model].title
-        times = [cell.seconds / 60 for key, cell in found.items() if key[0] == model]
-        span = " to ".join(dict.fromkeys(f"{time:.0f}" for time in (min(times), max(times))))
-        yield f"{title}: trained for {span} minutes, up to the best checkpoint"
+        yield f"{title}: trained for {minutes(found, model)} minutes, up to the best checkpoint"
         if len(sources) < 2:
             continue
         lacking = sum((s, t) not in mine for s in sources for t in targets)
@@ -408,6 +411,12 @@ def findings(found: dict[tuple[str, str, str], Cell]) -> Iterator[str]:
     ]
     if against:
         yield _compare("DooD above its published figure", against)
+
+
+def minutes(found: dict[tuple[str, str, str], Cell], model: str) -> str:
+    """Of training that a model's cells had: one number, or from the least to the most."""
+    times = [cell.seconds / 60 for key, cell in found.items() if key[0] == model]
+    return " to ".join(dict.fromkeys(f"{time:.0f}" for time in (min(times), max(times))))
 
 
 def _compare(what: str, pairs: list[tuple[Any, float, float]]) -> str:

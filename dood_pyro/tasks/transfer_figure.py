@@ -16,7 +16,7 @@ from dood_pyro.errors import UserError
 from dood_pyro.inference.parsing import parse
 from dood_pyro.plots import new_figure, save_figure, source_title
 from dood_pyro.programs import PROGRAMS
-from dood_pyro.tasks.transfer import Cell, Plan
+from dood_pyro.tasks.transfer import Cell, Plan, minutes
 
 Thumbnails = Callable[[str, str, str], UInt8[np.ndarray, "height width 3"] | None]
 """Model, source and target to a strip of targets and reconstructions, or None."""
@@ -55,7 +55,10 @@ def draw_table(
             axes.set_xlim(-0.9, len(targets))
             axes.set_ylim(heights[line] - 0.7, -0.7)
             axes.axis("off")
-            axes.text(-0.85, -0.55, PROGRAMS[model].title, fontsize=11, weight="bold", va="center")
+            title = PROGRAMS[model].title
+            axes.text(-0.85, -0.55, title, fontsize=11, weight="bold", va="center")
+            trained = f"trained for {minutes(found, model)} minutes"
+            axes.text(len(targets), -0.55, trained, fontsize=7, ha="right", va="center")
             for j, target in enumerate(targets):
                 axes.text(j + 0.5, -0.18, source_title(target), ha="center", fontsize=8)
             for i, source in enumerate(rows[model]):
