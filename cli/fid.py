@@ -35,10 +35,10 @@ def fid(
     The distance depends on the number of pictures, which is the same on both sides and printed.
     """
     from dood_pyro.features import load_features
-    from dood_pyro.tasks.fid import frechet, pictures_of
+    from dood_pyro.tasks.fid import folder_or_source, frechet
 
     network = load_features(features)
-    sets = [pictures_of(name, part, data_dir) for name in (first, second)]
+    sets = [folder_or_source(name, part, data_dir) for name in (first, second)]
     count = min(count or len(sets[0]), *map(len, sets))
     distance = frechet(network, *(pictures[:count] for pictures in sets))
     click.echo(json.dumps({"fid": distance, "features": features, "pictures": count}))
@@ -72,24 +72,33 @@ def fid_samples(
     """Measures how far samples of RUN are from real pictures, beside how far those are from each
     other (the numbers of Fig. 6)."""
     from dood_pyro.features import load_features
-    from dood_pyro.files import update_object
+    from dood_pyro.files import refuse_another_run, update_object
     from dood_pyro.recognition import load, open_run
     from dood_pyro.tasks.fid import report
 
-    dood = load(run, device, which)
-    rival = load(air, device, which) if air else None
-    target = target or dood.config.train.source
-    name = Path(target).stem
-    network = load_features(features or name)
-    found = report(dood, rival, target, network, count, seeds, part, data_dir)
-    found |= {"features": Path(features or name).stem, "part": part, "seeds": list(seeds)}
-    found["run"] = open_run(run).provenance(which)
-    if air:
-        found["air_run"] = open_run(air).provenance(which)
-    click.echo(json.dumps({name: found}, indent=2))
+    opened, rival_run = open_run(run), open_run(air) if air else None
+    made_by = opened.provenance(which)
+    target = target or opened.read_config()[0].train.source
+    name, features = Path(target).stem, features or Path(target).stem
+    key = options.entry(
+        name,
+        ("by", made_by["source"], name),
+        ("model", made_by["model"], "dood"),
+        ("features", Path(features).stem, name),
+        ("part", part, "test"),
+        ("which", which, "best"),
+    )
     if figures is not None:
-        own = found["run"]["source"]
-        update_object(figures, {name if own == name else f"{name}, by {own}": found})
+        refuse_another_run(figures, key, made_by)
+    network = load_features(features)
+    dood, rival = load(run, device, which), load(air, device, which) if air else None
+    found = report(dood, rival, target, network, count, seeds, part, data_dir)
+    found |= {"seeds": list(seeds), "run": made_by}
+    if rival_run is not None:
+        found["air_run"] = rival_run.provenance(which)
+    click.echo(json.dumps({key: found}, indent=2))
+    if figures is not None:
+        update_object(figures, {key: found})
 
 
 @click.command("train-features")

@@ -86,14 +86,22 @@ def clusters(
     data_dir: Path | None,
 ) -> None:
     """Clusters the strokes, or parts, of several RUNS (Fig. 5) and prints silhouettes."""
-    from dood_pyro.files import update_object
+    from dood_pyro.files import refuse_another_run, update_object
     from dood_pyro.recognition import open_run
     from dood_pyro.tasks.clusters import draw_clusters
+    from dood_pyro.tasks.compare import distinct
 
+    made_by = [open_run(name).provenance(use.which) for name in runs]
+    apart = ("on", Path(target).stem, "mnist"), ("which", use.which, "best")
+    keys = [options.entry(name, *apart) for name in distinct([run["model"] for run in made_by])]
+    if figures is not None:
+        for key, run in zip(keys, made_by, strict=True):
+            refuse_another_run(figures, key, run)
     models = [use.load(name) for name in runs]
-    paths, scores = draw_clusters(models, target, out, limit, data_dir)
-    for name, score in zip(runs, scores.values(), strict=True):
-        score |= {"target": Path(target).stem, "run": open_run(name).provenance(use.which)}
+    paths, found = draw_clusters(models, target, out, limit, data_dir)
+    scores = {
+        key: {**score, "run": run} for key, score, run in zip(keys, found, made_by, strict=True)
+    }
     if figures is not None:
         update_object(figures, scores)
     click.echo(json.dumps(scores, indent=2))

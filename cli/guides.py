@@ -39,12 +39,16 @@ def compare_guides(
     """Compares guides over RUN's model: bounds, gaps, errors and time, as table and figure."""
     from tqdm import tqdm
 
-    from dood_pyro.files import update_object
+    from dood_pyro.files import refuse_another_run, update_object
     from dood_pyro.recognition import open_run
     from dood_pyro.tasks.compare_guides import compare_guides as compare
     from dood_pyro.tasks.compare_guides import draw_guides
 
     opened = open_run(run)
+    made_by = opened.provenance(use.which)
+    key = f"{made_by['model']}, {made_by['source']}, on {Path(target).stem}"
+    if figures is not None:
+        refuse_another_run(figures, key, made_by)
     bars: dict[str, Any] = {}
 
     def show(name: str, done: int, total: int) -> None:
@@ -81,8 +85,6 @@ def compare_guides(
             f"{row['mean_absolute_error']:>9.4f}{row['strokes']:>9.2f}{row['milliseconds']:>9.1f}"
         )
     if figures is not None:
-        made_by = opened.provenance(use.which)
-        key = f"{made_by['model']}, {made_by['source']}, on {Path(target).stem}"
         settings = {"particles": particles, "images": rows[0]["images"], "run": made_by}
         update_object(figures, {key: {**settings, "guides": rows}})
     for path in draw_guides(rows, target, out):
@@ -111,13 +113,18 @@ def calibrate(
     """Simulation-based calibration: is RUN's guide the posterior of what its model dreams?"""
     import torch
 
-    from dood_pyro.files import update_object
+    from dood_pyro.files import refuse_another_run, update_object
     from dood_pyro.recognition import open_run
     from dood_pyro.tasks.calibrate import calibrate as measure
     from dood_pyro.tasks.calibrate import draw_ranks, summary
 
     opened = open_run(run)
+    made_by = opened.provenance(use.which)
     model, recognition, config = opened.load(use.which, use.guide)
+    guide = use.guide or config.train.guide
+    key = f"{made_by['model']}, {made_by['source']}, {guide}"
+    if figures is not None:
+        refuse_another_run(figures, key, made_by)
     chosen = use.torch_device()
     torch.manual_seed(seed)
     least = min(100, dreams // 2)
@@ -125,7 +132,8 @@ def calibrate(
     result: dict[str, Any] = {
         "dreams": dreams,
         "draws": draws,
-        "guide": use.guide or config.train.guide,
+        "guide": guide,
+        "run": made_by,
     }
     result |= summary(found)
     for name, entry in result["by_quantity"].items():
@@ -134,8 +142,7 @@ def calibrate(
     verdict = "calibrated" if result["calibrated"] else "not calibrated"
     click.echo(f"{result['rejected']} of {result['quantities']} quantities rejected: {verdict}")
     if figures is not None:
-        result["run"] = opened.provenance(use.which)
-        update_object(figures, {f"{Path(run).name}, {result['guide']}": result})
-    title = f"{Path(run).name}, {result['guide']}: {verdict}; band: 99 % of uniform ranks"
+        update_object(figures, {key: result})
+    title = f"{Path(run).name}, {guide}: {verdict}; band: 99 % of uniform ranks"
     for path in draw_ranks(found, out, title):
         click.echo(path)

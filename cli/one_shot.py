@@ -42,16 +42,28 @@ def one_shot(
 
     from dood_pyro import data
     from dood_pyro.data.one_shot_runs import background_trials, official_trials
-    from dood_pyro.files import update_object
+    from dood_pyro.files import refuse_another_run, update_object
     from dood_pyro.recognition import open_run
     from dood_pyro.tasks.one_shot import Settings
     from dood_pyro.tasks.one_shot import one_shot as classify
 
+    made_by = open_run(run).provenance(use.which)
     dood = use.load(run)
     given = {"parses": parses, "steps": steps, "two_way": two_way}
     chosen = {name: value for name, value in given.items() if value is not None}
-    default = dataclasses.asdict(Settings())
-    settings = dataclasses.replace(Settings(), **chosen)  # type: ignore[arg-type]
+    settings, usual = dataclasses.replace(Settings(), **chosen), Settings()  # type: ignore[arg-type]
+    # The paper has one AIR; which of the two it is stands in the entry.
+    base = {"dair": "air", "air": "air, vanilla"}.get(made_by["model"], made_by["model"])
+    key = options.entry(
+        base + ", background" * background,
+        ("source", made_by["source"], "omniglot"),
+        ("runs", runs, 20),
+        *((name, getattr(settings, name), getattr(usual, name)) for name in chosen),
+        ("guide", use.guide, None),
+        ("which", use.which, "best"),
+    )
+    if figures is not None:
+        refuse_another_run(figures, key, made_by)
     if background:
         trials = background_trials(data.locate("omniglot", data_dir), dood.size, runs)
     else:
@@ -72,16 +84,6 @@ def one_shot(
         between = ", 95 % interval {:.1f} to {:.1f}".format(*(100 * b for b in found["interval"]))
     click.echo(f"accuracy {100 * found['accuracy']:.1f} %{between}")
     if figures is not None:
-        found["seconds"] = time.perf_counter() - began
+        found |= {"seconds": time.perf_counter() - began, "run": made_by}
         found["settings"] = dataclasses.asdict(settings)
-        found["guide"] = use.guide or dood.config.train.guide
-        found["run"] = open_run(run).provenance(use.which)
-        # The paper has one AIR; which of the two it is stands in the entry.
-        model = {"dair": "air", "air": "air, vanilla"}
-        program = dood.config.program
-        apart = [model.get(program, program)]
-        apart += [f"trained on {found['run']['source']}"] * (found["run"]["source"] != "omniglot")
-        apart += ["background"] * background + [f"{len(trials)} runs"] * (len(trials) < 20)
-        apart += [f"{k.replace('_', ' ')} {v}" for k, v in chosen.items() if v != default[k]]
-        apart += [use.guide] if use.guide else []
-        update_object(figures, {", ".join(apart): found})
+        update_object(figures, {key: found})

@@ -160,6 +160,16 @@ def record(what: str) -> Callable[[F], F]:
     return click.option("--json", "figures", type=JsonObject(), help=what)
 
 
+def entry(base: str, *apart: tuple[str, Any, Any]) -> str:
+    """What an entry of such a file goes under.
+
+    Args:
+        apart: name, value and usual value of what tells measurements apart; what is usual goes without
+            saying.
+    """
+    return ", ".join([base, *(f"{name} {value}" for name, value, usual in apart if value != usual)])
+
+
 def figure(default: str) -> Callable[[F], F]:
     """The option that says where a figure goes."""
     return click.option(

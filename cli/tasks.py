@@ -44,15 +44,23 @@ def pictures(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def collected(
-        target: str | None, image: tuple[str, ...], count: int, data_dir: Path | None, **given: Any
+        target: str | None,
+        image: tuple[str, ...],
+        count: int | None,
+        data_dir: Path | None,
+        **given: Any,
     ) -> None:
         if (target is None) == (not image):
             raise click.UsageError("name either a --target, or an --image or several")
-        command(start=Pictures(target, image, count, data_dir), **given)
+        if image and count is not None:
+            raise click.UsageError("--count is of a --target's images")
+        command(start=Pictures(target, image, count or 8, data_dir), **given)
 
     for option in (
         options.data_dir,
-        click.option("--count", type=click.IntRange(1, 100), default=8, show_default=True),
+        click.option(
+            "--count", type=click.IntRange(1, 100), help="Of a target's images.  [default: 8]"
+        ),
         click.option("--image", multiple=True, help="A picture of your own; may be repeated."),
         click.option("--target", help="Source whose first test images are taken."),
     ):

@@ -11,6 +11,7 @@ A run folder holds
     state.safetensors     all that going on needs: weights, averages, moments, random state, counters
     events.out.tfevents*  TensorBoard
     reconstructions.png   what it draws
+    .lock                 held by the process that trains it
 
 Every file is replaced in one move, so that a reader sees the old one or the new one.
 """
@@ -42,6 +43,7 @@ from dood_pyro.programs import PROGRAMS
 
 FORMAT = 3
 START = "start.safetensors"
+LOCK = ".lock"
 
 
 @dataclass(frozen=True)

@@ -44,9 +44,9 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
 
 
 @contextmanager
-def locked(folder: Path, wait: bool = True) -> Iterator[None]:
-    """Inside, no other process is inside for the same folder. Where the file system knows no locks,
-    nothing is kept out.
+def locked(path: Path, wait: bool = True) -> Iterator[None]:
+    """Inside, no other process is inside for the same folder, or file, which is made if need be. Where
+    the file system knows no locks, nothing is kept out.
 
     Args:
         wait: for another process to come out.
@@ -54,7 +54,7 @@ def locked(folder: Path, wait: bool = True) -> Iterator[None]:
     Raises:
         BlockingIOError: another process is inside and is not waited for.
     """
-    descriptor = os.open(folder, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDONLY | (0 if path.is_dir() else os.O_CREAT), 0o644)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
@@ -95,6 +95,25 @@ def read_object(path: Path) -> dict[str, Any]:
     if not isinstance(known, dict):
         raise UserError(f"{path} is damaged: it is not a JSON object; move it away")
     return known
+
+
+def refuse_another_run(path: Path, key: str, run: dict[str, Any]) -> None:
+    """Called before a measurement is made that is to go under ``key`` of the JSON object in a file.
+
+    Args:
+        run: which run it is of, as the entry is to say under ``"run"`` (`Run.provenance`).
+
+    Raises:
+        UserError: what is there is of another run.
+    """
+    known = read_object(path).get(key)
+    theirs = known.get("run", {}) if isinstance(known, dict) else {}
+    identity = ("model", "source", "seed", "train_data_sha256", "config_sha256")
+    if any(name in theirs and theirs[name] != run[name] for name in identity):
+        raise UserError(
+            f"{path} has {key!r} of another run, or one of other settings; name another file, or take "
+            "that entry out"
+        )
 
 
 def update_object(path: Path, entries: dict[str, Any]) -> None:

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from dood_pyro import data
-from dood_pyro.checkpoints import START, Run, RunConfig, Until, load_tensors
+from dood_pyro.checkpoints import LOCK, START, Run, RunConfig, Until, load_tensors
 from dood_pyro.devices import keep_freed_memory, seeded
 from dood_pyro.doodling import doodle
 from dood_pyro.errors import UserError
@@ -366,11 +366,13 @@ def train(
             last checkpoint stays as it was.
         KeyboardInterrupt: passed on, after a checkpoint.
     """
-    try:
-        with locked(run.path, wait=False):
-            return _train(run, device, data_dir, show, tensorboard, until)
-    except BlockingIOError:
-        raise UserError(f"another process is training {run.path}; wait for it to end") from None
+    run.read_config()  # says what is wrong with the path
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(locked(run.path / LOCK, wait=False))
+        except BlockingIOError:
+            raise UserError(f"another process is training {run.path}; wait for it to end") from None
+        return _train(run, device, data_dir, show, tensorboard, until)
 
 
 def _train(
@@ -449,8 +451,8 @@ def _loop(
 
 
 class _Interrupt:
-    """Ctrl-C waits for the end of a step, so that what is saved is a whole step; a second does not.
-    So does being asked to end by whoever started this process.
+    """Ctrl-C waits for the end of a step, so that what is saved is a whole step; a second one does not.
+    SIGTERM waits, too, however often it comes.
 
     Half a step, its random numbers drawn and its weights not yet moved, could not be gone on from.
     """
@@ -474,7 +476,8 @@ class _Interrupt:
 
     def __exit__(self, *exception: object) -> None:
         for number, before in self.before.items():
-            signal.signal(number, before)
+            if before is not None:  # else set by other than Python, and not to be had again
+                signal.signal(number, before)
 
 
 def _evaluate(run: Run, trainer: Trainer, held_out: Tensor, log: _Log) -> None:

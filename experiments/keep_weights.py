@@ -29,7 +29,7 @@ def keep(run: Run, folder: Path) -> None:
     shutil.copyfile(run.path / "versions.json", folder / "versions.json")
     # The held-out lines, and the last: they say how long the weights were trained.
     lines = run.read_metrics()
-    lines = [line for line in lines if line["kind"] == "held-out"] + lines[-1:]
+    lines = [line for line in lines if line["kind"] == "held-out" or line is lines[-1]]
     text = "".join(json.dumps(line) + "\n" for line in lines)
     (folder / "metrics.jsonl").write_text(text)
 

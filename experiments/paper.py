@@ -18,6 +18,7 @@ from typing import NamedTuple
 from dood_pyro.tasks.published import SOURCES
 
 HERE = Path(__file__).parent
+KEPT = HERE / "results"
 FIVE = ",".join(SOURCES)
 ON_MNIST = ("dood", "dair", "air", "dood-no-renderer", "dood-no-guidance")
 
@@ -30,7 +31,7 @@ class Part(NamedTuple):
     """Names of the runs that it is made from, as ``model-source``."""
     command: str
     """{0}, {1}… stand for the runs, {all} for all of them, {runs} for their folder, {out} and
-    {results} for the folders that figures and numbers go to."""
+    {results} for the folders that figures and numbers go to, {kept} for that of the kept numbers."""
     every: bool = True
     """Whether it needs every one of its runs, or is made from those that are there."""
 
@@ -64,7 +65,7 @@ def figures() -> list[Part]:
         Part(
             "Fig. 4, who explains whose drawings",
             ("dood-mnist",),
-            "transfer-table --no-fill --runs {runs} --table {results}/transfer.csv "
+            "transfer-table --no-fill --runs {runs} --table {kept}/transfer.csv "
             "--out {out}/transfer.png",
         ),
         Part(
@@ -146,7 +147,7 @@ def make(parts: list[Part], runs: Path, out: Path, results: Path) -> int:
             if word == "{all}":
                 words += there
             else:
-                words.append(word.format(*there, runs=runs, out=out, results=results))
+                words.append(word.format(*there, runs=runs, out=out, results=results, kept=KEPT))
         command = [sys.executable, "-m", "dood_pyro.cli", *words]
         if subprocess.run(command, check=False).returncode:
             missing += 1
@@ -169,7 +170,7 @@ def main() -> None:
     drawn = arguments.what == "figures"
     out = arguments.out or HERE / ("figures" if drawn else "results")
     out.mkdir(parents=True, exist_ok=True)
-    results = arguments.out or HERE / "results"
+    results = arguments.out or KEPT
     missing = make(figures() if drawn else tables(), arguments.runs, out, results)
     print(f"{out}: {missing} parts are missing" if missing else f"{out}: all there")
     sys.exit(1 if missing else 0)

@@ -51,7 +51,7 @@ def run(tmp_path: Path, source: Path) -> Run:
 
 def test_help_is_quick_and_imports_nothing_heavy() -> None:
     program = (
-        "import sys; from dood_pyro.cli.main import cli, main\n"
+        "import sys; from dood_pyro.cli.main import main\n"
         "try: main(['--help'])\n"
         "except SystemExit: pass\n"
         "heavy = {'torch', 'pyro', 'numpy', 'matplotlib'} & set(sys.modules)\n"
@@ -234,7 +234,7 @@ def test_a_malformed_table_is_refused_before_any_work(
 def test_interrupting_says_how_to_go_on(tmp_path: Path, source: Path) -> None:
     import signal
 
-    command = [sys.executable, "-c", "from dood_pyro.cli.main import cli, main; main()"]
+    command = [sys.executable, "-c", "from dood_pyro.cli.main import main; main()"]
     arguments = ["train", "--source", source, "--steps", 100000, "--out", tmp_path / "run"]
     arguments += ["--canvas-size", 16, "--batch-size", 4, "--no-tensorboard"]
     process = subprocess.Popen(

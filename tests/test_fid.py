@@ -74,7 +74,7 @@ def test_all_pictures_of_a_folder_are_taken(tmp_path: Path) -> None:
     pictures[0] = 0  # a sample may be blank
     for index, picture in enumerate(pictures):
         Image.fromarray(picture).save(tmp_path / f"{index:03d}.png")
-    found = fid.pictures_of(str(tmp_path), "test")
+    found = fid.folder_or_source(str(tmp_path), "test")
     assert found.shape == (70, 50, 50)
     # 50 pixels stay 50 pixels: nothing is resampled.
     assert torch.equal(
@@ -102,7 +102,9 @@ def test_command_says_what_was_measured(
     options = ("--features", network, "--seeds", "0", "--json", figures)
     status, _, err = call(capsys, "fid-samples", run.path, "--air", run.path, *options)
     assert status == 0, err
-    entry = json.loads(figures.read_text())["many"]
+    (key,) = json.loads(figures.read_text())
+    assert key == "many, features network"
+    entry = json.loads(figures.read_text())[key]
     assert entry["pictures"] == 80 and entry["run"] == entry["air_run"]
     assert entry["run"]["source"] == "many" and entry["run"]["steps"] == 1
     refused(capsys, "fid-samples", run.path, *options, "--seeds", 2**32)

@@ -137,5 +137,6 @@ def test_commands(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
         assert status == 0 and str(out) in text, err
     refused(capsys, "complete", run.path, "--image", mine, "--target", source)
     refused(capsys, "complete", run.path)
+    refused(capsys, "complete", run.path, "--image", mine, "--count", 3)
     refused(capsys, "exemplars", run.path, "--target", source, "--control-noise", "-3")
     refused(capsys, "complete", run.path, "--target", source, "--out", tmp_path / "x.gif")

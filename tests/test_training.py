@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from dood_pyro import training
-from dood_pyro.checkpoints import Run, RunConfig, Until
+from dood_pyro.checkpoints import LOCK, Run, RunConfig, Until
 from dood_pyro.config import TrainConfig
 from dood_pyro.data import prepared
 from dood_pyro.devices import choose_device
@@ -199,7 +199,7 @@ def test_ctrl_c_saves_a_whole_step(
 
 def test_a_run_is_trained_by_one_process_at_a_time(tmp_path: Path, source: Path) -> None:
     run = start(tmp_path / "run", source, 3)
-    with locked(run.path), pytest.raises(UserError, match="another process"):
+    with locked(run.path / LOCK), pytest.raises(UserError, match="another process"):
         train(run, CPU, tensorboard=False)
     train(run, CPU, tensorboard=False)
 
@@ -208,11 +208,10 @@ def test_the_last_evaluation_is_made_up_for(
     tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Killed after the last step's checkpoint and before its held-out bound."""
-    whole = start(tmp_path / "whole", source, 7)
-    train(whole, CPU, tensorboard=False)
-    cut = start(tmp_path / "cut", source, 7)
     monkeypatch.setattr(training, "EVALUATE_EVERY", 5)
     monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0)
+    whole, cut = (start(tmp_path / name, source, 7) for name in ("whole", "cut"))
+    train(whole, CPU, tensorboard=False)
     evaluate = training._evaluate
 
     def killed(run: Run, trainer: Trainer, *rest: Any) -> None:
@@ -226,6 +225,7 @@ def test_the_last_evaluation_is_made_up_for(
     assert train(cut, CPU, tensorboard=False).evaluated == 7
     held_out = [line["step"] for line in cut.read_metrics() if line["kind"] == "held-out"]
     assert held_out == [5, 7]
+    assert_same_weights(whole, cut)
 
 
 def test_a_guides_own_buffers_survive(tmp_path: Path, source: Path) -> None:

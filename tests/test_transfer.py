@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -69,7 +70,10 @@ def test_the_likelihood_is_the_papers() -> None:
     assert gaussian == {("dair", "omniglot"), ("air", "omniglot")}
 
 
-def test_rows_of_other_settings_are_left_out_and_seeds_averaged(tmp_path: Path) -> None:
+def test_rows_of_other_settings_are_left_out_and_seeds_averaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transfer, "known_data", lambda _: {})
     first, second = Training("dood", "mnist", 0), Training("dood", "mnist", 1)
     wanted = plan(tmp_path, first, second)
     for each in (
@@ -96,6 +100,7 @@ def test_rows_of_other_images_or_data_are_not_mixed(
     wanted = plan(tmp_path, training)
     monkeypatch.setattr(transfer, "known_data", lambda _: {"mnist": transfer.Known("d", 900)})
     of_now = {"train_data_sha256": "d", "images": 900}
+    wanted = dataclasses.replace(wanted, limit=900)
     for each in (
         row(training, "mnist", 1.0, **of_now),
         row(training, "mnist", 2.0, **of_now | {"images": 200}),
@@ -106,6 +111,12 @@ def test_rows_of_other_images_or_data_are_not_mixed(
     found, notes = transfer.cells(read_rows(wanted.table), wanted)
     cell = found["dood", "mnist", "mnist"]
     assert (cell.mean, cell.seeds) == (1.0, 1) and "3 rows" in notes[0]
+    # Without the data nobody knows which of three rows is meant.
+    monkeypatch.setattr(transfer, "known_data", lambda _: {})
+    found, notes = transfer.cells(read_rows(wanted.table), wanted)
+    assert not found and "several data" in notes[-1]
+    with pytest.raises(UserError, match="one name"):
+        Plan((training,), ("elsewhere/mnist.npz",), 1.0, tmp_path, wanted.table)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from dood_pyro.inference.parsing import parse
 from dood_pyro.plots import new_figure, save_figure
 from dood_pyro.recognition import BATCH, Recognizer, draws_curves
 from dood_pyro.rendering import canvas_from_ink
-from dood_pyro.tasks.compare import distinct, test_images, title
+from dood_pyro.tasks.compare import test_images, title
 
 CLUSTERS = 8
 """k, as in the paper."""
@@ -110,9 +110,9 @@ def draw_clusters(
     out: Path,
     limit: int = 1000,
     data_dir: str | Path | None = None,
-) -> tuple[list[Path], dict[str, dict[str, Any]]]:
+) -> tuple[list[Path], list[dict[str, Any]]]:
     """Writes Fig. 5 as PNG and PDF: a t-SNE panel a model, coloured by k-means' clusters, exemplars of
-    each drawn on it. Returns the paths, and `silhouettes` by the programs' names.
+    each drawn on it. Returns the paths, and each model's `silhouettes`.
 
     Raises:
         UserError: the target cannot be had, a model drew too little, or the figure cannot be written.
@@ -122,12 +122,11 @@ def draw_clusters(
     from sklearn.manifold import TSNE
 
     words = [vocabulary(dood, target, limit, data_dir) for dood in models]
-    names = distinct([dood.config.program for dood in models])
-    scores = {name: silhouettes(found.features) for name, found in zip(names, words, strict=True)}
+    scores = [silhouettes(found.features) for found in words]
     figure = new_figure(4.2 * len(models), 4.4)
     panels = figure.subplots(1, len(models), squeeze=False)[0]
     colours = colormaps["tab10"].colors  # type: ignore[attr-defined]
-    for panel, name, dood, found in zip(panels, names, models, words, strict=True):
+    for panel, dood, found, score in zip(panels, models, words, scores, strict=True):
         rng = np.random.default_rng(0)
         rows = rng.permutation(len(found.features))[:SHOWN]
         labels = kmeans(found.features)[rows]
@@ -143,8 +142,7 @@ def draw_clusters(
                 tinted[..., 3] = ink
                 box = AnnotationBbox(OffsetImage(tinted, zoom=0.9), places[member], frameon=False)
                 panel.add_artist(box)
-        score = scores[name]["silhouette"]
-        panel.set_title(f"{title(dood)}: silhouette {score:.2f}", fontsize=9)
+        panel.set_title(f"{title(dood)}: silhouette {score['silhouette']:.2f}", fontsize=9)
         panel.set_xticks([])
         panel.set_yticks([])
     figure.tight_layout()

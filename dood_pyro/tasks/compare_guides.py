@@ -42,9 +42,10 @@ def load_guides(
         raise UserError(
             f"name {guide} among --guides: --guide permits a guide of one's own, module:Class"
         )
-    folders = {name: open_run(name) for name in names or () if Path(name).is_dir()}
-    settings = {name: folder.read_config()[0].train for name, folder in folders.items()}
     mine = run.read_config()[0].train.guide
+    others = [name for name in names or () if name != mine and name not in REFINEMENTS]
+    folders = {name: open_run(name) for name in others if Path(name).is_dir()}
+    settings = {name: folder.read_config()[0].train for name, folder in folders.items()}
     if guide not in (None, mine, *(each.guide for each in settings.values())):
         raise UserError(f"no run here was trained with the guide {guide!r}")
     model, own, config = run.load(which, guide if mine == guide else None)

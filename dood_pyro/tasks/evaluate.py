@@ -99,6 +99,7 @@ def evaluate(
     if device.type == "cpu":
         keep_freed_memory()
     model, recognition, config = run.load(which, guide)
+    made_by = run.provenance(which)  # now: the run may be in training
     model, recognition = model.to(device), recognition.to(device)
     drawings = data.load(target, "test", config.model.canvas_size, data_dir)
     images = (drawings.shuffled(limit).float() / 255).to(device)
@@ -119,7 +120,7 @@ def evaluate(
 
     (log_p, log_p_se), (summed, summed_se) = map(mean_and_se, (bound.log_p, bound.log_p_summed))
     row = {
-        **run.provenance(which),
+        **made_by,
         "guide": guide or config.train.guide,
         "target": data.name_of(target),
         "particles": particles,

@@ -53,16 +53,26 @@ def frechet(
 def pictures_of(
     source: str, part: str, data_dir: str | Path | None = None
 ) -> Float[Tensor, "count 50 50"]:
-    """All pictures of a folder, or of one part of any other source, in the order of a shuffle.
+    """All pictures of one part of a source, in the order of the shuffle of seed 0.
 
     Raises:
         UserError: the source cannot be had.
     """
-    if source not in data.NAMES and Path(source).is_dir():
-        pictures = torch.from_numpy(read_all(Path(source), SIZE))
-        order = np.random.default_rng(0).permutation(len(pictures))
-        return pictures[order].float() / 255
     return data.load(source, part, SIZE, data_dir).shuffled(None).float() / 255
+
+
+def folder_or_source(
+    name: str, part: str, data_dir: str | Path | None = None
+) -> Float[Tensor, "count 50 50"]:
+    """Every picture of a folder, as of samples, in the order of a shuffle; of a source those of a part.
+
+    Raises:
+        UserError: it cannot be had.
+    """
+    if name in data.NAMES or not Path(name).is_dir():
+        return pictures_of(name, part, data_dir)
+    pictures = torch.from_numpy(read_all(Path(name), SIZE))
+    return pictures[np.random.default_rng(0).permutation(len(pictures))].float() / 255
 
 
 def samples(dood: Recognizer, count: int, seed: int) -> Float[Tensor, "count 50 50"]:

@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
@@ -75,6 +75,14 @@ class Plan:
     train: bool = True
     """Whether to train what is missing, or to measure the runs that are there."""
 
+    def __post_init__(self) -> None:
+        sources = {*(training.source for training in self.trainings), *self.targets}
+        names = sorted(map(data.name_of, sources))
+        if len(set(names)) < len(names):
+            raise UserError(
+                f"different sources of one name, among {', '.join(names)}: rows go by them"
+            )
+
     def run(self, training: Training) -> Run:
         """The run folder of a training."""
         return Run(self.runs / str(training))
@@ -89,11 +97,8 @@ def trainings(
     ablations on MNIST.
 
     Raises:
-        UserError: there is no such model, or two sources have one name.
+        UserError: there is no such model.
     """
-    names = [data.name_of(source) for source in sources or ()]
-    if len(set(names)) < len(names):
-        raise UserError(f"the sources' names, {', '.join(names)}, must differ: rows go by them")
     unknown = [name for name in models or () if name not in PROGRAMS]
     if unknown:
         raise UserError(f"there is no model {unknown[0]!r}; choose from {', '.join(PROGRAMS)}")
@@ -235,6 +240,12 @@ class _Worker:
                         f"{training}: {run.path} was trained with other settings; move it away to "
                         "have it trained again"
                     )
+                source = self.known.get(data.name_of(training.source))
+                if source and config.train.data_sha256 not in ("", source.sha256):
+                    return (
+                        f"{training}: {run.path} was trained on other data than those of "
+                        f"{training.source} now; move it away to have it trained again"
+                    )
                 if run.progress()[1] >= self.plan.budget or not self.plan.train:
                     return None
                 if not (run.path / "state.safetensors").exists() and run.progress()[0]:
@@ -329,22 +340,30 @@ def cells(
 
     Rows of other settings, formats, data, numbers of samples or images than the plan's are left out.
     """
-    wanted: dict[tuple[str, str, str], list[dict[str, str]]] = {}
-    other: dict[str, int] = {}
+    trained = {(t.model, data.name_of(t.source), t.seed) for t in plan.trainings}
+    targets = set(map(data.name_of, plan.targets))
     present = known_data(plan)
+    wanted: dict[tuple[str, str, str], list[dict[str, str]]] = {}
+    other: Counter[str] = Counter()
     for row in rows:
         training = Training(row["model"], row["source"], int(row["seed"]))
-        known = {(t.model, data.name_of(t.source), t.seed) for t in plan.trainings}
-        if tuple(training) not in known or row["target"] not in map(data.name_of, plan.targets):
+        if training not in trained or row["target"] not in targets:
             continue
         if _fits(row, training, plan, present):
             wanted.setdefault((*training[:2], row["target"]), []).append(row)
         else:
-            other[row["model"]] = other.get(row["model"], 0) + 1
+            other[row["model"]] += 1
     notes = [
         f"left out {count} rows of {model}: of other settings, data, samples or images"
         for model, count in sorted(other.items())
     ]
+    for key, found in list(wanted.items()):
+        if len({row["seed"] for row in found}) < len(found):
+            notes.append(
+                f"left out {' on '.join(key[1:])} of {key[0]}: its rows are of several data, and which "
+                "are meant cannot be told without them"
+            )
+            del wanted[key]
     order = dict.fromkeys(
         (training.model, data.name_of(training.source), data.name_of(target))
         for training in plan.trainings
