@@ -105,3 +105,4 @@ def test_clusters_are_drawn(
     scores = json.loads(figures.read_text())
     air, dood = (scores[f"{name}, on {source.stem}"] for name in ("air", "dood"))
     assert len(scores) == 2 and -1 <= air["silhouette"] <= 1 and dood["run"]["model"] == "dood"
+    assert -1 <= dood["of_curves"]["silhouette"] <= 1 and "of_curves" not in air

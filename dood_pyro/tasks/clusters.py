@@ -16,11 +16,13 @@ from dood_pyro.errors import UserError
 from dood_pyro.inference.parsing import parse
 from dood_pyro.plots import new_figure, save_figure
 from dood_pyro.recognition import BATCH, Recognizer, draws_curves
-from dood_pyro.rendering import canvas_from_ink
+from dood_pyro.rendering import canvas_from_ink, curve_points
 from dood_pyro.tasks.compare import test_images, title
 
 CLUSTERS = 8
 """k, as in the paper."""
+ALONG = 10
+"""Points along a stroke."""
 SHOWN = 1500
 """Strokes on a t-SNE panel."""
 EXEMPLARS = 6
@@ -34,6 +36,9 @@ class Vocabulary(NamedTuple):
     """What is clustered: control points in the glimpse's frame, or a part's latent vector."""
     pictures: Float[Tensor, "strokes size size"]
     """Each in its frame, in [0, 1)."""
+    curves: Float[np.ndarray, "strokes dims"] | None
+    """Points along each stroke, of models that draw curves: control points that lie apart can draw what
+    looks the same."""
 
 
 @torch.no_grad()
@@ -45,7 +50,7 @@ def vocabulary(
     Raises:
         UserError: the target cannot be had, or the model drew next to nothing.
     """
-    features, pictures = [], []
+    features, pictures, curves = [], [], []
     size = dood.config.model.glimpse_size
     for images in test_images(dood, target, limit, data_dir).split(BATCH):
         parsed = parse(dood.model, dood.guide, images)
@@ -57,6 +62,7 @@ def vocabulary(
             framed = profile._replace(sigma=profile.sigma / scale)
             ink = drawing.draw_strokes(stroke, framed, size)
             features.append(stroke.flatten(1))
+            curves.append(curve_points(stroke, ALONG)[0].flatten(1).cpu())
         else:
             names = ("part",) if "part" in parsed.values else ("stroke", "pen")
             latent = [parsed.values[name][alive].flatten(1) for name in names]
@@ -69,7 +75,7 @@ def vocabulary(
             f"{title(dood)} drew {len(found)} strokes on {target}: too few to cluster; take more "
             "images (--limit)"
         )
-    return Vocabulary(found, torch.cat(pictures))
+    return Vocabulary(found, torch.cat(pictures), torch.cat(curves).numpy() if curves else None)
 
 
 def kmeans(
@@ -112,7 +118,8 @@ def draw_clusters(
     data_dir: str | Path | None = None,
 ) -> tuple[list[Path], list[dict[str, Any]]]:
     """Writes Fig. 5 as PNG and PDF: a t-SNE panel a model, coloured by k-means' clusters, exemplars of
-    each drawn on it. Returns the paths, and each model's `silhouettes`.
+    each drawn on it. Returns the paths, and each model's `silhouettes`, ``of_curves`` those of points
+    along the strokes in place of their control points.
 
     Raises:
         UserError: the target cannot be had, a model drew too little, or the figure cannot be written.
@@ -123,6 +130,9 @@ def draw_clusters(
 
     words = [vocabulary(dood, target, limit, data_dir) for dood in models]
     scores = [silhouettes(found.features) for found in words]
+    for score, found in zip(scores, words, strict=True):
+        if found.curves is not None:
+            score["of_curves"] = silhouettes(found.curves)
     figure = new_figure(4.2 * len(models), 4.4)
     panels = figure.subplots(1, len(models), squeeze=False)[0]
     colours = colormaps["tab10"].colors  # type: ignore[attr-defined]
