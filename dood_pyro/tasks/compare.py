@@ -66,7 +66,7 @@ def draw_reconstructions(
         sheets.append(draw_steps(dood.model, dood.guide, images)[0])
     height = sum(sheet.shape[0] for sheet in sheets) / 200 + 0.1 * len(sheets) + 0.3
     figure = new_figure(sheets[0].shape[1] / 200 + 0.3, height)
-    axes = figure.subplots(len(sheets), 1, squeeze=False)[:, 0]
+    axes = figure.subplots(len(sheets), 1, squeeze=False, gridspec_kw={"hspace": 0.03})[:, 0]
     for index, (panel, sheet, dood) in enumerate(zip(axes, sheets, models, strict=True)):
         panel.imshow(sheet, interpolation="antialiased")
         side = {"rotation": 90, "ha": "right", "va": "center", "fontsize": 9}

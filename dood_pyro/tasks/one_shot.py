@@ -26,6 +26,9 @@ from dood_pyro.recognition import Recognizer, draws_curves
 from dood_pyro.rendering import canvas_from_ink
 from dood_pyro.tokens import Strokes, Token, TokenNoise, parts_of, strokes_of, write, write_parts
 
+TOKENS = 400
+"""Fitted at once: more are slower on a CPU, whose caches they outgrow."""
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -37,7 +40,7 @@ class Settings:
     """Gradient steps a token."""
     rate: float = 0.2
     """Of Adam, in standard deviations of the token's variables."""
-    scale: float = 0.12
+    scale: float = 0.5
     """Of the Laplace likelihood of a token's picture: how far a good token may be off."""
     blurs: tuple[float, ...] = (3.0, 1.5, 0.7)
     """Standard deviations, pixels, of the blur under which pictures are compared: from coarse to
@@ -107,8 +110,12 @@ def scores(
     types: Types, pictures: Float[Tensor, "pictures size size"], settings: Settings
 ) -> Float[Tensor, "pictures images"]:
     """log p(picture | type's image), up to a constant, of all pairs."""
-    latent = tuple(part.expand(len(pictures), *part.shape) for part in types.latent)
-    return _fitted(Types(latent, types.draw), pictures[:, None, None], settings)
+    images, parses = types.latent[-1].shape[:2]
+    found = []
+    for part in pictures.split(max(1, TOKENS // (images * parses))):
+        latent = tuple(each.expand(len(part), *each.shape) for each in types.latent)
+        found.append(_fitted(Types(latent, types.draw), part[:, None, None], settings))
+    return torch.cat(found)
 
 
 def _fitted(
