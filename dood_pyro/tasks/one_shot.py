@@ -180,7 +180,7 @@ def one_shot(
     accuracies = []
     for trials in runs:
         best = classify(dood, trials, settings).argmax(-1).cpu()
-        accuracies.append(float((best == trials.answers).float().mean()))
+        accuracies.append(float((best == trials.answers).double().mean()))
         if show is not None:
             show(accuracies[-1])
     values = torch.tensor(accuracies, dtype=torch.float64)
