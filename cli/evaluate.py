@@ -44,6 +44,7 @@ def evaluate(
     import torch
     from tqdm import tqdm
 
+    from dood_pyro import data
     from dood_pyro.recognition import open_run
     from dood_pyro.tasks.evaluate import evaluate as measure
     from dood_pyro.tasks.evaluate import read_rows, record
@@ -57,7 +58,7 @@ def evaluate(
     def show(done: int, total: int) -> None:
         nonlocal bar
         if bar is None:
-            name = f"{Path(run).name} on {Path(target).stem}"
+            name = f"{Path(run).name} on {data.name_of(target)}"
             bar = tqdm(total=total, unit="image", desc=name, disable=as_json)
         bar.update(done)
 

@@ -71,6 +71,7 @@ def fid_samples(
 ) -> None:
     """Measures how far samples of RUN are from real pictures, beside how far those are from each
     other (the numbers of Fig. 6)."""
+    from dood_pyro import data
     from dood_pyro.features import load_features
     from dood_pyro.files import refuse_another_run, update_object
     from dood_pyro.recognition import load, open_run
@@ -79,7 +80,8 @@ def fid_samples(
     opened, rival_run = open_run(run), open_run(air) if air else None
     made_by = opened.provenance(which)
     target = target or opened.read_config()[0].train.source
-    name, features = Path(target).stem, features or Path(target).stem
+    name = data.name_of(target)
+    features = features or name
     key = options.entry(
         name,
         ("by", made_by["source"], name),

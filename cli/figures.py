@@ -86,13 +86,14 @@ def clusters(
     data_dir: Path | None,
 ) -> None:
     """Clusters the strokes, or parts, of several RUNS (Fig. 5) and prints silhouettes."""
+    from dood_pyro import data
     from dood_pyro.files import refuse_another_run, update_object
     from dood_pyro.recognition import open_run
     from dood_pyro.tasks.clusters import draw_clusters
     from dood_pyro.tasks.compare import distinct
 
     made_by = [open_run(name).provenance(use.which) for name in runs]
-    apart = ("on", Path(target).stem, "mnist"), ("which", use.which, "best")
+    apart = ("on", data.name_of(target), "mnist"), ("which", use.which, "best")
     keys = [options.entry(name, *apart) for name in distinct([run["model"] for run in made_by])]
     if figures is not None:
         for key, run in zip(keys, made_by, strict=True):

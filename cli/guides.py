@@ -39,6 +39,7 @@ def compare_guides(
     """Compares guides over RUN's model: bounds, gaps, errors and time, as table and figure."""
     from tqdm import tqdm
 
+    from dood_pyro import data
     from dood_pyro.files import refuse_another_run, update_object
     from dood_pyro.recognition import open_run
     from dood_pyro.tasks.compare_guides import compare_guides as compare
@@ -46,7 +47,7 @@ def compare_guides(
 
     opened = open_run(run)
     made_by = opened.provenance(use.which)
-    key = f"{made_by['model']}, {made_by['source']}, on {Path(target).stem}"
+    key = f"{made_by['model']}, {made_by['source']}, on {data.name_of(target)}"
     if figures is not None:
         refuse_another_run(figures, key, made_by)
     bars: dict[str, Any] = {}

@@ -32,9 +32,10 @@ def reconstruct(
 
     RUN is a run folder, or the name of trained weights that come with the package.
     """
+    from dood_pyro import data
     from dood_pyro.tasks.reconstruct import reconstruct as draw
 
     dood = use.load(run)
-    out = out or Path(f"{Path(run).name}-on-{Path(target).stem}.png")
+    out = out or Path(f"{Path(run).name}-on-{data.name_of(target)}.png")
     written = draw(dood, target, out, count, data_dir=data_dir, svg=svg)
     click.echo(f"{written[0]}" + (f" and {len(written) - 1} files beside it" if svg else ""))

@@ -16,6 +16,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -126,6 +127,7 @@ class Known(NamedTuple):
     test_images: int
 
 
+@lru_cache(maxsize=1)
 def known_data(plan: Plan) -> dict[str, Known]:
     """The plan's sources and targets by the names that rows have, but for those that are not here."""
     found = {}
