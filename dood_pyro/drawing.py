@@ -59,6 +59,14 @@ def inverse(matrix: Float[Tensor, "*batch 2 3"]) -> Float[Tensor, "*batch 2 3"]:
     return torch.stack([entry / det for entry in back], dim=-1).unflatten(-1, (2, 3))
 
 
+def compose(
+    outer: Float[Tensor, "*batch 2 3"], inner: Float[Tensor, "*batch 2 3"]
+) -> Float[Tensor, "*batch 2 3"]:
+    """The affine map that is ``inner`` and then ``outer``; batch dimensions broadcast."""
+    turned = outer[..., :2] @ inner
+    return torch.cat([turned[..., :2], turned[..., 2:] + outer[..., 2:]], dim=-1)
+
+
 def place(
     points: Float[Tensor, "*batch points 2"], matrix: Float[Tensor, "*batch 2 3"]
 ) -> Float[Tensor, "*batch points 2"]:

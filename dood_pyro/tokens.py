@@ -136,10 +136,10 @@ def write_parts(
     """
     part, layout, alive = parts
     patch = decoder(part + PART_NOISE * token.control)
-    ink = glimpse(patch, drawing.inverse(drawing.affine_matrix(layout)), size)
-    # The map says where to look: the other way round from where a point goes.
-    whole = drawing.inverse(affine_map(token, noise))[..., None, :, :]
-    return glimpse(ink * alive[..., None, None], whole, size)
+    whole = affine_map(token, noise)[..., None, :, :]
+    placing = drawing.compose(whole, drawing.affine_matrix(layout))
+    # A placing says where a point goes; a glimpse asks where to look, the other way round.
+    return glimpse(patch, drawing.inverse(placing), size) * alive[..., None, None]
 
 
 def affine_map(token: Token, noise: TokenNoise) -> Float[Tensor, "*batch 2 3"]:
