@@ -70,6 +70,16 @@ def test_vocabularies_are_strokes_or_parts(runs: list[Run], source: Path) -> Non
         assert found.pictures.min() >= 0 and found.pictures.max() <= 1
 
 
+def test_strokes_are_clustered_whichever_way_they_run() -> None:
+    control = torch.randn(50, 5, 2, generator=torch.Generator().manual_seed(0))
+    turned = clusters.one_way(control)
+    assert ((turned[:, -1] - turned[:, 0]).sum(-1) >= 0).all()
+    torch.testing.assert_close(clusters.one_way(control.flip(-2)), turned)
+    same = (turned == control).flatten(1).all(1)
+    back = (turned == control.flip(-2)).flatten(1).all(1)
+    assert (same | back).all() and same.any() and back.any()
+
+
 def test_clusters_need_strokes(runs: list[Run], source: Path) -> None:
     dood = load(runs[0].path)
     with torch.no_grad():
@@ -105,4 +115,5 @@ def test_clusters_are_drawn(
     scores = json.loads(figures.read_text())
     air, dood = (scores[f"{name}, on {source.stem}"] for name in ("air", "dood"))
     assert len(scores) == 2 and -1 <= air["silhouette"] <= 1 and dood["run"]["model"] == "dood"
-    assert -1 <= dood["of_curves"]["silhouette"] <= 1 and "of_curves" not in air
+    for other in ("of_curves", "as_drawn"):
+        assert -1 <= dood[other]["silhouette"] <= 1 and other not in air

@@ -33,12 +33,24 @@ class Vocabulary(NamedTuple):
     """The strokes, or parts, that a model drew with."""
 
     features: Float[np.ndarray, "strokes dims"]
-    """What is clustered: control points in the glimpse's frame, or a part's latent vector."""
+    """What is clustered: control points in the glimpse's frame, each stroke run the same way
+    (`one_way`), or a part's latent vector."""
     pictures: Float[Tensor, "strokes size size"]
     """Each in its frame, in [0, 1)."""
     curves: Float[np.ndarray, "strokes dims"] | None
     """Points along each stroke, of models that draw curves: control points that lie apart can draw what
     looks the same."""
+    as_drawn: Float[np.ndarray, "strokes dims"] | None
+    """Control points in the order in which the model draws them, of models that draw curves."""
+
+
+def one_way(control: Float[Tensor, "*batch controls 2"]) -> Float[Tensor, "*batch controls 2"]:
+    """Control points of the same curves, all run towards the lower right.
+
+    From its other end a stroke looks the same; its control points, in the other order, are far away.
+    """
+    gained = (control[..., -1, :] - control[..., 0, :]).sum(-1)
+    return torch.where(gained[..., None, None] < 0, control.flip(-2), control)
 
 
 @torch.no_grad()
@@ -50,7 +62,7 @@ def vocabulary(
     Raises:
         UserError: the target cannot be had, or the model drew next to nothing.
     """
-    features, pictures, curves = [], [], []
+    features, pictures, curves, as_drawn = [], [], [], []
     size = dood.config.model.glimpse_size
     for images in test_images(dood, target, limit, data_dir).split(BATCH):
         parsed = parse(dood.model, dood.guide, images)
@@ -61,8 +73,10 @@ def vocabulary(
             profile = drawing.pen_profile(pen)
             framed = profile._replace(sigma=profile.sigma / scale)
             ink = drawing.draw_strokes(stroke, framed, size)
-            features.append(stroke.flatten(1))
-            curves.append(curve_points(stroke, ALONG)[0].flatten(1).cpu())
+            turned = one_way(stroke)
+            features.append(turned.flatten(1))
+            curves.append(curve_points(turned, ALONG)[0].flatten(1).cpu())
+            as_drawn.append(stroke.flatten(1).cpu())
         else:
             names = ("part",) if "part" in parsed.values else ("stroke", "pen")
             latent = [parsed.values[name][alive].flatten(1) for name in names]
@@ -75,7 +89,8 @@ def vocabulary(
             f"{title(dood)} drew {len(found)} strokes on {target}: too few to cluster; take more "
             "images (--limit)"
         )
-    return Vocabulary(found, torch.cat(pictures), torch.cat(curves).numpy() if curves else None)
+    others = [torch.cat(each).numpy() if each else None for each in (curves, as_drawn)]
+    return Vocabulary(found, torch.cat(pictures), *others)
 
 
 def kmeans(
@@ -118,8 +133,9 @@ def draw_clusters(
     data_dir: str | Path | None = None,
 ) -> tuple[list[Path], list[dict[str, Any]]]:
     """Writes Fig. 5 as PNG and PDF: a t-SNE panel a model, coloured by k-means' clusters, exemplars of
-    each drawn on it. Returns the paths, and each model's `silhouettes`, ``of_curves`` those of points
-    along the strokes in place of their control points.
+    each drawn on it. Returns the paths, and each model's `silhouettes`; of models that draw curves,
+    ``of_curves`` has those of points along the strokes in place of their control points, ``as_drawn``
+    those of strokes run as the model draws them (`one_way`).
 
     Raises:
         UserError: the target cannot be had, a model drew too little, or the figure cannot be written.
@@ -131,8 +147,9 @@ def draw_clusters(
     words = [vocabulary(dood, target, limit, data_dir) for dood in models]
     scores = [silhouettes(found.features) for found in words]
     for score, found in zip(scores, words, strict=True):
-        if found.curves is not None:
+        if found.curves is not None and found.as_drawn is not None:
             score["of_curves"] = silhouettes(found.curves)
+            score["as_drawn"] = silhouettes(found.as_drawn)
     figure = new_figure(4.2 * len(models), 4.4)
     panels = figure.subplots(1, len(models), squeeze=False)[0]
     colours = colormaps["tab10"].colors  # type: ignore[attr-defined]
