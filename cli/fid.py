@@ -69,8 +69,8 @@ def fid_samples(
     device: str,
     data_dir: Path | None,
 ) -> None:
-    """Measures how far samples of RUN are from real pictures, beside how far those are from each
-    other (the numbers of Fig. 6)."""
+    """Measures how far samples of RUN are from a target's test pictures, beside how far its training
+    pictures are from them (the numbers of Fig. 6)."""
     from dood_pyro import data
     from dood_pyro.features import load_features
     from dood_pyro.files import refuse_another_run, update_object

@@ -115,24 +115,32 @@ def report(
     part: str = "test",
     data_dir: str | Path | None = None,
 ) -> dict[str, Any]:
-    """How far samples are from a target's pictures, beside how far these are from each other.
+    """How far samples are from a target's pictures, beside how far real pictures are from them.
 
-    The target's pictures are split in two halves; ``real`` is the distance between them, all else
-    that from the first half. Every set has the same number of pictures: the distance depends on it.
+    The reference is one half of ``part``. ``real`` is the distance of pictures of the target's other
+    part, for the test part those that a model learns from: what it would reach by drawing them as
+    they are. ``halves`` is that of the other half, the least that can be had with so many pictures.
+    Every set has the same number of them: the distance depends on it.
 
     Returns:
-        ``samples``, ``real``, ``ratio`` (of the two), ``air`` and ``shuffled``: means over seeds of
-        sampling and splitting, each with ``…_std``; ``pictures`` a set.
+        ``samples``, ``real``, ``ratio`` (of the two), ``halves``, ``air`` and ``shuffled``: means over
+        seeds of sampling and splitting, each with ``…_std``; ``pictures`` a set.
 
     Raises:
         UserError: the target cannot be had, or is too small.
     """
     everything = pictures_of(target, part, data_dir)
-    count = min(count, len(everything) // 2)
-    columns: dict[str, list[float]] = {"samples": [], "real": [], "air": [], "shuffled": []}
+    others = pictures_of(target, "test" if part == "train" else "train", data_dir)
+    count = min(count, len(everything) // 2, len(others))
+    columns: dict[str, list[float]] = {
+        name: [] for name in ("samples", "real", "halves", "air", "shuffled")
+    }
     for seed in seeds:
-        order = torch.from_numpy(np.random.default_rng(seed).permutation(len(everything)))
-        half, other = everything[order[:count]], everything[order[count : 2 * count]]
+        rng = np.random.default_rng(seed)
+        order = torch.from_numpy(rng.permutation(len(everything)))
+        half, rest = everything[order[:count]], everything[order[count : 2 * count]]
+        other = others[torch.from_numpy(rng.permutation(len(others))[:count])]
+        columns["halves"].append(frechet(network, half, rest))
         columns["real"].append(frechet(network, half, other))
         columns["samples"].append(frechet(network, half, samples(dood, count, seed)))
         if draws_curves(dood.model):
