@@ -90,8 +90,7 @@ def fid_samples(
         ("part", part, "test"),
         ("which", which, "best"),
     )
-    if figures is not None:
-        refuse_another_run(figures, key, made_by)
+    refuse_another_run(figures, key, made_by)
     network = load_features(features)
     dood, rival = load(run, device, which), load(air, device, which) if air else None
     found = report(dood, rival, target, network, count, seeds, part, data_dir)
@@ -99,8 +98,7 @@ def fid_samples(
     if rival_run is not None:
         found["air_run"] = rival_run.provenance(which)
     click.echo(json.dumps({key: found}, indent=2))
-    if figures is not None:
-        update_object(figures, {key: found})
+    update_object(figures, {key: found})
 
 
 @click.command("train-features")

@@ -95,16 +95,14 @@ def clusters(
     made_by = [open_run(name).provenance(use.which) for name in runs]
     apart = ("on", data.name_of(target), "mnist"), ("which", use.which, "best")
     keys = [options.entry(name, *apart) for name in distinct([run["model"] for run in made_by])]
-    if figures is not None:
-        for key, run in zip(keys, made_by, strict=True):
-            refuse_another_run(figures, key, run)
+    for key, run in zip(keys, made_by, strict=True):
+        refuse_another_run(figures, key, run)
     models = [use.load(name) for name in runs]
     paths, found = draw_clusters(models, target, out, limit, data_dir)
     scores = {
         key: {**score, "run": run} for key, score, run in zip(keys, found, made_by, strict=True)
     }
-    if figures is not None:
-        update_object(figures, scores)
+    update_object(figures, scores)
     click.echo(json.dumps(scores, indent=2))
     for path in paths:
         click.echo(path)

@@ -48,8 +48,7 @@ def compare_guides(
     opened = open_run(run)
     made_by = opened.provenance(use.which)
     key = f"{made_by['model']}, {made_by['source']}, on {data.name_of(target)}"
-    if figures is not None:
-        refuse_another_run(figures, key, made_by)
+    refuse_another_run(figures, key, made_by)
     bars: dict[str, Any] = {}
 
     def show(name: str, done: int, total: int) -> None:
@@ -124,8 +123,7 @@ def calibrate(
     model, recognition, config = opened.load(use.which, use.guide)
     guide = use.guide or config.train.guide
     key = f"{made_by['model']}, {made_by['source']}, {guide}"
-    if figures is not None:
-        refuse_another_run(figures, key, made_by)
+    refuse_another_run(figures, key, made_by)
     chosen = use.torch_device()
     torch.manual_seed(seed)
     least = min(100, dreams // 2)
@@ -142,8 +140,7 @@ def calibrate(
         click.echo(f"{name:<36} p {entry['p_value']:<10.3g} {mark}")
     verdict = "calibrated" if result["calibrated"] else "not calibrated"
     click.echo(f"{result['rejected']} of {result['quantities']} quantities rejected: {verdict}")
-    if figures is not None:
-        update_object(figures, {key: result})
+    update_object(figures, {key: result})
     title = f"{Path(run).name}, {guide}: {verdict}; band: 99 % of uniform ranks"
     for path in draw_ranks(found, out, title):
         click.echo(path)

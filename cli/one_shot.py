@@ -62,8 +62,7 @@ def one_shot(
         ("guide", use.guide, None),
         ("which", use.which, "best"),
     )
-    if figures is not None:
-        refuse_another_run(figures, key, made_by)
+    refuse_another_run(figures, key, made_by)
     if background:
         trials = background_trials(data.locate("omniglot", data_dir), dood.size, runs)
     else:

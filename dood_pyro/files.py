@@ -97,15 +97,18 @@ def read_object(path: Path) -> dict[str, Any]:
     return known
 
 
-def refuse_another_run(path: Path, key: str, run: dict[str, Any]) -> None:
+def refuse_another_run(path: Path | None, key: str, run: dict[str, Any]) -> None:
     """Called before a measurement is made that is to go under ``key`` of the JSON object in a file.
 
     Args:
+        path: None where it is not to be kept.
         run: which run it is of, as the entry is to say under ``"run"`` (`Run.provenance`).
 
     Raises:
         UserError: what is there is of another run.
     """
+    if path is None:
+        return
     known = read_object(path).get(key)
     theirs = known.get("run", {}) if isinstance(known, dict) else {}
     identity = ("model", "source", "seed", "train_data_sha256", "config_sha256")
@@ -116,12 +119,14 @@ def refuse_another_run(path: Path, key: str, run: dict[str, Any]) -> None:
         )
 
 
-def update_object(path: Path, entries: dict[str, Any]) -> None:
-    """Puts entries into the JSON object in a file, beside those of other keys.
+def update_object(path: Path | None, entries: dict[str, Any]) -> None:
+    """Puts entries into the JSON object in a file, beside those of other keys; None: nowhere.
 
     Raises:
         UserError: the file holds something else, or the disk does not take it.
     """
+    if path is None:
+        return
     read_object(path)  # says what is wrong with the path
     with locked(path.parent):
         content = {**read_object(path), **entries}
