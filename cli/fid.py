@@ -50,7 +50,7 @@ def fid(
 @click.option("--air", help="Run whose samples are measured beside RUN's.")
 @click.option("--features", help="[default: the target's]")
 @click.option("--part", type=click.Choice(["train", "test"]), default="test", show_default=True)
-@click.option("--count", type=click.IntRange(min=2), default=5000, show_default=True)
+@click.option("--count", type=click.IntRange(min=2), default=2500, show_default=True)
 @click.option("--seeds", type=options.Numbers(), default="0,1,2,3,4", show_default=True)
 @options.record("Put under the target's name, too.")
 @options.which

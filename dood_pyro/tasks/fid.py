@@ -24,7 +24,44 @@ from dood_pyro.tokens import strokes_of
 BATCH = 256
 
 
-@torch.no_grad()
+class Reference:
+    """Pictures in [0, 1], (count, 50, 50), that others are compared with: their features are computed
+    once.
+
+    Raises:
+        UserError: there are fewer than there are features: the distance would be of noise.
+    """
+
+    def __init__(self, network: FeatureNetwork, pictures: Float[Tensor, "count 50 50"]) -> None:
+        from torchmetrics.image.fid import FrechetInceptionDistance
+
+        self._least = network.num_features + 1
+        self._metric = FrechetInceptionDistance(
+            feature=network, normalize=True, reset_real_features=False
+        )
+        self._take(pictures, real=True)
+
+    def distance(self, pictures: Float[Tensor, "count 50 50"]) -> float:
+        """The Fréchet distance of the features of other pictures.
+
+        Raises:
+            UserError: there are too few.
+        """
+        self._metric.reset()
+        self._take(pictures, real=False)
+        return float(self._metric.compute())
+
+    @torch.no_grad()
+    def _take(self, pictures: Tensor, real: bool) -> None:
+        if len(pictures) < self._least:
+            raise UserError(
+                f"a Fréchet distance needs {self._least} pictures on either side; one has "
+                f"{len(pictures)}"
+            )
+        for part in pictures.split(BATCH):
+            self._metric.update(part.float(), real=real)
+
+
 def frechet(
     network: FeatureNetwork,
     first: Float[Tensor, "count 50 50"],
@@ -35,19 +72,7 @@ def frechet(
     Raises:
         UserError: a set has fewer pictures than there are features: the distance would be of noise.
     """
-    from torchmetrics.image.fid import FrechetInceptionDistance
-
-    least = network.num_features + 1
-    if min(len(first), len(second)) < least:
-        raise UserError(
-            f"a Fréchet distance needs {least} pictures on either side; there are {len(first)} and "
-            f"{len(second)}"
-        )
-    metric = FrechetInceptionDistance(feature=network, normalize=True)
-    for pictures, real in ((first, True), (second, False)):
-        for part in pictures.split(BATCH):
-            metric.update(part.float(), real=real)
-    return float(metric.compute())
+    return Reference(network, first).distance(second)
 
 
 def pictures_of(
@@ -110,7 +135,7 @@ def report(
     rival: Recognizer | None,
     target: str,
     network: FeatureNetwork,
-    count: int = 5000,
+    count: int = 2500,
     seeds: Sequence[int] = range(5),
     part: str = "test",
     data_dir: str | Path | None = None,
@@ -140,14 +165,14 @@ def report(
         order = torch.from_numpy(rng.permutation(len(everything)))
         half, rest = everything[order[:count]], everything[order[count : 2 * count]]
         other = others[torch.from_numpy(rng.permutation(len(others))[:count])]
-        columns["halves"].append(frechet(network, half, rest))
-        columns["real"].append(frechet(network, half, other))
-        columns["samples"].append(frechet(network, half, samples(dood, count, seed)))
+        reference = Reference(network, half)
+        columns["halves"].append(reference.distance(rest))
+        columns["real"].append(reference.distance(other))
+        columns["samples"].append(reference.distance(samples(dood, count, seed)))
         if draws_curves(dood.model):
-            mixed = shuffled_strokes(dood, count, seed)
-            columns["shuffled"].append(frechet(network, half, mixed))
+            columns["shuffled"].append(reference.distance(shuffled_strokes(dood, count, seed)))
         if rival is not None:
-            columns["air"].append(frechet(network, half, samples(rival, count, seed)))
+            columns["air"].append(reference.distance(samples(rival, count, seed)))
     found: dict[str, Any] = {"pictures": count}
     for name, values in columns.items():
         if values:
