@@ -59,10 +59,10 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--fit",
-    type=click.Choice(["both", "guide"]),
+    type=click.Choice(["both", "guide", "prior"]),
     default="both",
     show_default=True,
-    help="What learns; the guide alone needs --start-from.",
+    help="What learns: model and guide, or, over --start-from RUN, one of them alone.",
 )
 @click.option(
     "--dream-steps",
@@ -81,7 +81,7 @@ if TYPE_CHECKING:
     "--practice",
     type=float,
     help="Random doodles that the guide practises on, for each image of the source.  "
-    "[default: 0.125; 0 for nvil]",
+    "[default: 0.125; 0 for nvil and --fit prior]",
 )
 @click.option("--learning-rate", type=float, default=1e-3, show_default=True)
 @click.option("--max-strokes", type=int, default=6, show_default=True)
@@ -225,7 +225,12 @@ def _start(ctx: click.Context, name: str) -> tuple[str, Any, dict[str, Any], dic
             )
     weights, _ = run.read_tensors("best.safetensors")
     weights = {key: tensor.float() for key, tensor in weights.items()}
+    if ctx.params["fit"] == "prior":  # learns from what the run's own guide says
+        guide = run.allow_guide(_named(ctx, "guide")).train.guide
+    else:
+        guide = ctx.params["guide"]
     known: dict[str, Any] = {
+        "guide": guide,
         "start": hashlib.sha256((run.path / "best.safetensors").read_bytes()).hexdigest(),
         "corrections": config.train.corrections,
         "guide_channels": config.train.guide_channels,

@@ -205,21 +205,22 @@ class TrainConfig(Config):
     """Samples an image, of the estimators that weigh samples."""
     start: str = later("")
     """Hash of the weights that training started from; empty for random ones."""
-    fit: Literal["both", "guide"] = later("both")
-    """What learns: model and guide, or the guide alone over a model that stays as it is."""
+    fit: Literal["both", "guide", "prior"] = later("both")
+    """What learns: model and guide; the guide alone over a model that stays as it is; or the prior
+    alone, over all else."""
     dream_steps: int = later(0)
     """For how many steps, the first, the guide learns from drawings that the model dreams."""
 
     practice: float = later(before=0.0, now=None)
     """How many random doodles, for each image of the source, the guide learns to draw: pens and
     strokes that the source lacks. The model learns nothing from them. None stands for `PRACTICE`, or
-    for 0 under the score function."""
+    for 0 under the score function and where the guide does not learn."""
     guide_channels: int = later(before=32, now=16)
     """Channels of the guide's encoders; twice as many learn no more in a step of a fifth longer."""
 
     def __post_init__(self) -> None:
         if self.practice is None:
-            settled = 0.0 if self.estimator == "nvil" else PRACTICE
+            settled = 0.0 if self.estimator == "nvil" or self.fit == "prior" else PRACTICE
             object.__setattr__(self, "practice", settled)
         _require(1 <= self.batch_size <= 2**20, "--batch-size must lie between 1 and 1,048,576")
         _require(
@@ -231,10 +232,18 @@ class TrainConfig(Config):
             self.particles == 1 or self.estimator in ("iwae", "rws"),
             "--particles are for --estimator iwae and rws",
         )
-        _require(self.fit in ("both", "guide"), "--fit must be 'both' or 'guide'")
+        _require(self.fit in ("both", "guide", "prior"), "--fit must be 'both', 'guide' or 'prior'")
         _require(
             self.fit == "both" or self.start != "",
-            "--fit guide needs a trained model: --start-from RUN",
+            f"--fit {self.fit} needs a trained model: --start-from RUN",
+        )
+        _require(
+            self.fit != "prior" or self.estimator != "nvil",
+            "--fit prior is not for --estimator nvil, whose baselines belong to the guide",
+        )
+        _require(
+            self.fit != "prior" or self.practice == self.dream_steps == 0,
+            "--practice and --dream-steps teach the guide, which --fit prior leaves as it is",
         )
         _require(0 <= self.practice <= 10, "--practice must lie between 0 and 10")
         _require(

@@ -228,6 +228,13 @@ class DooD(Program[State]):
         pen: Tensor = self.pen_head(view.stroke_rnn)
         return pen
 
+    def prior_parameters(self) -> list[nn.Parameter]:
+        """The conditionals' own: not the canvas encoder and the RNNs, by which guides go, too."""
+        heads = [self.on_head, self.layout_head, self.glimpse_encoder, self.stroke_head]
+        if self.config.pen == "latent":
+            heads.append(self.pen_head)
+        return [parameter for head in heads for parameter in head.parameters()]
+
     # The program.
 
     def step(self, t: int, state: State) -> State:

@@ -89,6 +89,11 @@ class Program(nn.Module, Generic[D]):
         """The sites of step t."""
         raise NotImplementedError
 
+    def prior_parameters(self) -> list[nn.Parameter]:
+        """Those that the prior alone depends on: neither what is drawn for given values of the
+        sites nor what a guide sees of it changes with them."""
+        raise NotImplementedError
+
     # What all share.
 
     def shared(self, name: str, key: tuple[Any, ...], compute: Callable[[], S]) -> S:

@@ -99,8 +99,12 @@ class Trainer:
         self.averages: dict[str, Tensor] = {
             n: p.detach().clone() for n, p in self.parameters.items()
         }
-        if config.train.fit == "guide":
+        if config.train.fit != "both":
             self.model.requires_grad_(False)
+        if config.train.fit == "prior":
+            self.guide.requires_grad_(False)
+            for parameter in self.model.prior_parameters():  # type: ignore[operator]
+                parameter.requires_grad_(True)
         self.groups = self._groups()
         self.optimiser = Adam([parameters for parameters, _ in self.groups])
         self.step = 0
@@ -141,7 +145,7 @@ class Trainer:
         """
         # What is explored and held up at the start is so once dreams are over.
         self.estimator.anneal(max(0, self.step - self.config.train.dream_steps), self.guide)
-        if isinstance(self.guide, Anneals):
+        if isinstance(self.guide, Anneals) and self.config.train.fit != "prior":
             self.guide.anneal(self.step)
         # Checks of supports and shapes in every step would wait for the device.
         dreams = self.step < self.config.train.dream_steps
@@ -277,6 +281,9 @@ class Trainer:
                     continue
                 parameter.copy_(theirs)
                 self.averages[name].copy_(theirs)
+            if self.config.train.fit == "prior":  # then the guide stays as far as it has come
+                for name, buffer in self.buffers().items():
+                    buffer.copy_(weights[name])
 
     def restore(self, tensors: dict[str, Tensor], notes: dict[str, str], what: str) -> None:
         """Takes up what `state` gave.

@@ -52,6 +52,44 @@ def test_guide_fits_and_bounds_are_bounds(program: str, likelihood: str, images:
 
 
 @programs
+def test_the_priors_own_parameters_are_the_priors_alone(program: str, images: Tensor) -> None:
+    """Moving them changes log p of the sites, and neither what a guide draws nor what that is worth;
+    moving any other of the model's changes more than that."""
+    model, guide = build(program)
+
+    def traced() -> tuple[list[Tensor], list[Tensor]]:
+        torch.manual_seed(1)
+        q = poutine.trace(guide).get_trace(images)
+        p = poutine.trace(poutine.replay(model, trace=q)).get_trace(images)
+        q.compute_log_prob()
+        p.compute_log_prob()
+        latent = [p.nodes[name]["log_prob"] for name in q.stochastic_nodes if name in p.nodes]
+        others = [site["value"] for site in p.nodes.values() if site.get("value") is not None]
+        others += [q.nodes[name]["log_prob"] for name in q.stochastic_nodes]
+        return latent, [*others, p.nodes["image"]["log_prob"]]
+
+    own = {id(parameter) for parameter in model.prior_parameters()}
+    named = dict(model.named_parameters())
+    assert own <= {id(parameter) for parameter in named.values()}
+    with torch.no_grad():
+        before = traced()
+        kept = {name: parameter.clone() for name, parameter in named.items()}
+        for parameter in model.prior_parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+        after = traced()
+        assert any((a != b).any() for a, b in zip(before[0], after[0], strict=True))
+        for a, b in zip(before[1], after[1], strict=True):
+            torch.testing.assert_close(a, b)
+        for name, parameter in named.items():
+            parameter.copy_(kept[name])
+        rest = [p for p in named.values() if id(p) not in own and p.ndim != 0]
+        for parameter in rest:
+            parameter.add_(0.1 * torch.randn_like(parameter))
+        moved = traced()
+        assert any((a != b).any() for a, b in zip(before[1], moved[1], strict=True))
+
+
+@programs
 @pytest.mark.parametrize("estimator", ["stop-time", "nvil"])
 def test_every_weight_learns(program: str, estimator: str, images: Tensor) -> None:
     model, guide = build(program)

@@ -23,6 +23,7 @@ from dood_pyro.data import prepared
 from dood_pyro.devices import choose_device
 from dood_pyro.errors import UserError
 from dood_pyro.files import locked
+from dood_pyro.inference import stop_time_terms
 from dood_pyro.model import DooD, State, View
 from dood_pyro.training import Batches, Trainer, split_held_out, train
 from tests.conftest import TINY
@@ -358,6 +359,45 @@ def test_kept_weights_say_how_long_they_were_trained(source: Path, tmp_path: Pat
     assert run.progress()[1] == pytest.approx(seconds, abs=0.5)
     with pytest.raises(UserError, match=r"no state\.safetensors"):
         train(run, CPU, tensorboard=False)
+
+
+@pytest.mark.parametrize("estimator", ["stop-time", "iwae", "rws"])
+def test_the_prior_alone_learns_from_what_the_guide_draws(
+    tmp_path: Path, source: Path, estimator: Any
+) -> None:
+    first = start(tmp_path / "first", source, 30)
+    train(first, CPU, tensorboard=False)
+    kept, _ = first.read_tensors("last.safetensors")
+    settings = TrainConfig(
+        str(source), batch_size=8, estimator=estimator, fit="prior", start="0" * 64
+    )
+    config = RunConfig("dood", TINY, settings)
+    second = Run.create(tmp_path / "second", config, Until(steps=40), CPU, kept)
+    trainer = train(second, CPU, tensorboard=False)
+    after = weights(second, "last.safetensors")
+    own = {id(parameter) for parameter in trainer.model.prior_parameters()}  # type: ignore[operator]
+    for name, parameter in trainer.parameters.items():
+        assert torch.equal(kept[name], after[name]) != (id(parameter) in own), name
+    assert torch.equal(kept["guide.trust"], after["guide.trust"])
+    models = [first.load("last")[:2], second.load("last")[:2]]
+    pictures = torch.from_numpy(prepared.read(source)["test_images"]).float()[:, 2:-2, 2:-2] / 255
+    means = []
+    for model, guide in models:
+        torch.manual_seed(0)
+        with torch.no_grad():
+            terms = stop_time_terms(model, guide, pictures, 20).report()
+        means.append(terms)
+    assert means[1].elbo > means[0].elbo
+    assert means[1].log_likelihood == means[0].log_likelihood
+    assert means[1].strokes == means[0].strokes
+
+
+def test_the_prior_alone_is_taught_by_nothing_that_teaches_the_guide() -> None:
+    given: dict[str, Any] = {"source": "none", "fit": "prior", "start": "0" * 64}
+    assert TrainConfig(**given).practice == 0
+    for more in ({"practice": 0.1}, {"dream_steps": 3}, {"estimator": "nvil"}, {"start": ""}):
+        with pytest.raises(UserError, match="--fit prior"):
+            TrainConfig(**(given | more))
 
 
 def test_practice_teaches_the_guide_alone(source: Path) -> None:

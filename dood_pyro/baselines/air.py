@@ -82,6 +82,10 @@ class AIR(Program[Parts]):
         ink = state.ink + lives * ink
         return Parts(ink, canvas_from_ink(ink), alive)
 
+    def prior_parameters(self) -> list[nn.Parameter]:
+        """Of ``on_t`` and ``layout_t``; the part's prior has none."""
+        return [self.on_logit, self.layout_mean, self.raw_layout_std]
+
     def step(self, t: int, state: Parts) -> Parts:
         """Step t."""
         on_logit = self.on_logit.expand(state.alive.shape)

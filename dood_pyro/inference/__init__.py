@@ -44,10 +44,12 @@ def make_estimator(config: TrainConfig, max_strokes: int) -> Estimator:
     """The estimator that a training's configuration names."""
     # What is given a start has explored.
     explore, hold = (0, 0) if config.start else (config.explore_steps, config.hold_steps)
+    # A stroke that no drawing needed is nothing for a prior to learn from.
+    always = 0.0 if config.fit == "prior" else config.explore_always
     if config.estimator == "iwae":
         return IWAE(config.particles, config.beta, explore)
     if config.estimator == "rws":
         return ReweightedWakeSleep(config.particles, config.beta, explore)
     if config.estimator == "nvil":
         return NVIL(config.beta, max_strokes=max_strokes, hold_steps=hold)
-    return StopTimeELBO(config.beta, explore, config.explore_always)
+    return StopTimeELBO(config.beta, explore, always)

@@ -62,6 +62,9 @@ def test_the_guide_alone_needs_a_model_and_its_own_options(
     command = ["train", "--source", str(source), "--steps", "2", "--out", str(tmp_path / "run")]
     for options, said in (
         (["--fit", "guide"], "--start-from"),
+        (["--fit", "prior"], "--start-from"),
+        (["--start-from", "omniglot", "--fit", "prior", "--practice", "1"], "--practice"),
+        (["--start-from", "omniglot", "--fit", "prior", "--guide", "full-covariance"], "amortised"),
         (["--particles", "4"], "iwae and rws"),
         (["--start-from", str(tmp_path / "no")], "neither a run folder"),
         (["--start-from", "omniglot", "--canvas-size", "20"], "--canvas-size"),
