@@ -127,10 +127,9 @@ def anatomy(
 ) -> None:
     """Takes one drawing by RUN apart, step by step (Fig. 2)."""
     from dood_pyro.tasks.anatomy import draw_anatomy
-    from dood_pyro.tasks.compare import test_images
 
     dood = use.load(run)
-    images = test_images(dood, target, image + 1, data_dir)
+    images = dood.take(target, image + 1, data_dir=data_dir)
     if image >= len(images):
         raise UserError(f"{target} has {len(images)} test images: --image must be less")
     for path in draw_anatomy(dood, images[image], out):

@@ -27,11 +27,11 @@ class Pictures(NamedTuple):
 
     def load(self, dood: Recognizer) -> Tensor:
         """The pictures as a model takes them, (count, size, size)."""
-        from dood_pyro.tasks.compare import test_images
-
         if self.target is None:
-            return dood.prepare(self.files).to(dood.device)
-        return test_images(dood, self.target, self.first, self.data_dir)
+            prepared, sides = dood.prepare(self.files)
+            dood.program.resolution = sides[0] if len(set(sides)) == 1 else 0
+            return prepared.to(dood.device)
+        return dood.take(self.target, self.first, data_dir=self.data_dir)
 
     def png(self, run: str, what: str, out: Path | None) -> Path:
         """Where the figure goes, unless ``out`` says so."""

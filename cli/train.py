@@ -115,6 +115,12 @@ if TYPE_CHECKING:
 @click.option(
     "--likelihood", type=click.Choice(["laplace", "gaussian"]), default="laplace", show_default=True
 )
+@click.option(
+    "--native-resolution/--no-native-resolution",
+    default=True,
+    show_default=True,
+    help="Draw on pixels as coarse as those that pictures came in, where the canvas has more.",
+)
 @click.option("--tensorboard/--no-tensorboard", default=True, show_default=True)
 @options.device
 @options.data_dir
@@ -205,7 +211,7 @@ def _create(ctx: click.Context, given: dict[str, Any], device: Any) -> tuple[Run
 
 MODEL_OPTIONS = (
     *("canvas_size", "max_strokes", "degree", "layout_components", "stroke_components"),
-    *("control_points", "pen", "taper", "likelihood"),
+    *("control_points", "pen", "taper", "likelihood", "native_resolution"),
 )
 
 

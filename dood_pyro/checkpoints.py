@@ -58,11 +58,12 @@ class RunConfig(Config):
     def build(self) -> tuple[nn.Module, nn.Module]:
         """A new model and guide, initialised from the current random state."""
         model = PROGRAMS[self.program].make(self.model)
+        model.resolution = self.train.resolution
         return model, make_guide(self.train, model)
 
     def settings_sha256(self) -> str:
         """A hash of every setting but the data and the seed: runs that share it compare."""
-        nothing = dataclasses.replace(self.train, source="", seed=0, data_sha256="")
+        nothing = dataclasses.replace(self.train, source="", seed=0, data_sha256="", resolution=0)
         return dataclasses.replace(self, train=nothing).sha256()
 
 

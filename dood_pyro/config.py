@@ -111,6 +111,10 @@ class ModelConfig(Config):
     """Whether a step's prior depends on the steps before it."""
     likelihood: Literal["laplace", "gaussian"] = "laplace"
     """Of a pixel given the canvas."""
+    native_resolution: bool = later(before=False, now=True)
+    """Whether ink is put on pixels as coarse as those that pictures were made of, and then enlarged to
+    the canvas as the pictures were (`dood_pyro.stepwise.Program.resolution`); without, on the canvas's
+    own pixels, whatever the pictures were."""
     part_dims: int = 50
     """Dimensions of a part's latent vector in AIR."""
     canvas_channels: int = 16
@@ -126,7 +130,7 @@ class ModelConfig(Config):
         _require(1 <= self.degree <= 12, "degree must lie between 1 and 12")
         for name in ("layout_components", "stroke_components"):
             _require(1 <= getattr(self, name) <= 1000, f"{name} must lie between 1 and 1000")
-        for name in ("taper", "guidance"):
+        for name in ("taper", "guidance", "native_resolution"):
             _require(isinstance(getattr(self, name), bool), f"{name} must be true or false")
         _require(self.renderer in ("bezier", "network"), "renderer must be 'bezier' or 'network'")
         _require(
@@ -201,6 +205,9 @@ class TrainConfig(Config):
     data_sha256: str = ""
     """Hash of the prepared images, so that a run goes on with the data it began with."""
 
+    resolution: int = later(0)
+    """Pixels a side of the source's pictures as they came, which follows from the data; 0: not known,
+    or not square."""
     particles: int = later(1)
     """Samples an image, of the estimators that weigh samples."""
     start: str = later("")

@@ -22,13 +22,17 @@ class Doodles(NamedTuple):
 
     def render(self, size: int) -> Float[Tensor, "count size size"]:
         """The pictures, in [0, 1)."""
+        return canvas_from_ink(self.ink(size))
+
+    def ink(self, size: int) -> Float[Tensor, "count size size"]:
+        """All strokes' ink."""
         every = torch.arange(self.control.shape[1], device=self.control.device)
         drawn = (every < self.strokes[:, None]) * self.darkness[:, None]
         # One after the other: together they would take the most memory of a training.
         ink = drawn.new_zeros(len(drawn), size, size)
         for control, darkness in zip(self.control.unbind(1), drawn.unbind(1), strict=True):
             ink += stroke_ink(control, self.sigma, darkness, size)
-        return canvas_from_ink(ink)
+        return ink
 
 
 def doodle(

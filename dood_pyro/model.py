@@ -42,14 +42,13 @@ from dood_pyro.networks import (
     glimpse,
     mlp,
 )
-from dood_pyro.rendering import canvas_from_ink
 from dood_pyro.stepwise import Program
 
 
 class State(NamedTuple):
     """A drawing before step t: all that later steps may depend on."""
 
-    ink: Float[Tensor, "*batch size size"]
+    ink: Float[Tensor, "*batch resolution resolution"]
     canvas: Float[Tensor, "*batch size size"]
     layout_rnn: Float[Tensor, "*batch features"]
     stroke_rnn: Float[Tensor, "*batch features"]
@@ -132,10 +131,11 @@ class DooD(Program[State]):
 
     def _initial_state(self, count: int) -> State:
         like, size, width = self.raw_scale, self.config.canvas_size, self.config.features
+        ink = like.new_zeros(count, self.resolution, self.resolution)
         blank = like.new_zeros(count, size, size)
         hidden = like.new_zeros(count, width)
         previous = like.new_zeros(count, self.site_dims)
-        return State(blank, blank, hidden, hidden, previous, like.new_ones(count))
+        return State(ink, blank, hidden, hidden, previous, like.new_ones(count))
 
     def look(self, state: State) -> View:
         """Encodes the canvas so far and advances h^l and h^s by it and the previous stroke."""
@@ -172,7 +172,7 @@ class DooD(Program[State]):
         on, layout, stroke, pen = drawn
         alive = state.alive * on
         lives = detach_provenance(alive)[..., None, None]
-        matrix, size = drawing.affine_matrix(layout), self.config.canvas_size
+        matrix, size = drawing.affine_matrix(layout), self.resolution
         if self.config.renderer == "network":
             patch = self.decoder(concatenate(stroke.flatten(-2), pen))
             ink = glimpse(patch, drawing.inverse(matrix), size)
@@ -182,7 +182,7 @@ class DooD(Program[State]):
         ink = state.ink + lives * ink
         return State(
             ink,
-            canvas_from_ink(ink),
+            self.picture(ink),
             view.layout_rnn,
             view.stroke_rnn,
             concatenate(layout, stroke.flatten(-2), pen),

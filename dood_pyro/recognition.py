@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dood_pyro import drawing
+from dood_pyro import data, drawing
 from dood_pyro.checkpoints import Run, RunConfig
 from dood_pyro.devices import choose_device
 from dood_pyro.drawing import Drawing, Stroke, visible_width
@@ -22,6 +22,7 @@ from dood_pyro.inference.parsing import Parse, parse
 from dood_pyro.model import DooD
 from dood_pyro.pictures import Polarity, read_picture, resize
 from dood_pyro.rendering import peak_ink
+from dood_pyro.stepwise import Program
 
 BATCH = 64
 """Images parsed at once: larger batches gain nothing on a CPU."""
@@ -87,21 +88,42 @@ class Recognizer:
         self.model, self.guide, self.config = model, guide, config
 
     @property
+    def program(self) -> Program[Any]:
+        """The model, as the program that it is."""
+        assert isinstance(self.model, Program)
+        return self.model
+
+    @property
     def size(self) -> int:
         """Pixels a side of the canvas."""
         return self.config.model.canvas_size
+
+    def take(
+        self, source: str, count: int | None, part: str = "test", data_dir: str | Path | None = None
+    ) -> Float[Tensor, "count size size"]:
+        """The first images of a source's shuffle of seed 0, as the model sees them, at whose resolution
+        it draws from then on (`stepwise.Program.resolution`).
+
+        Raises:
+            UserError: the source cannot be had.
+        """
+        drawings = data.load(source, part, self.size, data_dir)
+        self.program.resolution = drawings.resolution
+        return (drawings.shuffled(count).float() / 255).to(self.device)
 
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return next(self.model.parameters()).device
 
-    def prepare(self, pictures: Sequence[Any], polarity: Polarity = "auto") -> Tensor:
-        """Pictures as the model sees them: (count, size, size), brightest ink at 1."""
-        squares = [resize(read_picture(picture, polarity), self.size) for picture in pictures]
-        stack = torch.stack(squares).clamp(0, 1)
+    def prepare(
+        self, pictures: Sequence[Any], polarity: Polarity = "auto"
+    ) -> tuple[Float[Tensor, "count size size"], list[int]]:
+        """Pictures as the model sees them, brightest ink at 1; and pixels a side that they had."""
+        squares = [read_picture(picture, polarity) for picture in pictures]
+        stack = torch.stack([resize(square, self.size) for square in squares]).clamp(0, 1)
         peak = stack.amax((-1, -2), keepdim=True)
-        return stack / peak.clamp(min=1e-6)
+        return stack / peak.clamp(min=1e-6), [square.shape[-1] for square in squares]
 
     def parse(self, images: Any, polarity: Polarity = "auto") -> Any:
         """The strokes of one picture, or of many.
@@ -123,8 +145,14 @@ class Recognizer:
         pictures = list(images) if many else [images]
         if not pictures:
             return []
-        drawings = self.drawings(self.prepare(pictures, polarity))
-        return drawings if many else drawings[0]
+        prepared, sides = self.prepare(pictures, polarity)
+        drawings: dict[int, Drawing] = {}
+        resolutions = [self.program.resolution_for(side) for side in sides]
+        for resolution in set(resolutions):  # a batch is drawn at one
+            rows = [row for row, its in enumerate(resolutions) if its == resolution]
+            with self.program.at(resolution):
+                drawings |= zip(rows, self.drawings(prepared[rows]), strict=True)
+        return [drawings[row] for row in range(len(sides))] if many else drawings[0]
 
     def drawings(self, images: Float[Tensor, "count size size"]) -> list[Drawing]:
         """Drawings of images that are at the canvas's size already, in [0, 1], ink bright."""

@@ -22,8 +22,12 @@ from pyro.ops.provenance import get_provenance, track_provenance
 from torch import Tensor, nn
 
 from dood_pyro.config import ModelConfig
+from dood_pyro.rendering import canvas_from_ink
 
 S = TypeVar("S")
+
+COARSEST = 0.5
+"""Resolutions below this share of the canvas's are not drawn at: strokes would fall between pixels."""
 
 LEAST_LIKELIHOOD_SCALE = 0.01
 """Floor of the likelihood's scale, as in the paper's experiments."""
@@ -78,6 +82,47 @@ class Program(nn.Module, Generic[D]):
         self.config = config
         self.detach = detach
         self.raw_scale = nn.Parameter(torch.tensor(-2.3))
+        self._resolution = config.canvas_size
+
+    # Pictures of few pixels.
+
+    @property
+    def resolution(self) -> int:
+        """Pixels a side that ink is put on; those of the canvas, unless pictures have fewer.
+
+        A picture of 28 × 28 pixels that was enlarged to the canvas has a pattern along its edges that
+        no pen leaves, and that costs hundreds of nats. It is no part of the drawing but of how the
+        picture was made, which is known with the picture: p(image | drawing) is given it. It is set
+        with whatever pictures come next, to their own pixels a side; what is finer than the canvas,
+        or coarser than `COARSEST`, or not known (0), stands for the canvas's.
+        """
+        return self._resolution
+
+    @resolution.setter
+    def resolution(self, pixels: int) -> None:
+        self._resolution = self.resolution_for(pixels)
+
+    def resolution_for(self, pixels: int) -> int:
+        """What `resolution` is for pictures of so many pixels a side."""
+        size = self.config.canvas_size
+        coarse = self.config.native_resolution and COARSEST * size <= pixels < size
+        return pixels if coarse else size
+
+    @contextmanager
+    def at(self, resolution: int) -> Iterator[None]:
+        """Inside, the program draws at another `resolution`."""
+        before = self.resolution
+        self.resolution = resolution
+        try:
+            yield
+        finally:
+            self.resolution = before
+
+    def picture(
+        self, ink: Float[Tensor, "*batch resolution resolution"]
+    ) -> Float[Tensor, "*batch size size"]:
+        """The canvas that ink leaves."""
+        return canvas_from_ink(ink, self.config.canvas_size)
 
     # What a program says of itself.
 

@@ -35,7 +35,6 @@ from dood_pyro.inference.importance import bound_of
 from dood_pyro.inference.parsing import Parse, parse
 from dood_pyro.recognition import Recognizer, draws_curves, open_run
 from dood_pyro.stepwise import LEAST_LIKELIHOOD_SCALE
-from dood_pyro.tasks.compare import test_images
 from dood_pyro.tasks.published import SOURCES
 
 RESULTS = Path(__file__).parent / "results" / "what_holds_back.json"
@@ -122,7 +121,7 @@ def main() -> None:
             parser.error(f"{name} does not draw curves under a Laplace likelihood")
         found = {}
         for target in SOURCES:
-            found[target] = anatomy(dood, test_images(dood, target, arguments.images))
+            found[target] = anatomy(dood, dood.take(target, arguments.images))
             shown = ", ".join(f"{key} {value:.4g}" for key, value in found[target].items())
             print(f"{opened.path.name} on {target}: {shown}", flush=True)
         about = {"seconds": opened.progress()[1], "revision": opened.versions().get("revision", "")}

@@ -37,14 +37,13 @@ from dood_pyro.networks import (
     mlp,
     positive,
 )
-from dood_pyro.rendering import canvas_from_ink
 from dood_pyro.stepwise import Program, StepwiseGuide
 
 
 class Parts(NamedTuple):
     """A picture before step t."""
 
-    ink: Float[Tensor, "*batch size size"]
+    ink: Float[Tensor, "*batch resolution resolution"]
     canvas: Float[Tensor, "*batch size size"]
     alive: Float[Tensor, "*batch"]
     """1 where every on so far was 1."""
@@ -66,8 +65,9 @@ class AIR(Program[Parts]):
         return self.shared(f"initial {count}", (), lambda: self._initial_state(count))
 
     def _initial_state(self, count: int) -> Parts:
-        blank = self.raw_scale.new_zeros(count, self.config.canvas_size, self.config.canvas_size)
-        return Parts(blank, blank, self.raw_scale.new_ones(count))
+        size, like = self.config.canvas_size, self.raw_scale
+        ink = like.new_zeros(count, self.resolution, self.resolution)
+        return Parts(ink, like.new_zeros(count, size, size), like.new_ones(count))
 
     def draw(self, state: Parts, on: Tensor, layout: Tensor, part: Tensor) -> Parts:
         """Puts a part's ink on the canvas where the picture goes on."""
@@ -78,9 +78,9 @@ class AIR(Program[Parts]):
         alive = state.alive * on
         lives = detach_provenance(alive)[..., None, None]
         placing = drawing.inverse(drawing.affine_matrix(layout))
-        ink = glimpse(self.decoder(part), placing, self.config.canvas_size)
+        ink = glimpse(self.decoder(part), placing, self.resolution)
         ink = state.ink + lives * ink
-        return Parts(ink, canvas_from_ink(ink), alive)
+        return Parts(ink, self.picture(ink), alive)
 
     def prior_parameters(self) -> list[nn.Parameter]:
         """Of ``on_t`` and ``layout_t``; the part's prior has none."""

@@ -38,6 +38,8 @@ class Drawings:
     labels: Integer[np.ndarray, "count"]
     sha256: str
     """Hash of the source's images and labels, both parts."""
+    resolution: int
+    """Pixels a side of the images before they were resized; 0 where they were not square."""
 
     def shuffled(self, limit: int | None = None) -> UInt8[Tensor, "count size size"]:
         """The first ``limit`` images of the shuffle of seed 0: what evaluations use."""
@@ -118,7 +120,9 @@ def load(source: str, part: str, size: int, data_dir: str | Path | None = None) 
     """
     path = locate(source, data_dir)
     images, labels, sha256 = prepared.read_part(path, part)
-    return Drawings(source, resize_bytes(images, size), labels, sha256)
+    height, width = images.shape[1:]
+    resolution = height if height == width else 0
+    return Drawings(source, resize_bytes(images, size), labels, sha256, resolution)
 
 
 def _writable(folder: Path) -> bool:

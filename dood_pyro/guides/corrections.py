@@ -34,14 +34,14 @@ OFFSETS = (0.0, 0.7, 1.5, 2.5, 4.0)
 """Where a section is sampled to either side, in visible widths of the pen."""
 END_SPACING = 2.0
 """Between the sections beyond an end, in visible widths of the pen."""
-PIXEL_BLUR = 0.025
-"""Standard deviation, canvas units, of what pixels and their interpolation add to a pen's profile."""
+PIXEL_BLUR = 0.625
+"""Standard deviation, pixels, of what pixels and their interpolation add to a pen's profile."""
 
 
-def blurred(sigma: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
-    """The visible width of a pen, the unit of all that a look measures: standard deviation of its
-    profile and the pixels' blur together, canvas units."""
-    return (sigma.square() + PIXEL_BLUR**2).sqrt()
+def blurred(sigma: Float[Tensor, "*batch"], resolution: int) -> Float[Tensor, "*batch"]:
+    """The visible width of a pen on so many pixels a side, the unit of all that a look measures:
+    standard deviation of its profile and the pixels' blur together, canvas units."""
+    return (sigma.square() + (PIXEL_BLUR * 2 / resolution) ** 2).sqrt()
 
 
 class Taming:
@@ -109,7 +109,7 @@ class Maps(NamedTuple):
     image: Float[Tensor, "*batch size size"]
     residual: Float[Tensor, "*batch size size"]
     """The image less the canvas so far."""
-    ink: Float[Tensor, "*batch size size"]
+    ink: Float[Tensor, "*batch resolution resolution"]
     """Of the canvas so far."""
 
 
@@ -176,7 +176,7 @@ class Correction(nn.Module):
         add to the raw values, before they are squashed or made positive, of their standard
         deviations, the pen, and its standard deviations."""
         profile = drawing.pen_profile(pen)
-        width = blurred(profile.sigma)[..., None]
+        width = blurred(profile.sigma, maps.ink.shape[-1])[..., None]
         before, after, normal, tangent = self._look(control, profile, width, frame, maps)
         # All that tells how the stroke lies and how thick it is has been taken out of what is seen;
         # left are the pen's share of the blur, and the unit of the standard deviations.
@@ -198,9 +198,9 @@ class Correction(nn.Module):
         (*batch, sections · across) each; and the normals and tangents of the curve where control
         points are moved, in the glimpse's frame, (*batch, controls, 2) each."""
         on_canvas = drawing.place(control, frame.matrix)
-        size = maps.ink.shape[-1]
-        ink = drawing.draw_strokes(on_canvas, pen, size, POINTS)
-        error = maps.image - canvas_from_ink(maps.ink + ink)
+        size = maps.image.shape[-1]
+        ink = drawing.draw_strokes(on_canvas, pen, maps.ink.shape[-1], POINTS)
+        error = maps.image - canvas_from_ink(maps.ink + ink, size)
         sections = len(self.beyond)
         position, velocity = (self.stations @ on_canvas).split(sections, dim=-2)
         tangent = velocity * (velocity.square().sum(-1, keepdim=True) + 1e-6).rsqrt()

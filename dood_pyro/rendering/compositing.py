@@ -4,9 +4,11 @@ Addition makes the order of strokes irrelevant; saturation keeps crossings from 
 brighter than the pen and edges sharp.
 """
 
+from functools import lru_cache
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
@@ -29,16 +31,59 @@ class _Saturation(torch.autograd.Function):
         return grads[0] * (1 - canvas.square())
 
 
+@lru_cache(maxsize=32)
+@torch.inference_mode(False)
+def _bilinear(before: int, after: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """What bilinear interpolation does along one side: (after, before)."""
+    every = torch.eye(before, dtype=torch.float64)[None, None]
+    return F.interpolate(every, (after, before), mode="bilinear")[0, 0].to(device, dtype)
+
+
+class _Enlarged(torch.autograd.Function):
+    """Bilinear interpolation as two products of matrices, which take a seventh of the time that
+    torch's own takes on a CPU."""
+
+    @staticmethod
+    def forward(ctx: Any, small: Tensor, size: int) -> Tensor:
+        ctx.small, ctx.size = small.shape, size
+        return _both_sides(small, _bilinear(small.shape[-1], size, small.dtype, small.device))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        (grad,) = grads
+        table = _bilinear(ctx.small[-1], ctx.size, grad.dtype, grad.device)
+        return _both_sides(grad, table.mT), None
+
+
+def _both_sides(pictures: Tensor, table: Tensor) -> Tensor:
+    """table · picture · tableᵀ of every picture."""
+    after, before = table.shape
+    wide = (pictures.reshape(-1, before) @ table.mT).reshape(-1, before, after)
+    return torch.bmm(table.expand(len(wide), after, before), wide).reshape(
+        *pictures.shape[:-2], after, after
+    )
+
+
 WHITEST = 1.0 - 1e-3
 """A pixel at 1 would need infinite ink; pictures are taken to be at most this bright."""
 
 
 def canvas_from_ink(
-    ink: Float[Tensor, "*batch height width"],
-) -> Float[Tensor, "*batch height width"]:
-    """The picture, in [0, 1), that an amount of ink ≥ 0 leaves: tanh(ink)."""
+    ink: Float[Tensor, "*batch ink_size ink_size"], size: int | None = None
+) -> Float[Tensor, "*batch size size"]:
+    """The picture, in [0, 1), that an amount of ink ≥ 0 leaves: tanh(ink).
+
+    Args:
+        size: pixels a side of the picture. Ink on fewer pixels is enlarged as pictures of few pixels
+            are (`dood_pyro.pictures.resize`), once it is saturated: what is left of the coarser pixels
+            shows along edges, as it does in those pictures. None for as many as the ink has.
+    """
     canvas: Tensor = _Saturation.apply(ink)
-    return canvas
+    if size is None or size == ink.shape[-1]:
+        return canvas
+    large: Tensor = _Enlarged.apply(canvas, size)
+    return large
 
 
 def ink_from_canvas(

@@ -17,7 +17,7 @@ from dood_pyro.inference.parsing import parse
 from dood_pyro.plots import new_figure, save_figure
 from dood_pyro.recognition import BATCH, Recognizer, draws_curves
 from dood_pyro.rendering import canvas_from_ink, curve_points
-from dood_pyro.tasks.compare import test_images, title
+from dood_pyro.tasks.compare import title
 
 CLUSTERS = 8
 """k, as in the paper."""
@@ -64,7 +64,7 @@ def vocabulary(
     """
     features, pictures, curves, as_drawn = [], [], [], []
     size = dood.config.model.glimpse_size
-    for images in test_images(dood, target, limit, data_dir).split(BATCH):
+    for images in dood.take(target, limit, data_dir=data_dir).split(BATCH):
         parsed = parse(dood.model, dood.guide, images)
         alive = parsed.alive > 0
         if draws_curves(dood.model):

@@ -9,10 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor
+from jaxtyping import Int
 
-from dood_pyro import data
 from dood_pyro.inference.parsing import parse
 from dood_pyro.plots import new_figure, save_figure, source_title
 from dood_pyro.programs import PROGRAMS
@@ -35,18 +33,6 @@ def distinct(names: Sequence[str]) -> list[str]:
     return numbered
 
 
-def test_images(
-    dood: Recognizer, target: str, count: int, data_dir: str | Path | None = None
-) -> Float[Tensor, "count size size"]:
-    """The first test images of a target's shuffle of seed 0, as a model takes them.
-
-    Raises:
-        UserError: the target cannot be had.
-    """
-    drawings = data.load(target, "test", dood.size, data_dir)
-    return (drawings.shuffled(count).float() / 255).to(dood.device)
-
-
 def draw_reconstructions(
     models: Sequence[Recognizer],
     targets: Sequence[str],
@@ -62,8 +48,12 @@ def draw_reconstructions(
     """
     sheets = []
     for dood in models:
-        images = torch.cat([test_images(dood, target, count, data_dir) for target in targets])
-        sheets.append(draw_steps(dood.model, dood.guide, images)[0])
+        # Each target by itself: a batch is drawn at one resolution.
+        parts = [
+            draw_steps(dood.model, dood.guide, dood.take(target, count, data_dir=data_dir))[0]
+            for target in targets
+        ]
+        sheets.append(np.concatenate(parts, axis=1))
     height = sum(sheet.shape[0] for sheet in sheets) / 200 + 0.1 * len(sheets) + 0.3
     figure = new_figure(sheets[0].shape[1] / 200 + 0.3, height)
     axes = figure.subplots(len(sheets), 1, squeeze=False, gridspec_kw={"hspace": 0.03})[:, 0]
@@ -89,7 +79,7 @@ def stroke_counts(
     Raises:
         UserError: the target cannot be had.
     """
-    images = test_images(dood, target, limit, data_dir)
+    images = dood.take(target, limit, data_dir=data_dir)
     counts = [parse(dood.model, dood.guide, part).alive.sum(0) for part in images.split(BATCH)]
     stops = dood.config.model.max_strokes + 1
     return np.bincount(torch.cat(counts).long().cpu().numpy(), minlength=stops)

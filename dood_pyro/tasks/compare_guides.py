@@ -100,6 +100,7 @@ def compare_guides(
     model = model.to(device)
     drawings = data.load(target, "test", config.model.canvas_size, data_dir)
     images = (drawings.shuffled(limit).float() / 255).to(device)
+    model.resolution = drawings.resolution  # type: ignore[assignment]
     rows: list[dict[str, Any]] = []
     bounds: list[Tensor] = []
     elbos: list[Tensor] = []

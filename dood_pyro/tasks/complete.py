@@ -38,7 +38,6 @@ class Completions(NamedTuple):
     """What the prior adds: batch shape (images, each)."""
 
 
-@torch.no_grad()
 def complete(
     dood: Recognizer,
     images: Float[Tensor, "images size size"],
@@ -55,9 +54,21 @@ def complete(
     Raises:
         UserError: the model draws no curves.
     """
-    model = dood.model
-    if not isinstance(model, DooD) or not draws_curves(model):
+    if not isinstance(dood.model, DooD) or not draws_curves(dood.model):
         raise UserError(f"a {dood.config.program} model has no strokes to go on with")
+    # The canvas so far is set to the picture itself: ink on the canvas's own pixels.
+    with torch.no_grad(), dood.model.at(dood.size):
+        return _complete(dood, dood.model, images, each, strokes, seed)
+
+
+def _complete(
+    dood: Recognizer,
+    model: DooD,
+    images: Float[Tensor, "images size size"],
+    each: int,
+    strokes: int | None,
+    seed: int,
+) -> Completions:
     parsed = parse(model, dood.guide, images)
     steps = parsed.alive.shape[0] if strokes is None else min(strokes, parsed.alive.shape[0])
 

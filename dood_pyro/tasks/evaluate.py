@@ -103,6 +103,7 @@ def evaluate(
     model, recognition = model.to(device), recognition.to(device)
     drawings = data.load(target, "test", config.model.canvas_size, data_dir)
     images = (drawings.shuffled(limit).float() / 255).to(device)
+    model.resolution = drawings.resolution  # type: ignore[assignment]
 
     def show(done: int) -> None:
         if progress is not None:
@@ -169,7 +170,7 @@ def _measure(
     if jobs == 1 or len(images) * particles < WORTH_IT:
         parts = [_shard(programs, *shard, particles, show) for shard in enumerate(shards)]
     else:
-        start: tuple[Any, ...] = (str(run.path), which, guide)
+        start: tuple[Any, ...] = (str(run.path), which, guide, programs[0].resolution)
         context = torch.multiprocessing.get_context("spawn")
         pool = ProcessPoolExecutor(jobs, context, _start_worker, start)
         try:
@@ -218,7 +219,7 @@ _worker: list[Programs] = []
 """What a worker process has loaded."""
 
 
-def _start_worker(path: str, which: str, guide: str | None) -> None:
+def _start_worker(path: str, which: str, guide: str | None, resolution: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers itself
 
     def outlive_nobody() -> None:
@@ -232,6 +233,7 @@ def _start_worker(path: str, which: str, guide: str | None) -> None:
     keep_freed_memory()
     pyro.enable_validation(False)
     model, recognition, _ = Run(path).load(which, guide)
+    model.resolution = resolution  # type: ignore[assignment]
     _worker.append((model, recognition))
 
 

@@ -17,7 +17,6 @@ from dood_pyro.errors import UserError
 from dood_pyro.features import SIZE, FeatureNetwork
 from dood_pyro.pictures import resize
 from dood_pyro.recognition import Recognizer, draws_curves
-from dood_pyro.rendering import canvas_from_ink
 from dood_pyro.tasks.generate import generate
 from dood_pyro.tokens import strokes_of
 
@@ -116,7 +115,7 @@ def shuffled_strokes(dood: Recognizer, count: int, seed: int) -> Float[Tensor, "
     for start in range(0, count, BATCH):
         parsed = generate(dood, min(BATCH, count - start), seed * 100_003 + start)
         strokes = strokes_of(parsed)
-        ink = strokes.ink(dood.size)
+        ink = strokes.ink(dood.program.resolution)
         generator = torch.Generator().manual_seed(seed)
         columns = []
         for t in range(ink.shape[1]):
@@ -126,7 +125,7 @@ def shuffled_strokes(dood: Recognizer, count: int, seed: int) -> Float[Tensor, "
             column = ink[:, t].clone()
             column[drawn] = ink[order, t]
             columns.append(column)
-        parts.append(canvas_from_ink(torch.stack(columns).sum(0)).cpu())
+        parts.append(dood.program.picture(torch.stack(columns).sum(0)).cpu())
     return resize(torch.cat(parts), SIZE)
 
 

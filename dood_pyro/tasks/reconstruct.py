@@ -9,7 +9,6 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from dood_pyro import data
 from dood_pyro.drawing import STROKE_COLOURS, Drawing
 from dood_pyro.errors import UserError
 from dood_pyro.files import write_atomically
@@ -60,8 +59,8 @@ def reconstruct(
     Raises:
         UserError: the target cannot be had or ``out`` not be written.
     """
-    images = data.load(target, part, dood.size, data_dir).shuffled(count).float() / 255
-    sheet, drawings = draw_steps(dood.model, dood.guide, images.to(dood.device))
+    images = dood.take(target, count, part, data_dir)
+    sheet, drawings = draw_steps(dood.model, dood.guide, images)
     try:
         if svg and drawings:
             out.with_suffix("").mkdir(exist_ok=True)
