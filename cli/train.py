@@ -75,7 +75,7 @@ if TYPE_CHECKING:
     "--guide", default="amortised", show_default=True, help="A built-in one, or module:Class."
 )
 @click.option(
-    "--beta", type=float, default=3.0, show_default=True, help="A stroke must gain β times its KL."
+    "--beta", type=float, default=5.0, show_default=True, help="A stroke must gain β times its KL."
 )
 @click.option(
     "--practice",

@@ -174,7 +174,7 @@ class TrainConfig(Config):
     importance-weighted bound; or reweighted wake-sleep."""
     guide: str = "amortised"
     """The recognition program: a built-in name or ``module:Class``."""
-    beta: float = 3.0
+    beta: float = 5.0
     """β: a stroke is drawn if it gains β times what it costs in KL (appendix C.1 of the paper)."""
     learning_rate: float = 1e-3
     """Divided by (1 + step / decay_steps) ** decay_power, after a rise over warm_up steps."""
