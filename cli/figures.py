@@ -129,7 +129,7 @@ def anatomy(
     from dood_pyro.tasks.anatomy import draw_anatomy
 
     dood = use.load(run)
-    images = dood.take(target, image + 1, data_dir=data_dir)
+    images = dood.meet(target, image + 1, data_dir=data_dir)
     if image >= len(images):
         raise UserError(f"{target} has {len(images)} test images: --image must be less")
     for path in draw_anatomy(dood, images[image], out):

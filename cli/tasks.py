@@ -28,10 +28,9 @@ class Pictures(NamedTuple):
     def load(self, dood: Recognizer) -> Tensor:
         """The pictures as a model takes them, (count, size, size)."""
         if self.target is None:
-            prepared, sides = dood.prepare(self.files)
-            dood.program.resolution = sides[0] if len(set(sides)) == 1 else 0
-            return prepared.to(dood.device)
-        return dood.take(self.target, self.first, data_dir=self.data_dir)
+            dood.model.expect(0)  # all on the canvas's own pixels: files may be of any size
+            return dood.prepare(self.files)[0].to(dood.device)
+        return dood.meet(self.target, self.first, data_dir=self.data_dir)
 
     def png(self, run: str, what: str, out: Path | None) -> Path:
         """Where the figure goes, unless ``out`` says so."""

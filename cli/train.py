@@ -62,7 +62,8 @@ if TYPE_CHECKING:
     type=click.Choice(["both", "guide", "prior"]),
     default="both",
     show_default=True,
-    help="What learns: model and guide, or, over --start-from RUN, one of them alone.",
+    help="What learns: model and guide; or, over --start-from RUN, its guide alone, or its prior "
+    "alone, which leaves the guide and what strokes look like as they are.",
 )
 @click.option(
     "--dream-steps",
@@ -119,7 +120,7 @@ if TYPE_CHECKING:
     "--native-resolution/--no-native-resolution",
     default=True,
     show_default=True,
-    help="Draw on pixels as coarse as those that pictures came in, where the canvas has more.",
+    help="Draw on as few pixels as pictures came with, down to half of the canvas's.",
 )
 @click.option("--tensorboard/--no-tensorboard", default=True, show_default=True)
 @options.device
@@ -202,7 +203,7 @@ def _create(ctx: click.Context, given: dict[str, Any], device: Any) -> tuple[Run
     config = RunConfig(program, model, TrainConfig(absolute, **settings))
     until = Until(given["steps"], given["budget"])
     # What cannot be is found out before anything is written.
-    check_guide(*config.build(), model.canvas_size)
+    check_guide(*config.build())
     data.locate(source, given["data_dir"])
     stem = Path(source).stem or "folder"
     out = given["out"] or Path("runs") / f"{program}-{stem}-{given['seed']}"

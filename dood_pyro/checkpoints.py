@@ -40,6 +40,7 @@ from dood_pyro.errors import UserError
 from dood_pyro.files import replacing, write_atomically
 from dood_pyro.guides import GUIDES, make_guide, refine_guide, split_guide
 from dood_pyro.programs import PROGRAMS
+from dood_pyro.stepwise import Program
 
 FORMAT = 3
 START = "start.safetensors"
@@ -55,10 +56,11 @@ class RunConfig(Config):
     model: ModelConfig
     train: TrainConfig
 
-    def build(self) -> tuple[nn.Module, nn.Module]:
-        """A new model and guide, initialised from the current random state."""
+    def build(self) -> tuple[Program[Any], nn.Module]:
+        """A new model, which expects pictures like its source's, and guide, initialised from the
+        current random state."""
         model = PROGRAMS[self.program].make(self.model)
-        model.resolution = self.train.resolution
+        model.expect(self.train.resolution)
         return model, make_guide(self.train, model)
 
     def settings_sha256(self) -> str:
@@ -258,7 +260,7 @@ class Run:
 
     def load(
         self, which: str = "best", guide: str | None = None
-    ) -> tuple[nn.Module, nn.Module, RunConfig]:
+    ) -> tuple[Program[Any], nn.Module, RunConfig]:
         """Model and guide with the averaged weights of the best or the last checkpoint.
 
         Args:

@@ -113,7 +113,7 @@ class ModelConfig(Config):
     """Of a pixel given the canvas."""
     native_resolution: bool = later(before=False, now=True)
     """Whether ink is put on pixels as coarse as those that pictures were made of, and then enlarged to
-    the canvas as the pictures were (`dood_pyro.stepwise.Program.resolution`); without, on the canvas's
+    the canvas as the pictures were (`dood_pyro.stepwise.Program.ink_size`); without, on the canvas's
     own pixels, whatever the pictures were."""
     part_dims: int = 50
     """Dimensions of a part's latent vector in AIR."""
@@ -233,6 +233,10 @@ class TrainConfig(Config):
         _require(
             self.estimator in ("stop-time", "nvil", "iwae", "rws"),
             "--estimator must be 'stop-time', 'nvil', 'iwae' or 'rws'",
+        )
+        _require(
+            isinstance(self.resolution, int) and self.resolution >= 0,
+            "resolution must be a whole number of pixels",
         )
         _require(1 <= self.particles <= 10_000, "--particles must lie between 1 and 10,000")
         _require(

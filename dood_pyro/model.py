@@ -48,7 +48,7 @@ from dood_pyro.stepwise import Program
 class State(NamedTuple):
     """A drawing before step t: all that later steps may depend on."""
 
-    ink: Float[Tensor, "*batch resolution resolution"]
+    ink: Float[Tensor, "*batch ink_size ink_size"]
     canvas: Float[Tensor, "*batch size size"]
     layout_rnn: Float[Tensor, "*batch features"]
     stroke_rnn: Float[Tensor, "*batch features"]
@@ -131,7 +131,7 @@ class DooD(Program[State]):
 
     def _initial_state(self, count: int) -> State:
         like, size, width = self.raw_scale, self.config.canvas_size, self.config.features
-        ink = like.new_zeros(count, self.resolution, self.resolution)
+        ink = like.new_zeros(count, self.ink_size, self.ink_size)
         blank = like.new_zeros(count, size, size)
         hidden = like.new_zeros(count, width)
         previous = like.new_zeros(count, self.site_dims)
@@ -172,7 +172,7 @@ class DooD(Program[State]):
         on, layout, stroke, pen = drawn
         alive = state.alive * on
         lives = detach_provenance(alive)[..., None, None]
-        matrix, size = drawing.affine_matrix(layout), self.resolution
+        matrix, size = drawing.affine_matrix(layout), self.ink_size
         if self.config.renderer == "network":
             patch = self.decoder(concatenate(stroke.flatten(-2), pen))
             ink = glimpse(patch, drawing.inverse(matrix), size)

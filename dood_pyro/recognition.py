@@ -84,37 +84,29 @@ class Recognizer:
         config: how they were made and trained.
     """
 
-    def __init__(self, model: nn.Module, guide: nn.Module, config: RunConfig) -> None:
+    def __init__(self, model: Program[Any], guide: nn.Module, config: RunConfig) -> None:
         self.model, self.guide, self.config = model, guide, config
-
-    @property
-    def program(self) -> Program[Any]:
-        """The model, as the program that it is."""
-        assert isinstance(self.model, Program)
-        return self.model
 
     @property
     def size(self) -> int:
         """Pixels a side of the canvas."""
         return self.config.model.canvas_size
 
-    def take(
-        self, source: str, count: int | None, part: str = "test", data_dir: str | Path | None = None
-    ) -> Float[Tensor, "count size size"]:
-        """The first images of a source's shuffle of seed 0, as the model sees them, at whose resolution
-        it draws from then on (`stepwise.Program.resolution`).
-
-        Raises:
-            UserError: the source cannot be had.
-        """
-        drawings = data.load(source, part, self.size, data_dir)
-        self.program.resolution = drawings.resolution
-        return (drawings.shuffled(count).float() / 255).to(self.device)
-
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return next(self.model.parameters()).device
+
+    def meet(
+        self, source: str, count: int | None, part: str = "test", data_dir: str | Path | None = None
+    ) -> Float[Tensor, "count size size"]:
+        """The first images of a source's shuffle of seed 0, as the model sees them; it expects such
+        from here on (`stepwise.Program.expect`).
+
+        Raises:
+            UserError: the source cannot be had.
+        """
+        return self.model.meet(data.load(source, part, self.size, data_dir), count)
 
     def prepare(
         self, pictures: Sequence[Any], polarity: Polarity = "auto"
@@ -132,7 +124,8 @@ class Recognizer:
             images: one picture (path, PIL image, numpy array or tensor: (height, width) or with 1,
                 3 or 4 channels first or last), or many: a list of these, or an array of four
                 dimensions, or of three of which neither the first nor the last can be channels.
-                (To parse three grey pictures, give a list.) Any size; padded to a square.
+                (To parse three grey pictures, give a list.) Any size; padded to a square. One of
+                fewer pixels than the canvas has is drawn on as few (`stepwise.Program.ink_size`).
             polarity: ``"bright-ink"``, ``"dark-ink"`` or ``"auto"``, by the border.
 
         Returns:
@@ -146,24 +139,30 @@ class Recognizer:
         if not pictures:
             return []
         prepared, sides = self.prepare(pictures, polarity)
-        drawings: dict[int, Drawing] = {}
-        resolutions = [self.program.resolution_for(side) for side in sides]
-        for resolution in set(resolutions):  # a batch is drawn at one
-            rows = [row for row, its in enumerate(resolutions) if its == resolution]
-            with self.program.at(resolution):
-                drawings |= zip(rows, self.drawings(prepared[rows]), strict=True)
-        return [drawings[row] for row in range(len(sides))] if many else drawings[0]
+        found: dict[int, Drawing] = {}
+        ink_sizes = [self.model.ink_size_for(side) for side in sides]
+        for ink_size in set(ink_sizes):  # a batch is drawn at one
+            rows = [row for row, its in enumerate(ink_sizes) if its == ink_size]
+            found.update(zip(rows, self.drawings(prepared[rows], ink_size), strict=True))
+        return [found[row] for row in range(len(sides))] if many else found[0]
 
-    def drawings(self, images: Float[Tensor, "count size size"]) -> list[Drawing]:
-        """Drawings of images that are at the canvas's size already, in [0, 1], ink bright."""
+    def drawings(
+        self, images: Float[Tensor, "count size size"], resolution: int = 0
+    ) -> list[Drawing]:
+        """Drawings of images that are at the canvas's size already, in [0, 1], ink bright.
+
+        Args:
+            resolution: pixels a side that they came with; 0 for as many as the canvas has, or more.
+        """
         found: list[Drawing] = []
         if not draws_curves(self.model):
             raise UserError(
                 f"a {self.config.program} model draws no pen strokes; what it makes of pictures is "
                 "shown by dood-pyro reconstruct"
             )
-        for batch in images.split(BATCH):
-            found += drawings_from_parse(parse(self.model, self.guide, batch.to(self.device)))
+        with self.model.at(resolution):
+            for batch in images.split(BATCH):
+                found += drawings_from_parse(parse(self.model, self.guide, batch.to(self.device)))
         return found
 
 

@@ -3,6 +3,11 @@
 A program draws for t = 1…K: a Bernoulli ``on_t``, then latent variables of its own, then the
 deterministic ``canvas_t``; last ``image`` around the last canvas. Estimators, bounds and tasks know
 programs by these sites and by what `Program` declares, whatever happens within a step.
+
+A picture that came with fewer pixels than the canvas has was enlarged, and shows it: along its edges
+is a pattern that no pen leaves, and that costs hundreds of nats. It is no part of the drawing but of
+how the picture was made. Programs put ink on as few pixels, and enlarge what it leaves in the same
+way: p(image | drawing) is given the number of pixels, which is known with the picture.
 """
 
 from __future__ import annotations
@@ -22,12 +27,14 @@ from pyro.ops.provenance import get_provenance, track_provenance
 from torch import Tensor, nn
 
 from dood_pyro.config import ModelConfig
+from dood_pyro.data import Drawings
 from dood_pyro.rendering import canvas_from_ink
 
 S = TypeVar("S")
 
 COARSEST = 0.5
-"""Resolutions below this share of the canvas's are not drawn at: strokes would fall between pixels."""
+"""Of the canvas's pixels a side: on fewer, more and more pens are so thin that strokes fall between
+pixels."""
 
 LEAST_LIKELIHOOD_SCALE = 0.01
 """Floor of the likelihood's scale, as in the paper's experiments."""
@@ -82,44 +89,49 @@ class Program(nn.Module, Generic[D]):
         self.config = config
         self.detach = detach
         self.raw_scale = nn.Parameter(torch.tensor(-2.3))
-        self._resolution = config.canvas_size
+        self._ink_size = config.canvas_size
 
     # Pictures of few pixels.
 
     @property
-    def resolution(self) -> int:
-        """Pixels a side that ink is put on; those of the canvas, unless pictures have fewer.
+    def ink_size(self) -> int:
+        """Pixels a side that ink is put on, before it is enlarged to the canvas (`picture`).
 
-        A picture of 28 × 28 pixels that was enlarged to the canvas has a pattern along its edges that
-        no pen leaves, and that costs hundreds of nats. It is no part of the drawing but of how the
-        picture was made, which is known with the picture: p(image | drawing) is given it. It is set
-        with whatever pictures come next, to their own pixels a side; what is finer than the canvas,
-        or coarser than `COARSEST`, or not known (0), stands for the canvas's.
+        Set by `expect` and `at`, before the program meets pictures, from how many pixels those came
+        with.
         """
-        return self._resolution
+        return self._ink_size
 
-    @resolution.setter
-    def resolution(self, pixels: int) -> None:
-        self._resolution = self.resolution_for(pixels)
-
-    def resolution_for(self, pixels: int) -> int:
-        """What `resolution` is for pictures of so many pixels a side."""
+    def ink_size_for(self, resolution: int) -> int:
+        """Pixels a side that pictures are drawn on that came with ``resolution`` a side: as many, if
+        that is fewer than the canvas has, but not below `COARSEST`; else the canvas's. 0: not known."""
         size = self.config.canvas_size
-        coarse = self.config.native_resolution and COARSEST * size <= pixels < size
-        return pixels if coarse else size
+        coarse = self.config.native_resolution and COARSEST * size <= resolution < size
+        return resolution if coarse else size
+
+    def expect(self, resolution: int) -> None:
+        """From here on pictures are met that came with ``resolution`` pixels a side."""
+        self._ink_size = self.ink_size_for(resolution)
 
     @contextmanager
     def at(self, resolution: int) -> Iterator[None]:
-        """Inside, the program draws at another `resolution`."""
-        before = self.resolution
-        self.resolution = resolution
+        """Inside, pictures are met that came with ``resolution`` pixels a side."""
+        before = self._ink_size
+        self.expect(resolution)
         try:
             yield
         finally:
-            self.resolution = before
+            self._ink_size = before
+
+    def meet(
+        self, drawings: Drawings, count: int | None = None
+    ) -> Float[Tensor, "images size size"]:
+        """The first images of a source's shuffle, in [0, 1]; the program expects such from here on."""
+        self.expect(drawings.resolution)
+        return (drawings.shuffled(count).float() / 255).to(self.raw_scale.device)
 
     def picture(
-        self, ink: Float[Tensor, "*batch resolution resolution"]
+        self, ink: Float[Tensor, "*batch ink_size ink_size"]
     ) -> Float[Tensor, "*batch size size"]:
         """The canvas that ink leaves."""
         return canvas_from_ink(ink, self.config.canvas_size)

@@ -33,7 +33,6 @@ from dood_pyro.guides.stopping import UNBOUNDED
 from dood_pyro.inference import Estimator, Report, StopTimeTerms, make_estimator, stop_time_terms
 from dood_pyro.inference.multi_sample import fixed, sleep_loss
 from dood_pyro.optimiser import Adam
-from dood_pyro.stepwise import Program
 
 LOG_EVERY = 20
 EVALUATE_EVERY = 500
@@ -42,9 +41,9 @@ HELD_OUT = 512
 PRACTICE_SIGMAS = (0.015, 0.12)
 """Pens of the doodles that a guide practises on, canvas units: the renderer's range but for the
 broadest, which fill the canvas."""
-COARSE = 0.56
-"""Of the canvas's pixels a side: 28 of 50, what most datasets of drawings have. Every other doodle of
-a guide is of so few where the source is finer, and of the canvas's where it is not."""
+COARSE_PRACTICE = 0.56
+"""Of the canvas's pixels a side: 28 of 50, what most datasets of drawings have. Every other batch of
+doodles is of so few where the source has more, and of the canvas's where it has fewer."""
 MANY_SKIPPED = 2 * LOG_EVERY
 """Steps in a row with a non-finite loss or gradient that end a run."""
 
@@ -92,7 +91,8 @@ class Trainer:
         torch.manual_seed(config.train.seed)
         self.config = config
         self.device = device
-        self.model, self.guide = (module.to(device) for module in config.build())
+        model, guide = config.build()
+        self.model, self.guide = model.to(device), guide.to(device)
         self.estimator: Estimator = make_estimator(config.train, config.model.max_strokes)
         self.estimator.state.to(device)
         self.parameters = {
@@ -107,7 +107,7 @@ class Trainer:
             self.model.requires_grad_(False)
         if config.train.fit == "prior":
             self.guide.requires_grad_(False)
-            for parameter in self.model.prior_parameters():  # type: ignore[operator]
+            for parameter in self.model.prior_parameters():
                 parameter.requires_grad_(True)
         self.groups = self._groups()
         self.optimiser = Adam([parameters for parameters, _ in self.groups])
@@ -193,16 +193,15 @@ class Trainer:
         as much as a large one. Their gradient, at first much the larger, is clipped by itself, or it
         would leave nothing of the images'. One that is not finite is left out and counted.
         """
-        settings, share = self.config.model, self.config.train.practice
-        model: Program[Any] = self.model  # type: ignore[assignment]
-        fine = model.resolution == settings.canvas_size
-        resolutions = (model.resolution, round((COARSE if fine else 1) * settings.canvas_size))
+        settings, share, model = self.config.model, self.config.train.practice, self.model
+        fine = model.ink_size == settings.canvas_size
+        other = round(COARSE_PRACTICE * settings.canvas_size) if fine else settings.canvas_size
         learns = [p for p in self.guide.parameters() if p.requires_grad]
         gradients: dict[nn.Parameter, Tensor] = {}
         for batch in range(math.floor(self.step * share), math.floor((self.step + 1) * share)):
             doodles = doodle(count, settings.max_strokes, PRACTICE_SIGMAS, device=self.device)
-            with fixed(model), model.at(resolutions[batch % 2]):
-                image = model.picture(doodles.ink(model.resolution))
+            with fixed(model), model.at(other if batch % 2 else model.ink_size):
+                image = model.picture(doodles.ink(model.ink_size))
                 loss = self.estimator.differentiable_loss(self.model, self.guide, image)
                 (loss / image.numel()).backward()
             finite = torch.isfinite(self._clip(learns) + loss.detach())
@@ -280,17 +279,28 @@ class Trainer:
         return tensors, notes
 
     def start_from(self, weights: dict[str, Tensor]) -> None:
-        """Takes up another run's weights: the model's, and of the guide those that are alike."""
+        """Takes up another run's weights: the model's, and of the guide those that are alike.
+
+        Where the prior alone learns, the guide is the other run's, whole and as far as it has come.
+
+        Raises:
+            UserError: then, it has other weights than this one.
+        """
+        own: dict[str, Tensor] = dict(self.parameters)
+        if self.config.train.fit == "prior":
+            own |= self.buffers()
+            if {n: t.shape for n, t in own.items()} != {n: t.shape for n, t in weights.items()}:
+                raise UserError(
+                    "--start-from names a run whose guide has other weights than its code now gives it"
+                )
         with torch.no_grad():
-            for name, parameter in self.parameters.items():
+            for name, tensor in own.items():
                 theirs = weights.get(name)
-                if theirs is None or theirs.shape != parameter.shape:
+                if theirs is None or theirs.shape != tensor.shape:
                     continue
-                parameter.copy_(theirs)
-                self.averages[name].copy_(theirs)
-            if self.config.train.fit == "prior":  # then the guide stays as far as it has come
-                for name, buffer in self.buffers().items():
-                    buffer.copy_(weights[name])
+                tensor.copy_(theirs)
+                if name in self.averages:
+                    self.averages[name].copy_(theirs)
 
     def restore(self, tensors: dict[str, Tensor], notes: dict[str, str], what: str) -> None:
         """Takes up what `state` gave.
@@ -543,7 +553,7 @@ class _Log:
         self.clock = (now, self.trainer.step)
         values = dict(zip([*Report._fields, "gradient_norm"], means, strict=True))
         values |= {
-            "scale": float(self.trainer.model.likelihood_scale().detach()),  # type: ignore[operator]
+            "scale": float(self.trainer.model.likelihood_scale().detach()),
             "learning_rate": self.trainer.learning_rate(),
             "steps_per_second": (self.trainer.step - step_then) / max(now - then, 1e-9),
             "skipped": int(self.trainer.skipped),

@@ -80,7 +80,7 @@ def anatomy(dood: Recognizer, images: Tensor) -> dict[str, float]:
     plain, parsed = log_p(dood, images), parse(dood.model, dood.guide, images)
     error = (parsed.canvas[-1] - images).abs().mean((-1, -2))
     counts = parsed.alive.sum(0)
-    scale = float(dood.model.likelihood_scale().detach())  # type: ignore[operator]
+    scale = float(dood.model.likelihood_scale().detach())
     searched = log_p(dood, images, REFINEMENT)
     with taken_further(dood, 2 * most):
         further = log_p(dood, images)
@@ -121,7 +121,7 @@ def main() -> None:
             parser.error(f"{name} does not draw curves under a Laplace likelihood")
         found = {}
         for target in SOURCES:
-            found[target] = anatomy(dood, dood.take(target, arguments.images))
+            found[target] = anatomy(dood, dood.meet(target, arguments.images))
             shown = ", ".join(f"{key} {value:.4g}" for key, value in found[target].items())
             print(f"{opened.path.name} on {target}: {shown}", flush=True)
         about = {"seconds": opened.progress()[1], "revision": opened.versions().get("revision", "")}

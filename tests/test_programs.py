@@ -44,7 +44,7 @@ programs = pytest.mark.parametrize("program", PROGRAMS)
 @pytest.mark.parametrize("likelihood", ["laplace", "gaussian"])
 def test_guide_fits_and_bounds_are_bounds(program: str, likelihood: str, images: Tensor) -> None:
     model, guide = build(program, likelihood=likelihood)
-    check_guide(model, guide, TINY.canvas_size)
+    check_guide(model, guide)
     bound = importance_bound(model, guide, images, particles=50)
     assert (bound.log_p_summed > bound.elbo).all() and (bound.log_p > bound.elbo - 20).all()
     single = stop_time_terms(model, guide, images).elbo()

@@ -392,6 +392,19 @@ def test_the_prior_alone_learns_from_what_the_guide_draws(
     assert means[1].strokes == means[0].strokes
 
 
+def test_the_prior_alone_is_refused_a_guide_of_other_weights(tmp_path: Path, source: Path) -> None:
+    first = start(tmp_path / "first", source, 2)
+    train(first, CPU, tensorboard=False)
+    kept, _ = first.read_tensors("last.safetensors")
+    del kept["guide.layout_head.0.weight"]
+    settings = TrainConfig(str(source), batch_size=8, fit="prior", start="0" * 64)
+    second = Run.create(
+        tmp_path / "second", RunConfig("dood", TINY, settings), Until(steps=4), CPU, kept
+    )
+    with pytest.raises(UserError, match="other weights"):
+        train(second, CPU, tensorboard=False)
+
+
 def test_the_prior_alone_is_taught_by_nothing_that_teaches_the_guide() -> None:
     given: dict[str, Any] = {"source": "none", "fit": "prior", "start": "0" * 64}
     assert TrainConfig(**given).practice == 0

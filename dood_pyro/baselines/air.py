@@ -43,7 +43,7 @@ from dood_pyro.stepwise import Program, StepwiseGuide
 class Parts(NamedTuple):
     """A picture before step t."""
 
-    ink: Float[Tensor, "*batch resolution resolution"]
+    ink: Float[Tensor, "*batch ink_size ink_size"]
     canvas: Float[Tensor, "*batch size size"]
     alive: Float[Tensor, "*batch"]
     """1 where every on so far was 1."""
@@ -66,7 +66,7 @@ class AIR(Program[Parts]):
 
     def _initial_state(self, count: int) -> Parts:
         size, like = self.config.canvas_size, self.raw_scale
-        ink = like.new_zeros(count, self.resolution, self.resolution)
+        ink = like.new_zeros(count, self.ink_size, self.ink_size)
         return Parts(ink, like.new_zeros(count, size, size), like.new_ones(count))
 
     def draw(self, state: Parts, on: Tensor, layout: Tensor, part: Tensor) -> Parts:
@@ -78,7 +78,7 @@ class AIR(Program[Parts]):
         alive = state.alive * on
         lives = detach_provenance(alive)[..., None, None]
         placing = drawing.inverse(drawing.affine_matrix(layout))
-        ink = glimpse(self.decoder(part), placing, self.resolution)
+        ink = glimpse(self.decoder(part), placing, self.ink_size)
         ink = state.ink + lives * ink
         return Parts(ink, self.picture(ink), alive)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
+from torch import Tensor
 from tqdm import tqdm
 
 from dood_pyro import pictures
@@ -15,7 +16,7 @@ from dood_pyro.errors import UserError
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
 SIZE = 105
-"""Pixels a side that pictures of a folder, which may differ in size, are prepared at."""
+"""Pixels a side that pictures of a folder are prepared at, unless all have the same and fewer."""
 
 
 def picture_files(folder: Path) -> list[Path]:
@@ -52,7 +53,10 @@ def prepare(folder: Path) -> Arrays:
     """
     files = picture_files(folder)
     names = sorted({str(file.parent.relative_to(folder)) for file in files})
-    images = _read(folder, files, SIZE, blank=False)
+    read = _read(folder, files, SIZE, blank=False)
+    sides = {len(picture) for picture in read}
+    size = sides.pop() if len(sides) == 1 else SIZE
+    images = np.stack([_bytes(pictures.resize(picture, size)) for picture in read])
     labels = np.array([names.index(str(f.parent.relative_to(folder))) for f in files], np.int32)
     order = np.random.default_rng(0).permutation(len(files))
     split = max(1, len(files) // 10)
@@ -73,14 +77,19 @@ def read_all(folder: Path, size: int) -> UInt8[np.ndarray, "count size size"]:
     Raises:
         UserError: a file is not a picture or is too small; it is named.
     """
-    return _read(folder, picture_files(folder), size, blank=True)
+    read = _read(folder, picture_files(folder), size, blank=True)
+    return np.stack([_bytes(pictures.resize(picture, size)) for picture in read])
 
 
-def _read(
-    folder: Path, files: list[Path], size: int, blank: bool
-) -> UInt8[np.ndarray, "count size size"]:
-    images = np.empty((len(files), size, size), dtype=np.uint8)
-    for index, file in enumerate(tqdm(files, desc=folder.name, unit="picture", leave=False)):
-        small = pictures.resize(pictures.read_picture(file, blank=blank), size)
-        images[index] = (small * 255).round().clamp(0, 255).byte().numpy()
-    return images
+def _read(folder: Path, files: list[Path], size: int, blank: bool) -> list[Tensor]:
+    """Pictures of at most ``size`` pixels a side: larger ones, of which few might fit in memory, are
+    resized as they are read."""
+    read = []
+    for file in tqdm(files, desc=folder.name, unit="picture", leave=False):
+        picture = pictures.read_picture(file, blank=blank)
+        read.append(picture if len(picture) <= size else pictures.resize(picture, size))
+    return read
+
+
+def _bytes(picture: Tensor) -> UInt8[np.ndarray, "size size"]:
+    return (picture * 255).round().clamp(0, 255).byte().numpy()

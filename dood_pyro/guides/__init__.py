@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 import os
 import sys
 from typing import Any
@@ -13,7 +14,7 @@ from torch import nn
 
 from dood_pyro.config import TrainConfig
 from dood_pyro.errors import UserError
-from dood_pyro.stepwise import StepwiseGuide
+from dood_pyro.stepwise import COARSEST, Program, StepwiseGuide
 
 GUIDES = {
     "amortised": {
@@ -89,12 +90,20 @@ def make_guide(config: TrainConfig, model: nn.Module) -> nn.Module:
     return guide
 
 
-def check_guide(model: nn.Module, guide: nn.Module, size: int) -> None:
-    """Runs both programs once on blank images of ``size`` pixels and compares their sites.
+def check_guide(model: Program[Any], guide: nn.Module) -> None:
+    """Runs both programs on blank images, that came with as many pixels as the canvas has and with
+    fewer, and compares their sites.
 
     Raises:
         UserError: sites are missing, extra, or of another shape; they are named.
     """
+    size = model.config.canvas_size
+    for resolution in (size, math.ceil(COARSEST * size)):
+        with model.at(resolution):
+            _check_guide(model, guide, size)
+
+
+def _check_guide(model: nn.Module, guide: nn.Module, size: int) -> None:
     images = torch.zeros(2, size, size)
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         theirs: Any = poutine.trace(model).get_trace(images)

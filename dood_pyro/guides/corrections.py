@@ -34,14 +34,19 @@ OFFSETS = (0.0, 0.7, 1.5, 2.5, 4.0)
 """Where a section is sampled to either side, in visible widths of the pen."""
 END_SPACING = 2.0
 """Between the sections beyond an end, in visible widths of the pen."""
-PIXEL_BLUR = 0.625
-"""Standard deviation, pixels, of what pixels and their interpolation add to a pen's profile."""
+PIXEL_BLUR = 0.025
+"""Standard deviation, canvas units, of what the canvas's pixels and their interpolation add to a pen's
+profile; coarser pixels add more."""
 
 
-def blurred(sigma: Float[Tensor, "*batch"], resolution: int) -> Float[Tensor, "*batch"]:
-    """The visible width of a pen on so many pixels a side, the unit of all that a look measures:
-    standard deviation of its profile and the pixels' blur together, canvas units."""
-    return (sigma.square() + (PIXEL_BLUR * 2 / resolution) ** 2).sqrt()
+def blurred(sigma: Float[Tensor, "*batch"], coarser: float = 1.0) -> Float[Tensor, "*batch"]:
+    """The visible width of a pen, the unit of all that a look measures: standard deviation of its
+    profile and the pixels' blur together, canvas units.
+
+    Args:
+        coarser: how many times as large as the canvas's pixels are those that ink is put on.
+    """
+    return (sigma.square() + (coarser * PIXEL_BLUR) ** 2).sqrt()
 
 
 class Taming:
@@ -109,7 +114,7 @@ class Maps(NamedTuple):
     image: Float[Tensor, "*batch size size"]
     residual: Float[Tensor, "*batch size size"]
     """The image less the canvas so far."""
-    ink: Float[Tensor, "*batch resolution resolution"]
+    ink: Float[Tensor, "*batch ink_size ink_size"]
     """Of the canvas so far."""
 
 
@@ -176,7 +181,8 @@ class Correction(nn.Module):
         add to the raw values, before they are squashed or made positive, of their standard
         deviations, the pen, and its standard deviations."""
         profile = drawing.pen_profile(pen)
-        width = blurred(profile.sigma, maps.ink.shape[-1])[..., None]
+        coarser = maps.image.shape[-1] / maps.ink.shape[-1]
+        width = blurred(profile.sigma, coarser)[..., None]
         before, after, normal, tangent = self._look(control, profile, width, frame, maps)
         # All that tells how the stroke lies and how thick it is has been taken out of what is seen;
         # left are the pen's share of the blur, and the unit of the standard deviations.

@@ -39,30 +39,14 @@ def _bilinear(before: int, after: int, dtype: torch.dtype, device: torch.device)
     return F.interpolate(every, (after, before), mode="bilinear")[0, 0].to(device, dtype)
 
 
-class _Enlarged(torch.autograd.Function):
+def _enlarged(pictures: Tensor, size: int) -> Tensor:
     """Bilinear interpolation as two products of matrices, which take a seventh of the time that
     torch's own takes on a CPU."""
-
-    @staticmethod
-    def forward(ctx: Any, small: Tensor, size: int) -> Tensor:
-        ctx.small, ctx.size = small.shape, size
-        return _both_sides(small, _bilinear(small.shape[-1], size, small.dtype, small.device))
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        (grad,) = grads
-        table = _bilinear(ctx.small[-1], ctx.size, grad.dtype, grad.device)
-        return _both_sides(grad, table.mT), None
-
-
-def _both_sides(pictures: Tensor, table: Tensor) -> Tensor:
-    """table · picture · tableᵀ of every picture."""
-    after, before = table.shape
-    wide = (pictures.reshape(-1, before) @ table.mT).reshape(-1, before, after)
-    return torch.bmm(table.expand(len(wide), after, before), wide).reshape(
-        *pictures.shape[:-2], after, after
-    )
+    before = pictures.shape[-1]
+    table = _bilinear(before, size, pictures.dtype, pictures.device)
+    wide = (pictures.reshape(-1, before) @ table.mT).reshape(-1, before, size)
+    large = torch.bmm(table.expand(len(wide), size, before), wide)
+    return large.reshape(*pictures.shape[:-2], size, size)
 
 
 WHITEST = 1.0 - 1e-3
@@ -82,8 +66,7 @@ def canvas_from_ink(
     canvas: Tensor = _Saturation.apply(ink)
     if size is None or size == ink.shape[-1]:
         return canvas
-    large: Tensor = _Enlarged.apply(canvas, size)
-    return large
+    return _enlarged(canvas, size)
 
 
 def ink_from_canvas(

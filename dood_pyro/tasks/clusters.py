@@ -64,7 +64,7 @@ def vocabulary(
     """
     features, pictures, curves, as_drawn = [], [], [], []
     size = dood.config.model.glimpse_size
-    for images in dood.take(target, limit, data_dir=data_dir).split(BATCH):
+    for images in dood.meet(target, limit, data_dir=data_dir).split(BATCH):
         parsed = parse(dood.model, dood.guide, images)
         alive = parsed.alive > 0
         if draws_curves(dood.model):

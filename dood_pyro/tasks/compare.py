@@ -50,7 +50,7 @@ def draw_reconstructions(
     for dood in models:
         # Each target by itself: a batch is drawn at one resolution.
         parts = [
-            draw_steps(dood.model, dood.guide, dood.take(target, count, data_dir=data_dir))[0]
+            draw_steps(dood.model, dood.guide, dood.meet(target, count, data_dir=data_dir))[0]
             for target in targets
         ]
         sheets.append(np.concatenate(parts, axis=1))
@@ -79,7 +79,7 @@ def stroke_counts(
     Raises:
         UserError: the target cannot be had.
     """
-    images = dood.take(target, limit, data_dir=data_dir)
+    images = dood.meet(target, limit, data_dir=data_dir)
     counts = [parse(dood.model, dood.guide, part).alive.sum(0) for part in images.split(BATCH)]
     stops = dood.config.model.max_strokes + 1
     return np.bincount(torch.cat(counts).long().cpu().numpy(), minlength=stops)

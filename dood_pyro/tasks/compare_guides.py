@@ -21,12 +21,12 @@ from dood_pyro.inference.importance import ImportanceBound, bound_of
 from dood_pyro.inference.parsing import parse
 from dood_pyro.plots import new_figure, save_figure, source_title
 from dood_pyro.recognition import BATCH, open_run
-from dood_pyro.stepwise import StepwiseGuide
+from dood_pyro.stepwise import Program, StepwiseGuide
 
 
 def load_guides(
     run: Run, names: Sequence[str] | None, which: str = "best", guide: str | None = None
-) -> tuple[nn.Module, dict[str, nn.Module], RunConfig]:
+) -> tuple[Program[Any], dict[str, nn.Module], RunConfig]:
     """A run's model, and guides over it by name: the run's own, those of
     `dood_pyro.guides.REFINEMENTS`, and those of other run folders that were trained over this model
     (``train --start-from RUN --fit guide``). Without names, the run's own, ``smc`` where the run's own
@@ -99,8 +99,7 @@ def compare_guides(
     model, guides, config = load_guides(run, names, which, guide)
     model = model.to(device)
     drawings = data.load(target, "test", config.model.canvas_size, data_dir)
-    images = (drawings.shuffled(limit).float() / 255).to(device)
-    model.resolution = drawings.resolution  # type: ignore[assignment]
+    images = model.meet(drawings, limit)
     rows: list[dict[str, Any]] = []
     bounds: list[Tensor] = []
     elbos: list[Tensor] = []

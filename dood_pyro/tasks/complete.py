@@ -54,61 +54,51 @@ def complete(
     Raises:
         UserError: the model draws no curves.
     """
-    if not isinstance(dood.model, DooD) or not draws_curves(dood.model):
+    model = dood.model
+    if not isinstance(model, DooD) or not draws_curves(model):
         raise UserError(f"a {dood.config.program} model has no strokes to go on with")
-    # The canvas so far is set to the picture itself: ink on the canvas's own pixels.
-    with torch.no_grad(), dood.model.at(dood.size):
-        return _complete(dood, dood.model, images, each, strokes, seed)
+    # On the canvas's pixels: what ink a given picture is of can be told there alone.
+    with torch.no_grad(), model.at(dood.size):
+        parsed = parse(model, dood.guide, images)
+        steps = parsed.alive.shape[0] if strokes is None else min(strokes, parsed.alive.shape[0])
 
+        def repeat(values: Tensor) -> Tensor:
+            return values.repeat_interleave(each, dim=0)
 
-def _complete(
-    dood: Recognizer,
-    model: DooD,
-    images: Float[Tensor, "images size size"],
-    each: int,
-    strokes: int | None,
-    seed: int,
-) -> Completions:
-    parsed = parse(model, dood.guide, images)
-    steps = parsed.alive.shape[0] if strokes is None else min(strokes, parsed.alive.shape[0])
-
-    def repeat(values: Tensor) -> Tensor:
-        return values.repeat_interleave(each, dim=0)
-
-    count = len(images) * each
-    state = model.initial_state(count)
-    for t in range(steps):
-        values = {name: repeat(value[t]) for name, value in parsed.values.items()}
-        view = model.look(state)
-        drawn = model.draw(state, view, StepValues(repeat(parsed.alive[t]), **values))
-        # A drawing that ended earlier keeps the state that it ended with.
-        lives = repeat(parsed.alive[t]) > 0
-        state = type(state)(
-            *(
-                torch.where(lives.reshape(-1, *[1] * (new.dim() - 1)), new, old)
-                for new, old in zip(drawn, state, strict=True)
+        count = len(images) * each
+        state = model.initial_state(count)
+        for t in range(steps):
+            values = {name: repeat(value[t]) for name, value in parsed.values.items()}
+            view = model.look(state)
+            drawn = model.draw(state, view, StepValues(repeat(parsed.alive[t]), **values))
+            # A drawing that ended earlier keeps the state that it ended with.
+            lives = repeat(parsed.alive[t]) > 0
+            state = type(state)(
+                *(
+                    torch.where(lives.reshape(-1, *[1] * (new.dim() - 1)), new, old)
+                    for new, old in zip(drawn, state, strict=True)
+                )
             )
+        given = images if strokes is None else state.canvas[::each]
+        canvas = repeat(given)
+        state = state._replace(
+            ink=ink_from_canvas(canvas), canvas=canvas, alive=torch.ones_like(state.alive)
         )
-    given = images if strokes is None else state.canvas[::each]
-    canvas = repeat(given)
-    state = state._replace(
-        ink=ink_from_canvas(canvas), canvas=canvas, alive=torch.ones_like(state.alive)
-    )
-    more = dood.config.model.max_strokes
-    with seeded(seed, images.device), pyro.validation_enabled(False):
-        first = pyro.condition(_go_on, data={"on_1": torch.ones(count).to(canvas)})
-        trace = poutine.trace(first).get_trace(model, state, more)
-    nodes: Any = trace.nodes
-    alive = torch.stack([nodes[f"on_{t}"]["value"] for t in range(1, more + 1)]).cumprod(0)
-    control = [
-        drawing.place(
-            nodes[f"stroke_{t}"]["value"], drawing.affine_matrix(nodes[f"layout_{t}"]["value"])
-        )
-        for t in range(1, more + 1)
-    ]
-    pens = [nodes[f"pen_{t}"]["value"] for t in range(1, more + 1)]
-    parts = (torch.stack(control, 1), torch.stack(pens, 1), alive.movedim(0, 1))
-    return Completions(given, Strokes(*(p.unflatten(0, (len(images), each)) for p in parts)))
+        more = dood.config.model.max_strokes
+        with seeded(seed, images.device), pyro.validation_enabled(False):
+            first = pyro.condition(_go_on, data={"on_1": torch.ones(count).to(canvas)})
+            trace = poutine.trace(first).get_trace(model, state, more)
+        nodes: Any = trace.nodes
+        alive = torch.stack([nodes[f"on_{t}"]["value"] for t in range(1, more + 1)]).cumprod(0)
+        control = [
+            drawing.place(
+                nodes[f"stroke_{t}"]["value"], drawing.affine_matrix(nodes[f"layout_{t}"]["value"])
+            )
+            for t in range(1, more + 1)
+        ]
+        pens = [nodes[f"pen_{t}"]["value"] for t in range(1, more + 1)]
+        parts = (torch.stack(control, 1), torch.stack(pens, 1), alive.movedim(0, 1))
+        return Completions(given, Strokes(*(p.unflatten(0, (len(images), each)) for p in parts)))
 
 
 def _go_on(model: DooD, state: State, more: int) -> None:

@@ -27,6 +27,7 @@ from dood_pyro.files import locked, write_atomically
 from dood_pyro.guides.factors import ImageByImage
 from dood_pyro.inference.importance import ImportanceBound, bound_of
 from dood_pyro.inference.parsing import parse
+from dood_pyro.stepwise import Program
 
 COLUMNS = (
     "model",
@@ -65,7 +66,7 @@ NUMBERS = ("log_p", "log_p_summed", "elbo", "mean_strokes", "mean_absolute_error
 MAY_LACK = ("log_p_se", "log_p_summed_se", "effective_samples", "seconds")
 """Columns of numbers, and those among them that may be empty."""
 
-Programs = tuple[nn.Module, nn.Module]
+Programs = tuple[Program[Any], nn.Module]
 """Model and guide."""
 
 
@@ -102,8 +103,7 @@ def evaluate(
     made_by = run.provenance(which)  # now: the run may be in training
     model, recognition = model.to(device), recognition.to(device)
     drawings = data.load(target, "test", config.model.canvas_size, data_dir)
-    images = (drawings.shuffled(limit).float() / 255).to(device)
-    model.resolution = drawings.resolution  # type: ignore[assignment]
+    images = model.meet(drawings, limit)
 
     def show(done: int) -> None:
         if progress is not None:
@@ -170,7 +170,7 @@ def _measure(
     if jobs == 1 or len(images) * particles < WORTH_IT:
         parts = [_shard(programs, *shard, particles, show) for shard in enumerate(shards)]
     else:
-        start: tuple[Any, ...] = (str(run.path), which, guide, programs[0].resolution)
+        start: tuple[Any, ...] = (str(run.path), which, guide, programs[0].ink_size)
         context = torch.multiprocessing.get_context("spawn")
         pool = ProcessPoolExecutor(jobs, context, _start_worker, start)
         try:
@@ -219,7 +219,7 @@ _worker: list[Programs] = []
 """What a worker process has loaded."""
 
 
-def _start_worker(path: str, which: str, guide: str | None, resolution: int) -> None:
+def _start_worker(path: str, which: str, guide: str | None, ink_size: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers itself
 
     def outlive_nobody() -> None:
@@ -233,7 +233,7 @@ def _start_worker(path: str, which: str, guide: str | None, resolution: int) -> 
     keep_freed_memory()
     pyro.enable_validation(False)
     model, recognition, _ = Run(path).load(which, guide)
-    model.resolution = resolution  # type: ignore[assignment]
+    model.expect(ink_size)
     _worker.append((model, recognition))
 
 

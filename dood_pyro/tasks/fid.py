@@ -115,7 +115,7 @@ def shuffled_strokes(dood: Recognizer, count: int, seed: int) -> Float[Tensor, "
     for start in range(0, count, BATCH):
         parsed = generate(dood, min(BATCH, count - start), seed * 100_003 + start)
         strokes = strokes_of(parsed)
-        ink = strokes.ink(dood.program.resolution)
+        ink = strokes.ink(dood.model.ink_size)
         generator = torch.Generator().manual_seed(seed)
         columns = []
         for t in range(ink.shape[1]):
@@ -125,7 +125,7 @@ def shuffled_strokes(dood: Recognizer, count: int, seed: int) -> Float[Tensor, "
             column = ink[:, t].clone()
             column[drawn] = ink[order, t]
             columns.append(column)
-        parts.append(dood.program.picture(torch.stack(columns).sum(0)).cpu())
+        parts.append(dood.model.picture(torch.stack(columns).sum(0)).cpu())
     return resize(torch.cat(parts), SIZE)
 
 
@@ -153,8 +153,13 @@ def report(
     Raises:
         UserError: the target cannot be had, or is too small.
     """
-    everything = pictures_of(target, part, data_dir)
+    drawings = data.load(target, part, SIZE, data_dir)
+    everything = drawings.shuffled(None).float() / 255
     others = pictures_of(target, "test" if part == "train" else "train", data_dir)
+    # Samples are compared with pictures of the target's: they are drawn on as many pixels.
+    for sampled in (dood, rival):
+        if sampled is not None:
+            sampled.model.expect(drawings.resolution)
     count = min(count, len(everything) // 2, len(others))
     columns: dict[str, list[float]] = {
         name: [] for name in ("samples", "real", "halves", "air", "shuffled")

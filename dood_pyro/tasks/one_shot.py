@@ -151,8 +151,8 @@ def _fitted(
 def classify(dood: Recognizer, trials: Trials, settings: Settings) -> Float[Tensor, "queries ways"]:
     """Scores of a run's queries: the highest is the answer."""
     support, queries = trials.support.to(dood.device), trials.queries.to(dood.device)
-    # Trials are no source, whose pictures' size is known: they are taken at the canvas's.
-    with seeded(0, dood.device), dood.program.at(dood.size):
+    # Trials have more pixels than the canvas, whatever the model was trained on.
+    with seeded(0, dood.device), dood.model.at(dood.size):
         types = types_of(dood, support, settings)
         forward = scores(types, queries, settings)
         if not settings.two_way:

@@ -59,7 +59,7 @@ def reconstruct(
     Raises:
         UserError: the target cannot be had or ``out`` not be written.
     """
-    images = dood.take(target, count, part, data_dir)
+    images = dood.meet(target, count, part, data_dir)
     sheet, drawings = draw_steps(dood.model, dood.guide, images)
     try:
         if svg and drawings:

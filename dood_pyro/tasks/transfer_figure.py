@@ -132,9 +132,8 @@ def thumbnails_of(plan: Plan, count: int = 4) -> Thumbnails:
             drawings = data.load(targets[target], "test", config.model.canvas_size, plan.data_dir)
         except UserError:
             return None
-        images = (drawings.shuffled(count).float() / 255).to(device)
-        program.resolution = drawings.resolution
-        made = parse(program.to(device), guide.to(device), images).canvas[-1]
+        images = program.to(device).meet(drawings, count)
+        made = parse(program, guide.to(device), images).canvas[-1]
         rows = [torch.cat(list(part.cpu()), dim=-1) for part in (images, made)]
         grey = (255 * (1 - torch.cat(rows))).round().clamp(0, 255).byte().numpy()
         return np.repeat(grey[..., None], 3, axis=-1)

@@ -48,7 +48,7 @@ def look(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """What is seen before and after, and normals and tangents."""
     profile = drawing.pen_profile(pen)
-    width = blurred(profile.sigma, SIZE)[..., None]
+    width = blurred(profile.sigma)[..., None]
     return correction._look(control, profile, width, Frame.of(layout), maps)
 
 
@@ -74,7 +74,7 @@ def test_a_displaced_proposal_sees_its_error_on_the_right_side() -> None:
     correction = Correction(5, 4, 16)
     image = drawn(control, layout)
     normal = look(correction, control, layout, on_blank(image))[2]
-    width = blurred(drawing.pen_profile(PEN).sigma, SIZE)
+    width = blurred(drawing.pen_profile(PEN).sigma)
     shift = width / layout[0, 0] * normal.mean(1, keepdim=True)
     seen = look(correction, control + shift, layout, on_blank(image))
     before, after = map(sections, seen[:2])

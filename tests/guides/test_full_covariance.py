@@ -15,7 +15,6 @@ from dood_pyro.guides.amortised import AmortisedGuide
 from dood_pyro.guides.full_covariance import FullCovarianceGuide
 from dood_pyro.inference.importance import importance_bound
 from dood_pyro.model import DooD
-from tests.conftest import TINY
 
 
 def test_it_starts_as_the_amortised_guide(
@@ -24,7 +23,7 @@ def test_it_starts_as_the_amortised_guide(
     model, guide = tiny
     full = FullCovarianceGuide(model)
     full.load_state_dict(guide.state_dict(), strict=False)
-    check_guide(model, full, TINY.canvas_size)
+    check_guide(model, full)
     bounds = []
     for each in (guide, full):
         torch.manual_seed(0)

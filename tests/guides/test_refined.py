@@ -21,7 +21,7 @@ def test_refining_raises_the_bound_of_every_image(
 ) -> None:
     model, guide = tiny
     refined = RefinedGuide(model, guide, steps=60)
-    check_guide(model, refined, TINY.canvas_size)
+    check_guide(model, refined)
     torch.manual_seed(0)
     before = bound_of(model, guide, images, particles=20)
     after = bound_of(model, refined, images, particles=20)

@@ -65,7 +65,7 @@ def test_built_in_guides_fit() -> None:
     model = DooD(TINY)
     guide = make_guide(TrainConfig("none"), model)
     assert isinstance(guide, AmortisedGuide)
-    check_guide(model, guide, TINY.canvas_size)
+    check_guide(model, guide)
 
 
 @pytest.mark.parametrize(
@@ -85,11 +85,11 @@ def test_faults_of_ones_own_guide_are_named() -> None:
         return make_guide(TrainConfig("none", guide=f"own_guides:{name}"), model)
 
     with pytest.raises(UserError) as error:
-        check_guide(model, guide("Lacks"), TINY.canvas_size)
+        check_guide(model, guide("Lacks"))
     for fault in ("lacks layout_1", "lacks on_3", "has extra, which", "has stroke_1 of shape"):
         assert fault in str(error.value)
     with pytest.raises(UserError, match="what a pity"):
-        check_guide(model, guide("Fails"), TINY.canvas_size)
+        check_guide(model, guide("Fails"))
     with pytest.raises(UserError, match="cannot make the guide"):
         guide("Needs")
 
@@ -123,7 +123,7 @@ def test_the_documentations_guide_trains_and_is_short(
     for estimator in ("stop-time", "nvil"):
         settings = TrainConfig(str(source), batch_size=8, guide=name, estimator=estimator)  # type: ignore[arg-type]
         config = RunConfig("dood", TINY, settings)
-        check_guide(*config.build(), TINY.canvas_size)
+        check_guide(*config.build())
         run = Run.create(tmp_path / estimator, config, Until(steps=30), choose_device("cpu"))
         train(run, choose_device("cpu"), tensorboard=False)
         model, guide, _ = run.load(guide=name)

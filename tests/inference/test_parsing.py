@@ -79,7 +79,7 @@ class Carrying(StepwiseGuide[tuple[State]]):
 def test_a_guide_that_hides_the_models_state_is_refused() -> None:
     model = DooD(TINY)
     with pytest.raises(UserError, match="drawn"):
-        check_guide(model, Carrying(model), TINY.canvas_size)
+        check_guide(model, Carrying(model))
 
 
 @pytest.mark.parametrize(("bias", "steps"), [(-9.0, 1), (9.0, TINY.max_strokes)])

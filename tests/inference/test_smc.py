@@ -133,7 +133,7 @@ def test_as_a_guide(program: type[DooD] | type[AIR], images: Tensor) -> None:
     guide = AmortisedGuide(model) if isinstance(model, DooD) else AIRGuide(model)
     found = refine_guide("smc", model, guide)
     assert isinstance(found, SMCGuide)
-    check_guide(model, found, TINY.canvas_size)
+    check_guide(model, found)
     bound, plain = (bound_of(model, each, images, 50) for each in (found, guide))
     assert bound.log_p.mean() > plain.log_p.mean()
     finite = {name: bool(column.isfinite().all()) for name, column in bound._asdict().items()}
