@@ -4,8 +4,8 @@
 
 Everything is measured in one run, medians of several; compare ratios rather than times between
 machines. The training step is that of the default settings, once every look has been let in: batch
-64, 50×50 pixels, six strokes, and every eighth time a batch of doodles to practise on, of which a step
-bears its share.
+64, six strokes, pictures that came with 50×50 pixels, or with 28×28 and were enlarged (``…_28_…``),
+and every eighth time a batch of doodles to practise on, of which a step bears its share.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from dood_pyro.guides.amortised import AmortisedGuide
 from dood_pyro.inference import StopTimeELBO, StopTimeTerms
 from dood_pyro.inference.stop_time import stop_log_probs
 from dood_pyro.model import DooD, StepValues
+from dood_pyro.pictures import resize
 from dood_pyro.recognition import Recognizer
 from dood_pyro.rendering import canvas_from_ink, stroke_ink
 from dood_pyro.rendering.reference import stroke_ink_per_pixel
@@ -144,14 +145,24 @@ LATE = 10_000
 """A step past what differs at the start of a training: every look is let in."""
 
 
-def training() -> dict[str, float]:
-    """A training step, and one without practice through Pyro and in plain torch, in turn."""
-    image = pictures(BATCH)
-    trainer = Trainer(RunConfig("dood", ModelConfig(), TrainConfig("bench")), torch.device("cpu"))
+def training_step(resolution: int) -> float:
+    """A step, with its share of practice, on pictures that came with ``resolution`` pixels a side."""
+    image = resize(pictures(BATCH, resolution), 50)
+    settings = TrainConfig("bench", resolution=resolution)
+    trainer = Trainer(RunConfig("dood", ModelConfig(), settings), torch.device("cpu"))
     trainer.step = LATE
-    share = trainer.config.train.practice
-    period = round(1 / share)
-    step = seconds(lambda: [trainer.train_step(image) for _ in range(period)], 4, warm_up=1)
+    period = round(1 / settings.practice)
+
+    def steps() -> None:
+        for _ in range(period):
+            trainer.train_step(image)
+
+    return seconds(steps, 4, warm_up=1) / period
+
+
+def training() -> dict[str, float]:
+    """Training steps; and one without practice through Pyro and in plain torch, in turn."""
+    image = pictures(BATCH)
     settings = TrainConfig("bench", practice=0.0)
     trainer = Trainer(RunConfig("dood", ModelConfig(), settings), torch.device("cpu"))
     trainer.step = LATE
@@ -173,7 +184,8 @@ def training() -> dict[str, float]:
     images, plain = (statistics.median(times[name]) for name in ("pyro", "plain"))
     ratios = [a / b for a, b in zip(times["pyro"], times["plain"], strict=True)]
     return {
-        "train_step_seconds": step / period,
+        "train_step_seconds": training_step(50),
+        "train_step_28_seconds": training_step(28),
         "train_step_without_practice_seconds": images,
         "train_step_plain_seconds": plain,
         "pyro_overhead": statistics.median(ratios) - 1,
