@@ -108,7 +108,7 @@ def transfer_table(
     )
     problems = transfer.fill(plan, click.echo) if fill else []
     found, left_out = transfer.cells(read_rows(table), plan)
-    for line in (*left_out, *transfer.findings(found)):
+    for line in (*transfer.as_text(found), *left_out, *transfer.findings(found)):
         click.echo(line)
     if found:
         shown = list(dict.fromkeys(training.model for training in trainings))

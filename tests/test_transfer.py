@@ -171,6 +171,21 @@ def test_findings_say_what_the_table_shows() -> None:
     ]
 
 
+def test_the_table_as_text_leaves_gaps_empty() -> None:
+    found = {
+        ("dood", "a", "a"): Cell(1234.6, 1.0, 1, 60.0, -2000),
+        ("dood", "a", "b"): Cell(-5.0, 1.0, 1, 60.0, None),
+        ("dood", "b", "a"): Cell(7.0, 1.0, 1, 60.0, 3),
+    }
+    assert list(transfer.as_text(found)) == [
+        "| DooD: from ↓ on → | a | b |",
+        "| --- | ---: | ---: |",
+        "| a | 1,235 (−2,000) | −5 |",
+        "| b | 7 (3) |  |",
+        "",
+    ]
+
+
 def test_a_figure_shows_gaps_as_gaps(tmp_path: Path) -> None:
     cell = Cell(-123.0, 4.0, 1, 60.0, None)
     found = {("dood", "mnist", "mnist"): cell, ("dood", "kmnist", "kmnist"): cell}

@@ -385,6 +385,27 @@ def _cell(key: tuple[str, str, str], rows: list[dict[str, str]]) -> Cell:
     return Cell(mean, spread, len(values), seconds, published(*key))
 
 
+def as_text(found: dict[tuple[str, str, str], Cell]) -> Iterator[str]:
+    """A Markdown table a model: a row a source, a column a target; log p(x) and, in brackets, the
+    published figure. Cells that are not there are left empty."""
+    for model in dict.fromkeys(key[0] for key in found):
+        mine = {key[1:]: cell for key, cell in found.items() if key[0] == model}
+        targets = list(dict.fromkeys(target for _, target in mine))
+        yield f"| {PROGRAMS[model].title}: from ↓ on → | {' | '.join(targets)} |"
+        yield "| --- |" + " ---: |" * len(targets)
+        for source in dict.fromkeys(source for source, _ in mine):
+            row = [_as_text(mine.get((source, target))) for target in targets]
+            yield f"| {source} | {' | '.join(row)} |"
+        yield ""
+
+
+def _as_text(cell: Cell | None) -> str:
+    if cell is None:
+        return ""
+    paper = "" if cell.published is None else f" ({cell.published:,})"
+    return f"{cell.mean:,.0f}{paper}".replace("-", "−")
+
+
 def findings(found: dict[tuple[str, str, str], Cell]) -> Iterator[str]:
     """What the table says: diagonals, lowest rows, DooD against its rival and its paper."""
     for model in dict.fromkeys(key[0] for key in found):
