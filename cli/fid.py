@@ -7,13 +7,15 @@ from pathlib import Path
 
 import click
 
+from dood_pyro.errors import UserError
+
 from . import options
 
 
 @click.command()
 @click.argument("first")
 @click.argument("second")
-@click.option("--features", default="omniglot", show_default=True, help="A source's, or a file.")
+@click.option("--features", help="A source's, or a file.  [default: SECOND's, else omniglot's]")
 @click.option(
     "--part",
     type=click.Choice(["train", "test"]),
@@ -28,15 +30,21 @@ from . import options
 )
 @options.data_dir
 def fid(
-    first: str, second: str, features: str, part: str, count: int | None, data_dir: Path | None
+    first: str,
+    second: str,
+    features: str | None,
+    part: str,
+    count: int | None,
+    data_dir: Path | None,
 ) -> None:
     """Prints the Fréchet distance between two sources, or folders of pictures.
 
     The distance depends on the number of pictures, which is the same on both sides and printed.
     """
-    from dood_pyro.features import load_features
+    from dood_pyro.features import kept_features, load_features
     from dood_pyro.tasks.fid import folder_or_source, frechet
 
+    features = features or (second if second in kept_features() else "omniglot")
     network = load_features(features)
     sets = [folder_or_source(name, part, data_dir) for name in (first, second)]
     count = min(count or len(sets[0]), *map(len, sets))
@@ -53,8 +61,7 @@ def fid(
 @click.option("--count", type=click.IntRange(min=2), default=2500, show_default=True)
 @click.option("--seeds", type=options.Numbers(), default="0,1,2,3,4", show_default=True)
 @options.record("Put under the target's name, too.")
-@options.which
-@options.device
+@options.trained
 @options.data_dir
 def fid_samples(
     run: str,
@@ -65,8 +72,7 @@ def fid_samples(
     count: int,
     seeds: tuple[int, ...],
     figures: Path | None,
-    which: str,
-    device: str,
+    use: options.Use,
     data_dir: Path | None,
 ) -> None:
     """Measures how far samples of RUN are from a target's test pictures, beside how far its training
@@ -78,7 +84,7 @@ def fid_samples(
     from dood_pyro.tasks.fid import report
 
     opened, rival_run = open_run(run), open_run(air) if air else None
-    made_by = opened.provenance(which)
+    made_by = opened.provenance(use.which)
     target = target or opened.read_config()[0].train.source
     name = data.name_of(target)
     features = features or name
@@ -88,15 +94,15 @@ def fid_samples(
         ("model", made_by["model"], "dood"),
         ("features", Path(features).stem, name),
         ("part", part, "test"),
-        ("which", which, "best"),
+        ("which", use.which, "best"),
     )
     refuse_another_run(figures, key, made_by)
     network = load_features(features)
-    dood, rival = load(run, device, which), load(air, device, which) if air else None
+    dood, rival = use.load(run), load(air, use.device, use.which) if air else None
     found = report(dood, rival, target, network, count, seeds, part, data_dir)
     found |= {"seeds": list(seeds), "run": made_by}
     if rival_run is not None:
-        found["air_run"] = rival_run.provenance(which)
+        found["air_run"] = rival_run.provenance(use.which)
     click.echo(json.dumps({key: found}, indent=2))
     update_object(figures, {key: found})
 
@@ -118,6 +124,8 @@ def train_features(
     from dood_pyro import features
 
     out = out or Path(f"{Path(source).stem}.safetensors")
+    if not out.parent.is_dir():
+        raise UserError(f"there is no folder {out.parent} for {out.name}; create it")
     bar = tqdm(total=steps, unit="step")
 
     def show(step: int, loss: float) -> None:

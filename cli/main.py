@@ -14,6 +14,7 @@ from .fid import fid, fid_samples, train_features
 from .figures import anatomy, clusters, compare, stroke_counts
 from .guides import calibrate, compare_guides
 from .one_shot import one_shot
+from .parse import parse
 from .reconstruct import reconstruct
 from .sample import sample
 from .sources import sources
@@ -29,7 +30,7 @@ def cli() -> None:
 
 
 for command in (
-    *(train, reconstruct, evaluate, sample, exemplars, complete, one_shot, sources),
+    *(train, parse, reconstruct, evaluate, sample, exemplars, complete, one_shot, sources),
     *(fid, fid_samples, train_features),
     *(compare_guides, calibrate),
     *(transfer_table, compare, stroke_counts, clusters, anatomy),

@@ -39,8 +39,8 @@ which = click.option(
 guide = click.option(
     "--guide",
     metavar="NAME",
-    help="Over the run's own: refined, smc or per-image. Or repeats the run's own, module:Class, if it "
-    "is not a built-in one: permits its code to be run. Both: module:Class+smc.",
+    help="refined, smc or per-image, put over the run's own. A run trained with module:Class needs "
+    "that name here, which permits its code to be run: module:Class, or module:Class+smc.",
 )
 
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     ),
     default="dood",
     show_default=True,
-    help="DooD; an ablation of it; Difference-AIR; vanilla AIR.",
+    help="DooD; three ablations of it; Difference-AIR; vanilla AIR.",
 )
 @click.option("--steps", type=click.IntRange(min=1), help="Train for so many steps in all.")
 @click.option("--budget", type=options.Duration(), help="Train for so long in all: 90m, 1h30m.")
@@ -55,7 +55,8 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--start-from",
-    help="Begin with this run's model and weights; of its guide, with those that fit.",
+    help="Begin with this run's model and weights; of its guide, with those that fit. Name a "
+    "--source, too.",
 )
 @click.option(
     "--fit",
@@ -76,7 +77,11 @@ if TYPE_CHECKING:
     "--guide", default="amortised", show_default=True, help="A built-in one, or module:Class."
 )
 @click.option(
-    "--beta", type=float, default=5.0, show_default=True, help="A stroke must gain β times its KL."
+    "--beta",
+    type=float,
+    default=5.0,
+    show_default=True,
+    help="A stroke must gain β times its KL; of iwae and rws in their first steps only.",
 )
 @click.option(
     "--practice",
@@ -120,7 +125,7 @@ if TYPE_CHECKING:
     "--native-resolution/--no-native-resolution",
     default=True,
     show_default=True,
-    help="Draw on as few pixels as pictures came with, down to half of the canvas's.",
+    help="Draw on as few pixels as pictures came with, where that is half of the canvas's or more.",
 )
 @click.option("--tensorboard/--no-tensorboard", default=True, show_default=True)
 @options.device
@@ -129,8 +134,9 @@ if TYPE_CHECKING:
 def train(ctx: click.Context, /, **given: Any) -> None:
     """Trains model and guide on a source, or goes on with a run.
 
-    Ctrl-C saves. A run that was stopped, or killed, goes on with --resume RUN and ends with the
-    weights that it would have had; --steps or --budget may then be raised, nothing else changed.
+    Ctrl-C saves. A run that was stopped, or killed, goes on with --resume RUN; with --steps, on a
+    CPU, it ends with the very weights that it would have had. --steps or --budget may then be
+    raised, nothing else changed.
     """
     from dood_pyro.checkpoints import Run
     from dood_pyro.devices import choose_device

@@ -15,7 +15,8 @@ from . import options
 @click.option(
     "--models",
     type=options.Names(),
-    help="By comma.  [default: dood,dair on every source; air and the ablations on mnist]",
+    help="By comma.  [default: dood,dair on every source; air, dood-no-renderer and "
+    "dood-no-guidance on mnist, if that is one of them]",
 )
 @click.option(
     "--sources", type=options.Names(), help="By comma.  [default: the paper's five datasets]"
@@ -45,7 +46,7 @@ from . import options
     type=click.Path(path_type=Path),
     default=Path("experiments/results/transfer.csv"),
     show_default=True,
-    help="Rows go here.",
+    help="Rows go here; cells that it has, of as long a training, are not measured again.",
 )
 @click.option("--out", type=options.Png(), help="PNG and PDF.  [default: as TABLE]")
 @click.option(
@@ -89,6 +90,8 @@ def transfer_table(
     from dood_pyro.tasks.published import SOURCES
     from dood_pyro.tasks.transfer_figure import draw_table, thumbnails_of
 
+    if table.suffix != ".csv":
+        raise UserError(f"--table must end in .csv; {table} does not")
     out = table.with_suffix(".png") if out is None else out
     trainings = transfer.trainings(models, sources, seeds)
     default_jobs, gpus = spare(device)

@@ -38,7 +38,7 @@ from dood_pyro.config import Config, ModelConfig, TrainConfig
 from dood_pyro.devices import hardware
 from dood_pyro.errors import UserError
 from dood_pyro.files import replacing, write_atomically
-from dood_pyro.guides import GUIDES, make_guide, refine_guide, split_guide
+from dood_pyro.guides import GUIDES, REFINEMENTS, make_guide, refine_guide, split_guide
 from dood_pyro.programs import PROGRAMS
 from dood_pyro.stepwise import Program
 
@@ -215,6 +215,7 @@ class Run:
         """
         if not (self.path / "config.json").is_file():
             what = "has no config.json" if self.path.is_dir() else "does not exist"
+            what = "is a file; name its folder" if self.path.is_file() else what
             raise UserError(f"{self.path} is not a run folder: it {what}")
         values = _read_json(self.path / "config.json")
         if not isinstance(values, dict) or values.get("format") != FORMAT:
@@ -250,7 +251,10 @@ class Run:
         config, _ = self.read_config()
         theirs = config.train.guide
         if guide is not None and guide != theirs:
-            raise UserError(f"{self.path} was trained with the guide {theirs!r}, not {guide!r}")
+            raise UserError(
+                f"{self.path} was trained with the guide {theirs!r}, not {guide!r}; over that can be "
+                f"put {', '.join(REFINEMENTS)}"
+            )
         if theirs not in GUIDES and guide is None:
             raise UserError(
                 f"{self.path} has a guide of its own, {theirs}; if you trust that code, name it: "
@@ -343,9 +347,9 @@ class Run:
             UserError: it is missing or damaged.
         """
         if not (self.path / name).exists():
-            raise UserError(
-                f"{self.path} has no {name}: its training has not come to a checkpoint yet"
-            )
+            others = sorted(file.name for file in self.path.glob("*.safetensors"))
+            there = f"it has {', '.join(others)}" if others else "its training has come to none yet"
+            raise UserError(f"{self.path} has no {name}: {there}")
         return read_tensors(self.path / name)
 
     def progress(self) -> tuple[int, float]:

@@ -117,6 +117,11 @@ def save_features(network: FeatureNetwork, path: Path) -> None:
     write_tensors(path, tensors)
 
 
+def kept_features() -> list[str]:
+    """Sources whose networks come with the package."""
+    return sorted(file.stem for file in FOLDER.glob("*.safetensors"))
+
+
 def load_features(name: str | Path) -> FeatureNetwork:
     """The network of a source whose weights come with the package, or of a file.
 
@@ -126,7 +131,7 @@ def load_features(name: str | Path) -> FeatureNetwork:
     path = FOLDER / f"{name}.safetensors"
     path = path if path.is_file() else Path(name)
     if not path.is_file():
-        found = ", ".join(sorted(file.stem for file in FOLDER.glob("*.safetensors"))) or "none"
+        found = ", ".join(kept_features()) or "none"
         raise UserError(
             f"there are no features {name}; those that come with the package: {found}; make others "
             "with dood-pyro train-features"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from dood_pyro.cli.main import main
 from PIL import Image
 
 import dood_pyro
@@ -92,3 +94,30 @@ def test_trained_weights_draw(name: str) -> None:
     assert all(1 <= len(d) <= 6 for d in drawings)
     redrawn = torch.stack([d.render() for d in drawings])
     assert (redrawn - images).abs().mean() < 0.25 * images.mean()
+
+
+def test_command_writes_strokes_of_pictures(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One's own pictures, whatever their sizes, to an SVG and a JSON each."""
+    files = []
+    for name, side in (("a.png", 60), ("b.jpg", 30)):
+        array = (255 * (1 - random_pictures(1, side, seed=side, sigma=0.06)[0])).byte().numpy()
+        Image.fromarray(array).save(tmp_path / name)
+        files.append(str(tmp_path / name))
+    out = tmp_path / "strokes"
+    with pytest.raises(SystemExit) as status:
+        main(["parse", *files, "--out", str(out)])
+    assert status.value.code == 0
+    assert {path.name for path in out.iterdir()} == {"a.svg", "a.json", "b.svg", "b.json"}
+    assert (out / "a.svg").read_text().startswith("<svg")
+    strokes = json.loads((out / "b.json").read_text())["strokes"]
+    assert f"{files[1]}: {len(strokes)} strokes" in capsys.readouterr().out
+    for arguments, said in (
+        ([*files, str(tmp_path / "other" / "a.gif")], "called a"),
+        ([str(tmp_path / "none.png")], "none.png"),
+        ([files[0], "--out", files[1]], "is a file"),
+    ):
+        with pytest.raises(SystemExit) as status:
+            main(["parse", *arguments])
+        assert status.value.code and said in capsys.readouterr().err

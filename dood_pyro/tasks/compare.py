@@ -46,13 +46,14 @@ def draw_reconstructions(
     Raises:
         UserError: a target cannot be had, or the figure not be written.
     """
-    sheets = []
+    sheets, ends = [], [0]
     for dood in models:
         # Each target by itself: a batch is drawn at one resolution.
         parts = [
             draw_steps(dood.model, dood.guide, dood.meet(target, count, data_dir=data_dir))[0]
             for target in targets
         ]
+        ends = [0, *np.cumsum([part.shape[1] for part in parts]).tolist()]
         sheets.append(np.concatenate(parts, axis=1))
     height = sum(sheet.shape[0] for sheet in sheets) / 200 + 0.1 * len(sheets) + 0.3
     figure = new_figure(sheets[0].shape[1] / 200 + 0.3, height)
@@ -64,10 +65,10 @@ def draw_reconstructions(
         panel.set_axis_off()
         for place, target in enumerate(targets):
             if index == 0:
-                middle = (place + 0.5) * sheet.shape[1] / len(targets)
+                middle = (ends[place] + ends[place + 1]) / 2
                 panel.text(middle, -8, source_title(target), ha="center", va="bottom", fontsize=8)
             if place:
-                panel.axvline(place * sheet.shape[1] / len(targets) - 0.5, color="black", lw=0.8)
+                panel.axvline(ends[place] - 0.5, color="black", lw=0.8)
     return save_figure(figure, out)
 
 

@@ -1,0 +1,65 @@
+"""``dood-pyro parse``."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from dood_pyro.errors import UserError
+
+from . import options
+
+if TYPE_CHECKING:
+    from dood_pyro.pictures import Polarity
+
+BATCH = 256
+"""Pictures in memory at once."""
+
+
+@click.command()
+@click.argument("pictures", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--run",
+    default="omniglot",
+    show_default=True,
+    help="Run folder, or name of trained weights that come with the package.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("."),
+    show_default=True,
+    help="Folder that the files go to, named after the pictures.",
+)
+@click.option(
+    "--polarity",
+    type=click.Choice(["auto", "bright-ink", "dark-ink"]),
+    default="auto",
+    show_default=True,
+    help="Of the pictures; auto goes by their borders.",
+)
+@options.trained
+def parse(
+    pictures: tuple[Path, ...], run: str, out: Path, polarity: Polarity, use: options.Use
+) -> None:
+    """Turns PICTURES, of any size, into pen strokes: an SVG and a JSON each."""
+    from dood_pyro.files import write_atomically
+
+    stem, count = Counter(path.stem for path in pictures).most_common(1)[0]
+    if count > 1:
+        raise UserError(f"{count} pictures are called {stem}; parse them into different folders")
+    dood = use.load(run)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot create {out}: {error.strerror}") from None
+    for first in range(0, len(pictures), BATCH):
+        batch = pictures[first : first + BATCH]
+        for path, drawing in zip(batch, dood.parse(list(batch), polarity), strict=True):
+            write_atomically(out / f"{path.stem}.svg", drawing.svg().encode())
+            write_atomically(out / f"{path.stem}.json", json.dumps(drawing.json()).encode())
+            click.echo(f"{path}: {len(drawing)} strokes, {out / path.stem}.svg and .json")
