@@ -13,6 +13,9 @@ import csv
 import io
 from pathlib import Path
 
+from cycler import cycler
+from matplotlib import colormaps
+
 from dood_pyro.checkpoints import Run
 from dood_pyro.files import write_atomically
 from dood_pyro.plots import new_figure, save_figure
@@ -57,6 +60,7 @@ def draw(rows: list[dict[str, str]], path: Path) -> None:
     """One curve a run."""
     figure = new_figure(7.5, 4)
     axes = figure.subplots()
+    axes.set_prop_cycle(cycler(linestyle=["-", "--"]) * cycler(color=colormaps["tab10"].colors))  # type: ignore[attr-defined]
     for name in dict.fromkeys(row["run"] for row in rows):
         mine = [row for row in rows if row["run"] == name]
         minutes = [float(row["seconds"]) / 60 for row in mine]
