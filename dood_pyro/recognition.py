@@ -125,7 +125,8 @@ class Recognizer:
                 3 or 4 channels first or last), or many: a list of these, or an array of four
                 dimensions, or of three of which neither the first nor the last can be channels.
                 (To parse three grey pictures, give a list.) Any size; padded to a square. One of
-                fewer pixels than the canvas has is drawn on as few (`stepwise.Program.ink_size`).
+                fewer pixels a side than the canvas has, down to half of them, is drawn on as few
+                (`stepwise.Program.ink_size_for`).
             polarity: ``"bright-ink"``, ``"dark-ink"`` or ``"auto"``, by the border.
 
         Returns:
