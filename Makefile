@@ -47,13 +47,13 @@ transfer-table: BUDGET := $(if $(filter file,$(origin BUDGET)),30m,$(BUDGET))
 transfer-table: install ## train, measure and draw who explains whose drawings (BUDGET SEEDS MODELS SOURCES LIMIT JOBS RUNS TABLE)
 	$(BIN)/dood-pyro transfer-table --budget $(BUDGET) --limit $(LIMIT) --seeds $(SEEDS) \
 	    $(if $(MODELS),--models $(MODELS)) $(if $(SOURCES),--sources $(SOURCES)) \
-	    $(if $(JOBS),--jobs $(JOBS)) $(if $(RUNS),--runs $(RUNS)) $(if $(TABLE),--table $(TABLE))
+	    $(if $(JOBS),--jobs $(JOBS)) $(if $(RUNS),--runs-dir $(RUNS)) $(if $(TABLE),--table $(TABLE))
 
 figures: install ## draw every figure of the paper from the kept runs (RUNS)
-	$(BIN)/python experiments/paper.py figures $(if $(RUNS),--runs $(RUNS))
+	$(BIN)/python experiments/paper.py figures $(if $(RUNS),--runs-dir $(RUNS))
 
 tables: install ## measure every table of the paper from the kept runs (RUNS)
-	$(BIN)/python experiments/paper.py tables $(if $(RUNS),--runs $(RUNS))
+	$(BIN)/python experiments/paper.py tables $(if $(RUNS),--runs-dir $(RUNS))
 
 bench: install ## time the renderer, a training step and a parse
 	$(BIN)/python experiments/bench.py

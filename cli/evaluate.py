@@ -16,14 +16,8 @@ from . import options
 @click.command()
 @click.argument("run")
 @click.option("--target", required=True, help="Source whose test images are explained, or a path.")
-@click.option("--particles", type=click.IntRange(min=1), default=200, show_default=True)
-@click.option(
-    "--limit",
-    type=click.IntRange(min=1),
-    default=1000,
-    show_default=True,
-    help="Test images: the first of the shuffle of seed 0.",
-)
+@options.particles()
+@options.limit(1000)
 @click.option(
     "--csv", "table", type=click.Path(path_type=Path), help="Record the row in this table."
 )
@@ -40,7 +34,10 @@ def evaluate(
     use: options.Use,
     data_dir: Path | None,
 ) -> None:
-    """Measures how well RUN explains a target: log p(x), its bound, strokes, errors."""
+    """Measures how well RUN explains a target.
+
+    The importance-weighted log p(x), its bound, strokes and errors (section 3.1).
+    """
     import torch
     from tqdm import tqdm
 

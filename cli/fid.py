@@ -24,9 +24,10 @@ from . import options
     help="Of a source; of a folder all pictures are taken.",
 )
 @click.option(
-    "--count",
+    "--limit",
     type=click.IntRange(min=2),
-    help="Pictures a side.  [default: as many as the smaller side has]",
+    metavar="N",
+    help="Pictures a side, at most.  [default: as many as the smaller side has]",
 )
 @options.data_dir
 def fid(
@@ -34,10 +35,12 @@ def fid(
     second: str,
     features: str | None,
     part: str,
-    count: int | None,
+    limit: int | None,
     data_dir: Path | None,
 ) -> None:
-    """Prints the Fréchet distance between two sources, or folders of pictures.
+    """Prints the distance between two sets of pictures.
+
+    The Fréchet distance of features, between two sources or folders of pictures.
 
     The distance depends on the number of pictures, which is the same on both sides and printed.
     """
@@ -47,7 +50,7 @@ def fid(
     features = features or (second if second in kept_features() else "omniglot")
     network = load_features(features)
     sets = [folder_or_source(name, part, data_dir) for name in (first, second)]
-    count = min(count or len(sets[0]), *map(len, sets))
+    count = min(limit or len(sets[0]), *map(len, sets))
     distance = frechet(network, *(pictures[:count] for pictures in sets))
     click.echo(json.dumps({"fid": distance, "features": features, "pictures": count}))
 
@@ -56,10 +59,31 @@ def fid(
 @click.argument("run")
 @click.option("--target", help="Source to compare with.  [default: what RUN was trained on]")
 @click.option("--air", help="Run whose samples are measured beside RUN's.")
-@click.option("--features", help="[default: the target's]")
-@click.option("--part", type=click.Choice(["train", "test"]), default="test", show_default=True)
-@click.option("--count", type=click.IntRange(min=2), default=2500, show_default=True)
-@click.option("--seeds", type=options.Numbers(), default="0,1,2,3,4", show_default=True)
+@click.option(
+    "--features", help="A source's, or a file of train-features.  [default: the target's]"
+)
+@click.option(
+    "--part",
+    type=click.Choice(["train", "test"]),
+    default="test",
+    show_default=True,
+    help="Of the target, to compare with.",
+)
+@click.option(
+    "--limit",
+    type=click.IntRange(min=2),
+    default=2500,
+    show_default=True,
+    metavar="N",
+    help="Pictures a set, at most.",
+)
+@click.option(
+    "--seeds",
+    type=options.Numbers(),
+    default="0,1,2,3,4",
+    show_default=True,
+    help="Of sampling, by comma: mean and deviation are over them.",
+)
 @options.record("Put under the target's name, too.")
 @options.trained
 @options.data_dir
@@ -69,14 +93,16 @@ def fid_samples(
     air: str | None,
     features: str | None,
     part: str,
-    count: int,
+    limit: int,
     seeds: tuple[int, ...],
     figures: Path | None,
     use: options.Use,
     data_dir: Path | None,
 ) -> None:
-    """Measures how far samples of RUN are from a target's test pictures, beside how far its training
-    pictures are from them (the numbers of Fig. 6)."""
+    """Measures how far RUN's samples are from a target.
+
+    From its test pictures, beside how far its training pictures are from them (the numbers of Fig. 6).
+    """
     from dood_pyro import data
     from dood_pyro.features import load_features
     from dood_pyro.files import refuse_another_run, update_object
@@ -99,7 +125,7 @@ def fid_samples(
     refuse_another_run(figures, key, made_by)
     network = load_features(features)
     dood, rival = use.load(run), load(air, use.device, use.which) if air else None
-    found = report(dood, rival, target, network, count, seeds, part, data_dir)
+    found = report(dood, rival, target, network, limit, seeds, part, data_dir)
     found |= {"seeds": list(seeds), "run": made_by}
     if rival_run is not None:
         found["air_run"] = rival_run.provenance(use.which)
@@ -109,7 +135,14 @@ def fid_samples(
 
 @click.command("train-features")
 @click.option("--source", required=True, help="Source whose labels are learned.")
-@click.option("--steps", type=click.IntRange(min=1), default=2000, show_default=True)
+@click.option(
+    "--steps",
+    type=click.IntRange(min=1),
+    default=2000,
+    show_default=True,
+    metavar="N",
+    help="Gradient steps.",
+)
 @options.seed
 @click.option(
     "--out", type=click.Path(path_type=Path), help="File of weights.  [default: SOURCE.safetensors]"
@@ -118,7 +151,7 @@ def fid_samples(
 def train_features(
     source: str, steps: int, seed: int, out: Path | None, data_dir: Path | None
 ) -> None:
-    """Trains the feature network by which pictures of a source are compared."""
+    """Trains the network whose features are compared."""
     from tqdm import tqdm
 
     from dood_pyro import features

@@ -15,13 +15,12 @@ runs = click.argument("runs", nargs=-1, required=True)
 five_targets = click.option(
     "--targets", type=options.Names(), help="By comma.  [default: the paper's five datasets]"
 )
-limit = click.option("--limit", type=click.IntRange(min=1), default=1000, show_default=True)
 
 
 @click.command()
 @runs
 @five_targets
-@click.option("--count", type=click.IntRange(1, 50), default=4, show_default=True)
+@options.count(50, 4, "Images a target")
 @options.figure("compare.png")
 @options.trained
 @options.data_dir
@@ -33,7 +32,10 @@ def compare(
     use: options.Use,
     data_dir: Path | None,
 ) -> None:
-    """Draws test images stroke by stroke by several RUNS (Fig. 3a)."""
+    """Draws test images by several RUNS, side by side.
+
+    Targets, and each drawing after every stroke (Fig. 3a).
+    """
     from dood_pyro.tasks.compare import draw_reconstructions
     from dood_pyro.tasks.published import SOURCES
 
@@ -45,7 +47,7 @@ def compare(
 @click.command("stroke-counts")
 @runs
 @five_targets
-@limit
+@options.limit(1000)
 @options.figure("stroke-counts.png")
 @options.trained
 @options.data_dir
@@ -57,7 +59,10 @@ def stroke_counts(
     use: options.Use,
     data_dir: Path | None,
 ) -> None:
-    """Draws how many strokes several RUNS take, by target (Fig. 3b to d), and prints the counts."""
+    """Counts the strokes that RUNS take, by target.
+
+    Histograms (Fig. 3b to d), and the counts in print.
+    """
     from dood_pyro.tasks.compare import draw_stroke_counts
     from dood_pyro.tasks.published import SOURCES
 
@@ -70,8 +75,10 @@ def stroke_counts(
 
 @click.command()
 @runs
-@click.option("--target", default="mnist", show_default=True, help="Source whose test images.")
-@limit
+@click.option(
+    "--target", default="mnist", show_default=True, help="Source whose test images are parsed."
+)
+@options.limit(1000)
 @options.figure("clusters.png")
 @options.record("Put silhouettes here, too, under the programs' names.")
 @options.trained
@@ -85,7 +92,10 @@ def clusters(
     use: options.Use,
     data_dir: Path | None,
 ) -> None:
-    """Clusters the strokes, or parts, of several RUNS (Fig. 5) and prints silhouettes."""
+    """Clusters the strokes, or parts, of several RUNS.
+
+    Draws what is in the clusters (Fig. 5) and prints their silhouettes.
+    """
     from dood_pyro import data
     from dood_pyro.files import refuse_another_run, update_object
     from dood_pyro.recognition import open_run
@@ -112,7 +122,12 @@ def clusters(
 @click.argument("run")
 @click.option("--target", required=True, help="Source whose test images are taken.")
 @click.option(
-    "--image", type=click.IntRange(min=0), default=0, show_default=True, help="Which of them."
+    "--index",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    metavar="N",
+    help="Which of them, from 0, in the shuffle of seed 0.",
 )
 @options.figure("anatomy.png")
 @options.trained
@@ -120,17 +135,20 @@ def clusters(
 def anatomy(
     run: str,
     target: str,
-    image: int,
+    index: int,
     out: Path,
     use: options.Use,
     data_dir: Path | None,
 ) -> None:
-    """Takes one drawing by RUN apart, step by step (Fig. 2)."""
+    """Takes one drawing by RUN apart, step by step.
+
+    Layout, glimpse, stroke, residual and canvas at each (Fig. 2).
+    """
     from dood_pyro.tasks.anatomy import draw_anatomy
 
     dood = use.load(run)
-    images = dood.meet(target, image + 1, data_dir=data_dir)
-    if image >= len(images):
-        raise UserError(f"{target} has {len(images)} test images: --image must be less")
-    for path in draw_anatomy(dood, images[image], out):
+    images = dood.meet(target, index + 1, data_dir=data_dir)
+    if index >= len(images):
+        raise UserError(f"{target} has {len(images)} test images: --index must be less")
+    for path in draw_anatomy(dood, images[index], out):
         click.echo(path)

@@ -19,8 +19,8 @@ from . import options
     help="By comma: amortised, refined, smc, per-image, or folders of runs trained over RUN's model "
     "with train --start-from RUN --fit guide.  [default: the run's own, smc, refined]",
 )
-@click.option("--particles", type=click.IntRange(min=1), default=200, show_default=True)
-@click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True)
+@options.particles()
+@options.limit(100)
 @options.figure("guides.png")
 @options.record("Put the rows here, too.")
 @options.trained
@@ -36,7 +36,10 @@ def compare_guides(
     use: options.Use,
     data_dir: Path | None,
 ) -> None:
-    """Compares guides over RUN's model: bounds, gaps, errors and time, as table and figure."""
+    """Compares guides over RUN's model.
+
+    Bounds, gaps, errors and time, as table and figure.
+    """
     from tqdm import tqdm
 
     from dood_pyro import data
@@ -93,9 +96,20 @@ def compare_guides(
 
 @click.command()
 @click.argument("run")
-@click.option("--dreams", type=click.IntRange(min=20), default=500, show_default=True)
 @click.option(
-    "--draws", type=click.IntRange(min=9), default=99, show_default=True, help="Of the guide, each."
+    "--dreams",
+    type=click.IntRange(min=20),
+    default=500,
+    show_default=True,
+    metavar="N",
+    help="Drawings from the prior that the guide then parses.",
+)
+@click.option(
+    "--draws",
+    type=click.IntRange(min=9),
+    default=99,
+    show_default=True,
+    help="Of the guide, a dream.",
 )
 @options.seed
 @options.figure("calibration.png")
@@ -110,7 +124,10 @@ def calibrate(
     figures: Path | None,
     use: options.Use,
 ) -> None:
-    """Simulation-based calibration: is RUN's guide the posterior of what its model dreams?"""
+    """Checks RUN's guide by simulation.
+
+    Simulation-based calibration: is the guide the posterior of what its model dreams?
+    """
     import torch
 
     from dood_pyro.files import refuse_another_run, update_object

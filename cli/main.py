@@ -55,7 +55,10 @@ def main(arguments: list[str] | None = None) -> None:
         # torch's, on a GPU and on a CPU
         if not any(words in str(error) for words in ("out of memory", "t allocate memory")):
             raise
-        fail("there is not enough memory for that; lower --batch-size or --count, where given", 1)
+        fail(
+            "there is not enough memory for that; lower --batch-size, --count or --limit, where given",
+            1,
+        )
     except OSError as error:
         if error.errno == errno.EPIPE:
             sys.stderr.close()

@@ -11,7 +11,14 @@ from . import options
 
 @click.command("one-shot")
 @click.argument("run")
-@click.option("--runs", type=click.IntRange(1, 20), default=20, show_default=True)
+@click.option(
+    "--runs",
+    type=click.IntRange(1, 20),
+    default=20,
+    show_default=True,
+    metavar="N",
+    help="The first so many of the 20 runs.",
+)
 @click.option("--parses", type=click.IntRange(min=1), help="Types a support image.  [default: 3]")
 @click.option("--steps", type=click.IntRange(min=1), help="Gradient steps a token.  [default: 60]")
 @click.option("--two-way", is_flag=True, help="Also ask how the query explains the support image.")
@@ -34,7 +41,10 @@ def one_shot(
     use: options.Use,
     data_dir: Path | None,
 ) -> None:
-    """Classifies Omniglot's characters from one example each: 20 runs of 20 ways (Table 1)."""
+    """Classifies characters from one example each.
+
+    Omniglot's 20 runs of 20 ways (Table 1).
+    """
     import dataclasses
     import time
 

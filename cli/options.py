@@ -39,8 +39,8 @@ which = click.option(
 guide = click.option(
     "--guide",
     metavar="NAME",
-    help="refined, smc or per-image, put over the run's own. A run trained with module:Class needs "
-    "that name here, which permits its code to be run: module:Class, or module:Class+smc.",
+    help="refined, smc or per-image, put over the run's own. Of a run that was trained with "
+    "module:Class, that name, which permits its code to be run; module:Class+smc puts smc over it.",
 )
 
 
@@ -108,7 +108,50 @@ class Names(click.ParamType):
         return tuple(parts)
 
 
-seed = click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True)
+seed = click.option(
+    "--seed",
+    type=click.IntRange(0, 2**32 - 1),
+    default=0,
+    show_default=True,
+    metavar="N",
+    help="Of what is random.",
+)
+
+
+def particles() -> Callable[[F], F]:
+    """The option that says how many importance samples are taken."""
+    return click.option(
+        "--particles",
+        type=click.IntRange(min=1),
+        default=200,
+        show_default=True,
+        metavar="N",
+        help="Importance samples an image.",
+    )
+
+
+def limit(default: int) -> Callable[[F], F]:
+    """The option that says how many test images are measured."""
+    return click.option(
+        "--limit",
+        type=click.IntRange(min=1),
+        default=default,
+        show_default=True,
+        metavar="N",
+        help="Test images: the first of the shuffle of seed 0.",
+    )
+
+
+def count(most: int, default: int, what: str) -> Callable[[F], F]:
+    """The option that says how many are drawn."""
+    return click.option(
+        "--count",
+        type=click.IntRange(1, most),
+        default=default,
+        show_default=True,
+        metavar="N",
+        help=f"{what}; at most {most}.",
+    )
 
 
 class Png(click.ParamType):
@@ -157,7 +200,7 @@ class Numbers(Names):
 
 def record(what: str) -> Callable[[F], F]:
     """The option that says which file numbers go into, too."""
-    return click.option("--json", "figures", type=JsonObject(), help=what)
+    return click.option("--record", "figures", metavar="JSON", type=JsonObject(), help=what)
 
 
 def entry(base: str, *apart: tuple[str, Any, Any]) -> str:

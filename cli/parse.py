@@ -46,7 +46,10 @@ BATCH = 256
 def parse(
     pictures: tuple[Path, ...], run: str, out: Path, polarity: Polarity, use: options.Use
 ) -> None:
-    """Turns PICTURES, of any size, into pen strokes: an SVG and a JSON each."""
+    """Turns PICTURES into pen strokes.
+
+    Pictures of any size; an SVG and a JSON each.
+    """
     from dood_pyro.files import write_atomically
 
     stem, count = Counter(path.stem for path in pictures).most_common(1)[0]

@@ -12,7 +12,7 @@ from . import options
 @click.command()
 @click.argument("run")
 @click.option("--target", required=True, help="Source whose test images are drawn, or a path.")
-@click.option("--count", type=click.IntRange(1, 200), default=12, show_default=True)
+@options.count(200, 12, "Images")
 @click.option("--out", type=options.Png(), help="PNG.  [default: RUN-on-TARGET.png]")
 @click.option(
     "--svg/--no-svg", default=True, show_default=True, help="Also an SVG and a JSON a drawing."
@@ -28,7 +28,9 @@ def reconstruct(
     use: options.Use,
     data_dir: Path | None,
 ) -> None:
-    """Draws test images stroke by stroke, strokes coloured by order (Fig. 1 and 3).
+    """Draws a target's test images stroke by stroke.
+
+    Strokes are coloured by order (Fig. 1 and 3).
 
     RUN is a run folder, or the name of trained weights that come with the package.
     """

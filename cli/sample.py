@@ -11,19 +11,22 @@ from . import options
 
 @click.command()
 @click.argument("run")
-@click.option("--count", type=click.IntRange(1, 1024), default=64, show_default=True)
+@options.count(1024, 64, "Drawings")
 @options.seed
 @click.option("--out", type=options.Png(), help="PNG.  [default: RUN-samples.png]")
 @options.trained
 def sample(run: str, count: int, seed: int, out: Path | None, use: options.Use) -> None:
-    """Draws from the prior of RUN: a sheet, its animation, and SVG and JSON a drawing (Fig. 6)."""
+    """Draws new drawings, from RUN's prior.
+
+    A sheet of them (Fig. 6), its animation, and in a folder a PNG, SVG and JSON each.
+    """
     from dood_pyro.tasks.generate import sample as draw
 
     dood = use.load(run)
     out = out or Path(f"{Path(run).name}-samples.png")
     written = draw(dood, out, count, seed)
-    more = len(written) - 2
-    for path in written[:2]:
+    folder = out.with_suffix("")
+    sheets = [path for path in written if path.parent != folder]
+    for path in sheets:
         click.echo(path)
-    if more > 0:
-        click.echo(f"{out.with_suffix('')}: {more} files")
+    click.echo(f"{folder}: {len(written) - len(sheets)} files")

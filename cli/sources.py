@@ -15,7 +15,10 @@ from . import options
 @click.option("--prepare", metavar="NAME", help="Prepare this source now.")
 @options.data_dir
 def sources(prepare: str | None, data_dir: Path | None) -> None:
-    """Lists the data sources, how many images each has, and where they lie."""
+    """Lists the data sources.
+
+    How many images each has, and where they lie.
+    """
     from dood_pyro import data
     from dood_pyro.data import prepared
 

@@ -58,7 +58,10 @@ def pictures(command: Callable[..., None]) -> Callable[..., None]:
     for option in (
         options.data_dir,
         click.option(
-            "--count", type=click.IntRange(1, 100), help="Of a target's images.  [default: 8]"
+            "--count",
+            type=click.IntRange(1, 100),
+            metavar="N",
+            help="Of a target's images.  [default: 8]",
         ),
         click.option("--image", multiple=True, help="A picture of your own; may be repeated."),
         click.option("--target", help="Source whose first test images are taken."),
@@ -67,7 +70,14 @@ def pictures(command: Callable[..., None]) -> Callable[..., None]:
     return collected
 
 
-each = click.option("--each", type=click.IntRange(1, 100), default=8, show_default=True)
+each = click.option(
+    "--each",
+    type=click.IntRange(1, 100),
+    default=8,
+    show_default=True,
+    metavar="N",
+    help="New drawings of each.",
+)
 out_png = click.option("--out", type=options.Png(), help="PNG.")
 
 
@@ -100,7 +110,10 @@ def exemplars(
     out: Path | None,
     use: options.Use,
 ) -> None:
-    """Writes new exemplars of characters: tokens of the types that their parses are (Fig. 7)."""
+    """Writes new exemplars of characters.
+
+    Tokens of the types that the characters' parses are (Fig. 7).
+    """
     from dood_pyro.plots import save_png
     from dood_pyro.tasks.exemplars import draw_exemplars
     from dood_pyro.tokens import TokenNoise
@@ -140,7 +153,10 @@ def complete(
     out: Path | None,
     use: options.Use,
 ) -> None:
-    """Goes on with drawings that were begun, in many ways (Fig. 8)."""
+    """Goes on with drawings that were begun, in many ways.
+
+    The continuations are in another colour (Fig. 8).
+    """
     from dood_pyro.plots import save_png
     from dood_pyro.tasks.complete import draw_completions
 

@@ -30,12 +30,12 @@ from . import options
     show_default=True,
     help="Of each training; runs that had less go on.",
 )
-@click.option("--particles", type=click.IntRange(min=1), default=200, show_default=True)
+@options.particles()
 @click.option(
     "--limit", type=click.IntRange(min=1), default=1000, show_default=True, help="Images a cell."
 )
 @click.option(
-    "--runs",
+    "--runs-dir",
     type=click.Path(path_type=Path),
     default=Path("runs"),
     show_default=True,
@@ -80,7 +80,9 @@ def transfer_table(
     device: str,
     data_dir: Path | None,
 ) -> None:
-    """Trains, measures and draws who explains whose drawings (Fig. 4).
+    """Trains and measures who explains whose drawings.
+
+    The table of Fig. 4, as numbers and as a figure.
 
     What is there already stays, so that an interrupted table goes on where it stopped.
     """

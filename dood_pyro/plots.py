@@ -157,8 +157,10 @@ def save_figure(figure: Any, out: Path) -> list[Path]:
     return paths
 
 
-def save_png(path: Path, sheet: UInt8[np.ndarray, "height width 3"]) -> None:
-    """Writes a sheet.
+def save_png(
+    path: Path, sheet: UInt8[np.ndarray, "height width 3"] | UInt8[np.ndarray, "height width"]
+) -> None:
+    """Writes a sheet, in colours or grey.
 
     Raises:
         UserError: the disk does not take it.

@@ -1,4 +1,4 @@
-"""What things cost here: the renderer, a training step, Pyro, memory, a parse.
+"""What things cost here: the renderer, a training step, Pyro, memory, a parse, a transfer cell.
 
     make bench            (or: python experiments/bench.py --out experiments/results/bench.json)
 
@@ -35,6 +35,7 @@ from dood_pyro.devices import hardware
 from dood_pyro.files import write_atomically
 from dood_pyro.guides.amortised import AmortisedGuide
 from dood_pyro.inference import StopTimeELBO, StopTimeTerms
+from dood_pyro.inference.importance import importance_bound
 from dood_pyro.inference.stop_time import stop_log_probs
 from dood_pyro.model import DooD, StepValues
 from dood_pyro.pictures import resize
@@ -217,7 +218,8 @@ def train_in(folder: Path, steps: int = 25) -> None:
 
 
 def parsing() -> dict[str, float]:
-    """One picture, as ``parse`` takes it, and many."""
+    """One picture, as ``parse`` takes it, and many; and a cell of the transfer table, 1,000 images with
+    200 samples each, from a fiftieth of it."""
     torch.manual_seed(0)
     config = RunConfig("dood", ModelConfig(), TrainConfig("bench"))
     model, guide = config.build()
@@ -225,9 +227,12 @@ def parsing() -> dict[str, float]:
         guide.on_head[-1].bias.fill_(10.0)  # type: ignore[index, union-attr]
     dood = Recognizer(model.eval(), guide.eval(), config)
     many = pictures(256)
+    some = many[:20]
+    cell = seconds(lambda: importance_bound(dood.model, dood.guide, some, 200), 3, warm_up=1)
     return {
         "parse_one_ms": 1000 * seconds(lambda: dood.parse(many[0]), 20),
         "parse_bulk_per_second": len(many) / seconds(lambda: dood.drawings(many), 5),
+        "transfer_cell_seconds": cell * 1000 / len(some),
     }
 
 

@@ -4,7 +4,7 @@
     make tables           (or: python experiments/paper.py tables)
 
 A line below is one ``dood-pyro`` command. What needs a run that is not there is left out, and said so.
-Runs are sought in experiments/runs; --runs names another folder.
+Runs are sought in experiments/runs; --runs-dir names another folder.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def figures() -> list[Part]:
         Part(
             "Fig. 2, one drawing taken apart",
             ("dood-mnist",),
-            "anatomy {0} --target mnist --image 3 --out {out}/anatomy.png",
+            "anatomy {0} --target mnist --index 3 --out {out}/anatomy.png",
         ),
         Part(
             "Fig. 3a, models side by side",
@@ -65,13 +65,13 @@ def figures() -> list[Part]:
         Part(
             "Fig. 4, who explains whose drawings",
             ("dood-mnist",),
-            "transfer-table --no-fill --runs {runs} --table {kept}/transfer.csv "
+            "transfer-table --no-fill --runs-dir {runs} --table {kept}/transfer.csv "
             "--out {out}/transfer.png",
         ),
         Part(
             "Fig. 5, clusters of strokes",
             ("dood-mnist", "air-mnist"),
-            "clusters {0} {1} --out {out}/clusters.png --json {results}/clusters.json",
+            "clusters {0} {1} --out {out}/clusters.png --record {results}/clusters.json",
         ),
         Part(
             "guides, quality against time",
@@ -103,28 +103,28 @@ def tables() -> list[Part]:
         Part(
             "Fig. 4, the table's cells and findings",
             ("dood-mnist",),
-            "transfer-table --no-train --runs {runs} --table {results}/transfer.csv "
+            "transfer-table --no-train --runs-dir {runs} --table {results}/transfer.csv "
             "--out {out}/transfer.png",
         ),
         Part(
             "Table 1, one-shot classification",
             ("dood-omniglot",),
-            "one-shot {0} --json {results}/one_shot.json",
+            "one-shot {0} --record {results}/one_shot.json",
         ),
         Part(
             "Table 1, one-shot classification by Difference-AIR",
             ("dair-omniglot",),
-            "one-shot {0} --json {results}/one_shot.json",
+            "one-shot {0} --record {results}/one_shot.json",
         ),
     ]
     for source in SOURCES:
-        command = "fid-samples {0} --air {1} --json {results}/fid.json"
+        command = "fid-samples {0} --air {1} --record {results}/fid.json"
         runs = (f"dood-{source}", f"dair-{source}")
         parts.append(Part(f"Fréchet distances: {source}", runs, command))
     for target in SOURCES[1:]:
         command = (
             f"compare-guides {{0}} --target {target} --guides amortised,smc,refined --limit 50 "
-            f"--json {{results}}/guides.json --out {{out}}/guides-{target}.png"
+            f"--record {{results}}/guides.json --out {{out}}/guides-{target}.png"
         )
         parts.append(Part(f"guides out of distribution: {target}", ("dood-mnist",), command))
     return parts
@@ -160,7 +160,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("what", choices=["figures", "tables"])
-    parser.add_argument("--runs", type=Path, default=HERE / "runs")
+    parser.add_argument("--runs-dir", type=Path, default=HERE / "runs")
     parser.add_argument(
         "--out",
         type=Path,
@@ -171,7 +171,7 @@ def main() -> None:
     out = arguments.out or HERE / ("figures" if drawn else "results")
     out.mkdir(parents=True, exist_ok=True)
     results = arguments.out or KEPT
-    missing = make(figures() if drawn else tables(), arguments.runs, out, results)
+    missing = make(figures() if drawn else tables(), arguments.runs_dir, out, results)
     print(f"{out}: {missing} parts are missing" if missing else f"{out}: all there")
     sys.exit(1 if missing else 0)
 

@@ -41,7 +41,7 @@ def test_guides_of_every_kind(
     out, figures = tmp_path / "guides.png", tmp_path / "guides.json"
     names = f"amortised,refined,smc,{trained}"
     command = ["compare-guides", run.path, "--target", source, "--guides", names, "--limit", 6]
-    assert call(*command, "--particles", 10, "--out", out, "--json", figures) == 0
+    assert call(*command, "--particles", 10, "--out", out, "--record", figures) == 0
     assert out.exists() and out.with_suffix(".pdf").exists()
     (entry,) = json.loads(figures.read_text()).values()
     rows = {row["guide"]: row for row in entry["guides"]}
@@ -73,9 +73,9 @@ def test_what_is_no_guide_over_the_model_is_refused(
         (["--guides", other.path], "is another one"),
         (["--guides", tmp_path], "not a run folder"),
         (["--guide", "refined"], "among --guides"),
-        (["--json", tmp_path / "nowhere" / "guides.json"], "no folder"),
+        (["--record", tmp_path / "nowhere" / "guides.json"], "no folder"),
         (["--out", "guides.gif"], ".png"),
-        (["--json", damaged], "damaged"),
+        (["--record", damaged], "damaged"),
     ):
         capsys.readouterr()
         assert call(*command, *options) != 0
@@ -115,10 +115,10 @@ def test_guides_of_ones_own_take_part(
 def test_calibrate_and_anatomy(run: Run, source: Path, tmp_path: Path) -> None:
     figures = tmp_path / "calibration.json"
     command = ["calibrate", run.path, "--dreams", 40, "--draws", 9]
-    assert call(*command, "--out", tmp_path / "ranks.png", "--json", figures) == 0
+    assert call(*command, "--out", tmp_path / "ranks.png", "--record", figures) == 0
     (result,) = json.loads(figures.read_text()).values()
     assert result["quantities"] == len(result["by_quantity"]) > 10
     assert (tmp_path / "ranks.png").exists()
     command = ["anatomy", run.path, "--target", source, "--out", tmp_path / "anatomy.png"]
     assert call(*command) == 0 and (tmp_path / "anatomy.pdf").exists()
-    assert call(*command, "--image", 10**6) == 1
+    assert call(*command, "--index", 10**6) == 1

@@ -99,7 +99,7 @@ def test_command_says_what_was_measured(
     training.train(run, torch.device("cpu"), tensorboard=False)
     network, figures = tmp_path / "network.safetensors", tmp_path / "fid.json"
     features.save_features(features.FeatureNetwork(), network)
-    options = ("--features", network, "--seeds", "0", "--json", figures)
+    options = ("--features", network, "--seeds", "0", "--record", figures)
     status, _, err = call(capsys, "fid-samples", run.path, "--air", run.path, *options)
     assert status == 0, err
     (key,) = json.loads(figures.read_text())

@@ -108,7 +108,7 @@ def test_clusters_are_drawn(
     out, figures = tmp_path / "clusters.png", tmp_path / "clusters.json"
     names = [runs[0].path, runs[2].path]
     status, _, err = call(
-        capsys, "clusters", *names, "--target", source, "--out", out, "--json", figures
+        capsys, "clusters", *names, "--target", source, "--out", out, "--record", figures
     )
     assert status == 0, err
     assert out.exists() and out.with_suffix(".pdf").exists()

@@ -14,6 +14,7 @@ from PIL import Image
 from dood_pyro import training
 from dood_pyro.checkpoints import Run, RunConfig, Until
 from dood_pyro.config import TrainConfig
+from dood_pyro.data.folder import read_all
 from dood_pyro.drawing import Drawing, beginning
 from dood_pyro.programs import PROGRAMS
 from dood_pyro.recognition import Recognizer, drawings_from_parse
@@ -59,6 +60,8 @@ def test_sample_command(
     status, text, err = call(capsys, "sample", run.path, "--count", 5, "--out", out)
     assert status == 0 and str(out) in text, err
     assert Image.open(out).size == (3 * 84, 2 * 84)
+    sampled = read_all(tmp_path / "samples", TINY.canvas_size)
+    assert sampled.shape == (5, TINY.canvas_size, TINY.canvas_size)
     if program == "dood":
         assert len(json.loads((tmp_path / "samples" / "004.json").read_text())) == 3
         assert getattr(Image.open(out.with_suffix(".gif")), "n_frames", 1) >= 1

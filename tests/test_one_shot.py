@@ -155,7 +155,7 @@ def test_command_keeps_different_measurements_apart(
     run = Run.create(tmp_path / "run", config, Until(steps=1), torch.device("cpu"))
     training.train(run, torch.device("cpu"), tensorboard=False)
     figures = tmp_path / "one_shot.json"
-    command = ("one-shot", run.path, "--data-dir", tmp_path, "--runs", 1, "--json", figures)
+    command = ("one-shot", run.path, "--data-dir", tmp_path, "--runs", 1, "--record", figures)
     for more in ((), ("--two-way",), ("--parses", 2)):
         status, text, err = call(capsys, *command, "--steps", 1, *more)
         assert status == 0 and "accuracy" in text, err

@@ -212,7 +212,7 @@ def test_from_nothing_to_a_table_and_again(tmp_path: Path) -> None:
     common = (
         *("transfer-table", "--models", "dood,dair", "--sources", "digits,doodles"),
         *("--budget", "3s", "--limit", "3", "--particles", "4", "--jobs", "2"),
-        *("--runs", str(tmp_path / "runs"), "--table", str(tmp_path / "table.csv")),
+        *("--runs-dir", str(tmp_path / "runs"), "--table", str(tmp_path / "table.csv")),
     )
     first = dood_pyro(*common)
     assert first.returncode == 0, first.stderr

@@ -74,25 +74,29 @@ def animation(drawings: list[Drawing]) -> bytes:
 def sample(dood: Recognizer, out: Path, count: int = 64, seed: int = 0) -> list[Path]:
     """Draws ``count`` drawings from the prior.
 
-    Writes ``out`` (PNG) and, where the program draws curves, the sheet being drawn (GIF) and, in a
-    folder of the same name, each drawing as an SVG, as one being drawn, and as JSON; returns the
-    paths.
+    Writes ``out`` (PNG) and, in a folder of the same name, each drawing's canvas (PNG, dark on white);
+    where the program draws curves, also the sheet being drawn (GIF) and each drawing as an SVG, as one
+    being drawn, and as JSON. Returns the paths: of the sheets, then of the drawings.
 
     Raises:
         UserError: something cannot be written.
     """
     parsed = generate(dood, count, seed)
     drawings = drawings_from_parse(parsed) if draws_curves(dood.model) else []
-    save_png(out, sheet(parsed, drawings))
-    if not drawings:
-        return [out]
     folder = out.with_suffix("")
     try:
         folder.mkdir(exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot create {folder}: {error.strerror}") from None
-    write_atomically(out.with_suffix(".gif"), animation(drawings))
-    written = [out, out.with_suffix(".gif")]
+    save_png(out, sheet(parsed, drawings))
+    written = [out]
+    if drawings:
+        written.append(out.with_suffix(".gif"))
+        write_atomically(written[-1], animation(drawings))
+    for index, canvas in enumerate(parsed.canvas[-1]):
+        written.append(folder / f"{index:03d}.png")
+        grey = ((1 - canvas) * 255).round().clamp(0, 255).byte().cpu().numpy()
+        save_png(written[-1], grey)
     for index, drawing in enumerate(drawings):
         for name, text in (
             (f"{index:03d}.svg", drawing.svg(colours=STROKE_COLOURS)),
