@@ -95,7 +95,7 @@ def fid_samples(
     part: str,
     limit: int,
     seeds: tuple[int, ...],
-    figures: Path | None,
+    record: Path | None,
     use: options.Use,
     data_dir: Path | None,
 ) -> None:
@@ -106,7 +106,7 @@ def fid_samples(
     from dood_pyro import data
     from dood_pyro.features import load_features
     from dood_pyro.files import refuse_another_run, update_object
-    from dood_pyro.recognition import load, open_run
+    from dood_pyro.recognition import open_run
     from dood_pyro.tasks.fid import report
 
     opened, rival_run = open_run(run), open_run(air) if air else None
@@ -120,17 +120,20 @@ def fid_samples(
         ("model", made_by["model"], "dood"),
         ("features", Path(features).stem, name),
         ("part", part, "test"),
-        ("which", use.which, "best"),
+        ("limit", limit, 2500),
+        ("seeds", ",".join(map(str, seeds)), "0,1,2,3,4"),
+        *use.apart(),
     )
-    refuse_another_run(figures, key, made_by)
+    refuse_another_run(record, key, made_by)
     network = load_features(features)
-    dood, rival = use.load(run), load(air, use.device, use.which) if air else None
+    dood, *rivals = use.load_all([run] if air is None else [run, air])
+    rival = rivals[0] if rivals else None
     found = report(dood, rival, target, network, limit, seeds, part, data_dir)
     found |= {"seeds": list(seeds), "run": made_by}
     if rival_run is not None:
         found["air_run"] = rival_run.provenance(use.which)
     click.echo(json.dumps({key: found}, indent=2))
-    update_object(figures, {key: found})
+    update_object(record, {key: found})
 
 
 @click.command("train-features")

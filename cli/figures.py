@@ -39,7 +39,7 @@ def compare(
     from dood_pyro.tasks.compare import draw_reconstructions
     from dood_pyro.tasks.published import SOURCES
 
-    models = [use.load(name) for name in runs]
+    models = use.load_all(runs)
     for path in draw_reconstructions(models, targets or SOURCES, out, count, data_dir):
         click.echo(path)
 
@@ -66,7 +66,7 @@ def stroke_counts(
     from dood_pyro.tasks.compare import draw_stroke_counts
     from dood_pyro.tasks.published import SOURCES
 
-    models = [use.load(name) for name in runs]
+    models = use.load_all(runs)
     paths, counts = draw_stroke_counts(models, targets or SOURCES, out, limit, data_dir)
     click.echo(json.dumps(counts))
     for path in paths:
@@ -88,7 +88,7 @@ def clusters(
     target: str,
     limit: int,
     out: Path,
-    figures: Path | None,
+    record: Path | None,
     use: options.Use,
     data_dir: Path | None,
 ) -> None:
@@ -103,16 +103,19 @@ def clusters(
     from dood_pyro.tasks.compare import distinct
 
     made_by = [open_run(name).provenance(use.which) for name in runs]
-    apart = ("on", data.name_of(target), "mnist"), ("which", use.which, "best")
-    keys = [options.entry(name, *apart) for name in distinct([run["model"] for run in made_by])]
+    on = ("on", data.name_of(target), "mnist"), ("limit", limit, 1000)
+    keys = [
+        options.entry(name, *on, *use.apart())
+        for name in distinct([run["model"] for run in made_by])
+    ]
     for key, run in zip(keys, made_by, strict=True):
-        refuse_another_run(figures, key, run)
-    models = [use.load(name) for name in runs]
+        refuse_another_run(record, key, run)
+    models = use.load_all(runs)
     paths, found = draw_clusters(models, target, out, limit, data_dir)
     scores = {
         key: {**score, "run": run} for key, score, run in zip(keys, found, made_by, strict=True)
     }
-    update_object(figures, scores)
+    update_object(record, scores)
     click.echo(json.dumps(scores, indent=2))
     for path in paths:
         click.echo(path)

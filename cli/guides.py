@@ -20,7 +20,7 @@ from . import options
     "with train --start-from RUN --fit guide.  [default: the run's own, smc, refined]",
 )
 @options.particles()
-@options.limit(100)
+@options.limit(50)
 @options.figure("guides.png")
 @options.record("Put the rows here, too.")
 @options.trained
@@ -32,7 +32,7 @@ def compare_guides(
     particles: int,
     limit: int,
     out: Path,
-    figures: Path | None,
+    record: Path | None,
     use: options.Use,
     data_dir: Path | None,
 ) -> None:
@@ -50,8 +50,14 @@ def compare_guides(
 
     opened = open_run(run)
     made_by = opened.provenance(use.which)
-    key = f"{made_by['model']}, {made_by['source']}, on {data.name_of(target)}"
-    refuse_another_run(figures, key, made_by)
+    key = options.entry(
+        f"{made_by['model']}, {made_by['source']}, on {data.name_of(target)}",
+        ("guides", ",".join(guides or ()), ""),
+        ("particles", particles, 200),
+        ("limit", limit, 50),
+        *use.apart(),
+    )
+    refuse_another_run(record, key, made_by)
     bars: dict[str, Any] = {}
 
     def show(name: str, done: int, total: int) -> None:
@@ -87,9 +93,9 @@ def compare_guides(
             f"{row['gap']:>9.1f}{effective:>10}"
             f"{row['mean_absolute_error']:>9.4f}{row['strokes']:>9.2f}{row['milliseconds']:>9.1f}"
         )
-    if figures is not None:
+    if record is not None:
         settings = {"particles": particles, "images": rows[0]["images"], "run": made_by}
-        update_object(figures, {key: {**settings, "guides": rows}})
+        update_object(record, {key: {**settings, "guides": rows}})
     for path in draw_guides(rows, target, out):
         click.echo(path)
 
@@ -121,7 +127,7 @@ def calibrate(
     draws: int,
     seed: int,
     out: Path,
-    figures: Path | None,
+    record: Path | None,
     use: options.Use,
 ) -> None:
     """Checks RUN's guide by simulation.
@@ -139,8 +145,14 @@ def calibrate(
     made_by = opened.provenance(use.which)
     model, recognition, config = opened.load(use.which, use.guide)
     guide = use.guide or config.train.guide
-    key = f"{made_by['model']}, {made_by['source']}, {guide}"
-    refuse_another_run(figures, key, made_by)
+    key = options.entry(
+        f"{made_by['model']}, {made_by['source']}, {guide}",
+        ("dreams", dreams, 500),
+        ("draws", draws, 99),
+        ("seed", seed, 0),
+        ("which", use.which, "best"),
+    )
+    refuse_another_run(record, key, made_by)
     chosen = use.torch_device()
     torch.manual_seed(seed)
     least = min(100, dreams // 2)
@@ -157,7 +169,7 @@ def calibrate(
         click.echo(f"{name:<36} p {entry['p_value']:<10.3g} {mark}")
     verdict = "calibrated" if result["calibrated"] else "not calibrated"
     click.echo(f"{result['rejected']} of {result['quantities']} quantities rejected: {verdict}")
-    update_object(figures, {key: result})
+    update_object(record, {key: result})
     title = f"{Path(run).name}, {guide}: {verdict}; band: 99 % of uniform ranks"
     for path in draw_ranks(found, out, title):
         click.echo(path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import sys
 
 import click
@@ -60,9 +59,6 @@ def main(arguments: list[str] | None = None) -> None:
             1,
         )
     except OSError as error:
-        if error.errno == errno.EPIPE:
-            sys.stderr.close()
-            sys.exit(141)
         fail(f"{error.filename or 'a file'}: {error.strerror or error}", 1)
     except (KeyboardInterrupt, click.Abort):
         fail("interrupted", 130)

@@ -37,7 +37,7 @@ def one_shot(
     steps: int | None,
     two_way: bool,
     background: bool,
-    figures: Path | None,
+    record: Path | None,
     use: options.Use,
     data_dir: Path | None,
 ) -> None:
@@ -69,10 +69,9 @@ def one_shot(
         ("source", made_by["source"], "omniglot"),
         ("runs", runs, 20),
         *((name, getattr(settings, name), getattr(usual, name)) for name in chosen),
-        ("guide", use.guide, None),
-        ("which", use.which, "best"),
+        *use.apart(),
     )
-    refuse_another_run(figures, key, made_by)
+    refuse_another_run(record, key, made_by)
     if background:
         trials = background_trials(data.locate("omniglot", data_dir), dood.size, runs)
     else:
@@ -92,7 +91,7 @@ def one_shot(
     if found["interval"] is not None:
         between = ", 95 % interval {:.1f} to {:.1f}".format(*(100 * b for b in found["interval"]))
     click.echo(f"accuracy {100 * found['accuracy']:.1f} %{between}")
-    if figures is not None:
+    if record is not None:
         found |= {"seconds": time.perf_counter() - began, "run": made_by}
         found["settings"] = dataclasses.asdict(settings)
-        update_object(figures, {key: found})
+        update_object(record, {key: found})

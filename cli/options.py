@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -56,6 +56,31 @@ class Use(NamedTuple):
         from dood_pyro.recognition import load
 
         return load(run, self.device, self.which, self.guide)
+
+    def load_all(self, runs: Sequence[str]) -> list[Recognizer]:
+        """Several of them: what is put over a guide is put over each one's, and a guide
+        ``module:Class`` is permitted to those that were trained with it.
+
+        Raises:
+            UserError: one of them cannot be loaded, or none was trained with that guide.
+        """
+        from dood_pyro.errors import UserError
+        from dood_pyro.guides import split_guide
+        from dood_pyro.recognition import load, open_run
+
+        own, over = split_guide(self.guide)
+        theirs = [open_run(run).read_config()[0].train.guide for run in runs]
+        if own is not None and own not in theirs:
+            raise UserError(f"none of these runs was trained with the guide {own!r}")
+        found = []
+        for run, its in zip(runs, theirs, strict=True):
+            guide = "+".join(filter(None, (own if its == own else None, over)))
+            found.append(load(run, self.device, self.which, guide or None))
+        return found
+
+    def apart(self) -> tuple[tuple[str, Any, Any], ...]:
+        """What of this tells measurements apart (`entry`)."""
+        return ("guide", self.guide, None), ("which", self.which, "best")
 
     def torch_device(self) -> torch.device:
         """The device, found out."""
@@ -200,7 +225,7 @@ class Numbers(Names):
 
 def record(what: str) -> Callable[[F], F]:
     """The option that says which file numbers go into, too."""
-    return click.option("--record", "figures", metavar="JSON", type=JsonObject(), help=what)
+    return click.option("--record", metavar="JSON", type=JsonObject(), help=what)
 
 
 def entry(base: str, *apart: tuple[str, Any, Any]) -> str:

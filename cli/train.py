@@ -268,16 +268,11 @@ def _train(run: Run, until: Until, device: Any, given: dict[str, Any]) -> Traine
             bar = tqdm(total=total, unit=unit, desc=run.path.name, bar_format=BAR)
         bar.n = trainer.step if by_steps else round(trainer.seconds)
         if line["kind"] == "train":
-            bar.set_postfix_str(
-                f"ELBO {line['elbo']:.0f} = {line['log_likelihood']:.0f} "
-                f"− {line['kl_strokes']:.0f} − {line['kl_stop']:.1f}, "
-                f"{line['strokes']:.2f} strokes, {line['steps_per_second']:.2f} steps/s"
-                + (f", {line['skipped']} skipped" if line["skipped"] else "")
-            )
+            bar.set_postfix_str(_progress(line))
         elif line["kind"] == "held-out":
             bar.write(
-                f"step {line['step']:>6}  held-out ELBO {line['elbo']:8.1f}  "
-                f"strokes {line['strokes']:.2f}  after {line['seconds'] / 60:.1f} min"
+                f"step {line['step']:>6}  held-out ELBO {_mean(line['elbo'], 1):>8}  "
+                f"strokes {_mean(line['strokes'], 2)}  after {line['seconds'] / 60:.1f} min"
             )
 
     try:
@@ -287,6 +282,22 @@ def _train(run: Run, until: Until, device: Any, given: dict[str, Any]) -> Traine
     finally:
         if bar is not None:
             bar.close()
+
+
+def _progress(line: dict[str, Any]) -> str:
+    """A line of metrics in short."""
+    names = ("elbo", "log_likelihood", "kl_strokes")
+    elbo, likelihood, strokes = (_mean(line[name], 0) for name in names)
+    return (
+        f"ELBO {elbo} = {likelihood} − {strokes} − {_mean(line['kl_stop'], 1)}, "
+        f"{_mean(line['strokes'], 2)} strokes, {line['steps_per_second']:.2f} steps/s"
+        + (f", {line['skipped']} skipped" if line["skipped"] else "")
+    )
+
+
+def _mean(value: float | None, digits: int) -> str:
+    """Of what was never finite there is no mean."""
+    return "–" if value is None else f"{value:.{digits}f}"
 
 
 BAR = "{desc} {percentage:3.0f}%|{bar:20}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}] {postfix}"

@@ -36,6 +36,7 @@ from . import options
 )
 @click.option(
     "--runs-dir",
+    "runs",
     type=click.Path(path_type=Path),
     default=Path("runs"),
     show_default=True,
@@ -86,7 +87,7 @@ def transfer_table(
 
     What is there already stays, so that an interrupted table goes on where it stopped.
     """
-    from dood_pyro.devices import spare
+    from dood_pyro.devices import parallel_jobs
     from dood_pyro.tasks import transfer
     from dood_pyro.tasks.evaluate import read_rows
     from dood_pyro.tasks.published import SOURCES
@@ -96,7 +97,7 @@ def transfer_table(
         raise UserError(f"--table must end in .csv; {table} does not")
     out = table.with_suffix(".png") if out is None else out
     trainings = transfer.trainings(models, sources, seeds)
-    default_jobs, gpus = spare(device)
+    default_jobs, gpus = parallel_jobs(device)
     plan = transfer.Plan(
         trainings,
         targets or sources or SOURCES,

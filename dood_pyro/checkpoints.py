@@ -13,7 +13,8 @@ A run folder holds
     reconstructions.png   what it draws
     .lock                 held by the process that trains it
 
-Every file is replaced in one move, so that a reader sees the old one or the new one.
+Files are replaced in one move, so that a reader sees the old one or the new one; metrics and
+TensorBoard's events are added to.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from dood_pyro import data
 from dood_pyro.config import Config, ModelConfig, TrainConfig
 from dood_pyro.devices import hardware
 from dood_pyro.errors import UserError
-from dood_pyro.files import replacing, write_atomically
+from dood_pyro.files import locked, replacing, write_atomically
 from dood_pyro.guides import GUIDES, REFINEMENTS, make_guide, refine_guide, split_guide
 from dood_pyro.programs import PROGRAMS
 from dood_pyro.stepwise import Program
@@ -45,6 +46,8 @@ from dood_pyro.stepwise import Program
 FORMAT = 3
 START = "start.safetensors"
 LOCK = ".lock"
+PACKAGES = ("dood-pyro", "torch", "pyro-ppl", "numpy", "safetensors", "torchvision")
+"""Whose versions a run notes."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +121,13 @@ class Until:
         return Until(steps, seconds)
 
 
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
 def _write_json(path: Path, values: Any) -> None:
     write_atomically(path, (json.dumps(values, indent=2) + "\n").encode())
 
@@ -180,27 +190,32 @@ class Run:
             UserError: there is something at ``path`` already, or it cannot be written.
         """
         run = cls(path)
-        # A start alone is what a process left that was killed here.
-        if run.path.exists() and (
-            not run.path.is_dir() or any(file.name != START for file in run.path.iterdir())
-        ):
-            raise UserError(
-                f"{path} exists; go on with it by --resume {path}, or choose another --out"
-            )
+        run._refuse_if_begun()
         try:
             run.path.mkdir(parents=True, exist_ok=True)
+            with locked(run.path / LOCK):
+                run._refuse_if_begun()  # another process may have come first
+                if start is not None:
+                    run.write_tensors(START, start)
+                # With the configuration alone a run can begin.
+                run.write_config(config, until)
         except OSError as error:
             raise UserError(f"cannot create {path}: {error.strerror}") from None
-        if start is not None:
-            run.write_tensors(START, start)
-        # With the configuration alone a run can begin.
-        run.write_config(config, until)
-        packages = ("dood-pyro", "torch", "pyro-ppl", "numpy", "safetensors", "torchvision")
-        versions = {name: metadata.version(name) for name in packages}
+        versions = {name: version for name in PACKAGES if (version := _version(name)) is not None}
         versions |= {"python": platform.python_version(), "revision": revision()}
         versions["hardware"] = hardware(device)
         _write_json(run.path / "versions.json", versions)
         return run
+
+    def _refuse_if_begun(self) -> None:
+        """Unless nothing is there, or what a process left that was killed in `create`."""
+        left = (START, f".{START}.", ".config.json.", LOCK)
+        if self.path.exists() and (
+            not self.path.is_dir() or any(not f.name.startswith(left) for f in self.path.iterdir())
+        ):
+            raise UserError(
+                f"{self.path} exists; go on with it by --resume {self.path}, or choose another --out"
+            )
 
     def write_config(self, config: RunConfig, until: Until) -> None:
         """Writes config.json."""
@@ -282,9 +297,10 @@ class Run:
             model, recognition = config.build()
         for prefix, module in (("model", model), ("guide", recognition)):
             load_tensors(module, _part(tensors, prefix), f"{self.path}/{which}.safetensors")
+        model, recognition = model.eval(), recognition.eval()
         if over:
-            recognition = refine_guide(over, model, recognition)
-        return model.eval(), recognition.eval(), config
+            recognition = refine_guide(over, model, recognition).eval()
+        return model, recognition, config
 
     def load_guide(
         self, model: nn.Module, which: str = "best", guide: str | None = None
@@ -374,8 +390,9 @@ class Run:
         Raises:
             UserError: the state is gone while weights are there: going on would overwrite them.
         """
-        for left in self.path.glob(".*.safetensors.*"):
-            left.unlink(missing_ok=True)
+        for kind in ("safetensors", "json", "jsonl"):
+            for left in self.path.glob(f".*.{kind}.*"):
+                left.unlink(missing_ok=True)
         weights = [n for n in ("best", "last") if (self.path / f"{n}.safetensors").exists()]
         if weights and not (self.path / "state.safetensors").exists():
             raise UserError(
@@ -432,9 +449,11 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """
     try:
         content = path.read_bytes()
-        with safetensors.safe_open(path, framework="pt") as file:
-            notes = file.metadata() or {}
-        return unpack(content), notes
+        tensors = unpack(content)
+        # The header, of as many bytes as the first eight say. Read from the file a second time, it
+        # could be that of a newer one.
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        return tensors, header.get("__metadata__", {})
     except (OSError, safetensors.SafetensorError) as error:
         raise UserError(f"{path} is damaged: {str(error).splitlines()[0]}") from None
 

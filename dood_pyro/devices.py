@@ -47,7 +47,7 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
-def spare(name: str) -> tuple[int, tuple[str, ...]]:
+def parallel_jobs(name: str) -> tuple[int, tuple[str, ...]]:
     """How many processes a device of that name can take at once, and the GPUs for them to take turns
     with: one a GPU, or one for every two cores."""
     if choose_device(name).type == "cuda":

@@ -157,7 +157,8 @@ def beginning(stroke: Stroke, share: float) -> Stroke:
     return stroke._replace(
         control=torch.stack(corners),
         sigma=stroke.sigma * math.exp(stroke.width_taper * (share - 1)),
-        darkness=max(0.0, stroke.darkness + stroke.darkness_taper * (share - 1)),
+        # Of the middle of what is drawn, and below 0 where only the tips are dark.
+        darkness=stroke.darkness + stroke.darkness_taper * (share - 1),
         width_taper=stroke.width_taper * share,
         darkness_taper=stroke.darkness_taper * share,
     )

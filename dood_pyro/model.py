@@ -38,6 +38,7 @@ from dood_pyro.networks import (
     MixtureHead,
     PatchDecoder,
     Squash,
+    advance,
     concatenate,
     glimpse,
     mlp,
@@ -149,17 +150,11 @@ class DooD(Program[State]):
             canvas = state.canvas.new_zeros(state.canvas.shape[-2:])
             features = state.layout_rnn.new_zeros(self.config.features)
         inputs = concatenate(features, state.previous)
-        batch = inputs.shape[:-1]
-
-        def advance(rnn: nn.GRUCell, hidden: Tensor) -> Tensor:
-            flat = hidden.expand(*batch, -1).reshape(-1, hidden.shape[-1])
-            return rnn(inputs.reshape(-1, inputs.shape[-1]), flat).reshape(*batch, -1)
-
         return View(
             canvas,
             features,
-            advance(self.layout_rnn, state.layout_rnn),
-            advance(self.stroke_rnn, state.stroke_rnn),
+            advance(self.layout_rnn, inputs, state.layout_rnn),
+            advance(self.stroke_rnn, inputs, state.stroke_rnn),
         )
 
     def draw(self, state: State, view: View, drawn: StepValues) -> State:

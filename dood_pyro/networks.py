@@ -94,6 +94,17 @@ def concatenate(*parts: Float[Tensor, "*batch _"]) -> Float[Tensor, "*batch _"]:
     return torch.cat(parts, dim=-1)
 
 
+def advance(
+    rnn: nn.GRUCell,
+    inputs: Float[Tensor, "*batch inputs"],
+    hidden: Float[Tensor, "*batch features"],
+) -> Float[Tensor, "*batch features"]:
+    """The RNN's next state; ``hidden``'s batch dimensions are broadcast to those of ``inputs``."""
+    batch = inputs.shape[:-1]
+    flat = hidden.expand(*batch, -1).reshape(-1, hidden.shape[-1])
+    return rnn(inputs.reshape(-1, inputs.shape[-1]), flat).reshape(*batch, -1)
+
+
 def mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
     """One hidden layer."""
     return nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, outputs))

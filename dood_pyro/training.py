@@ -145,7 +145,8 @@ class Trainer:
     def train_step(self, image: Tensor) -> tuple[Report, Tensor]:
         """One step on a batch; the report and the gradient's norm stay on the device.
 
-        A step whose loss or gradient is not finite changes nothing but the counts.
+        A step whose loss or gradient is not finite leaves weights and moments as they are, and is
+        counted.
         """
         # What is explored and held up at the start is so once dreams are over.
         self.estimator.anneal(max(0, self.step - self.config.train.dream_steps), self.guide)
@@ -519,6 +520,11 @@ def _checkpoint(run: Run, trainer: Trainer) -> None:
     run.write_tensors("state.safetensors", *trainer.state())
 
 
+def _finite(value: float) -> float | None:
+    """JSON knows no NaN: of what was never finite there is no number."""
+    return value if math.isfinite(value) else None
+
+
 class _Log:
     """Metrics to metrics.jsonl, TensorBoard and whoever shows progress.
 
@@ -547,8 +553,7 @@ class _Log:
         rows = torch.stack(self.sums)
         self.sums = []
         rows = torch.where(torch.isfinite(rows), rows, torch.nan)
-        # JSON knows no NaN: where no step was finite there is no mean.
-        means = [None if mean != mean else mean for mean in rows.nanmean(0).tolist()]
+        means = [_finite(mean) for mean in rows.nanmean(0).tolist()]
         now, (then, step_then) = time.perf_counter(), self.clock
         self.clock = (now, self.trainer.step)
         values = dict(zip([*Report._fields, "gradient_norm"], means, strict=True))
@@ -563,7 +568,7 @@ class _Log:
     def write_held_out(self, terms: StopTimeTerms, images: Tensor) -> float:
         """A line, and a picture, for the held-out images; returns their bound."""
         report = {name: float(value) for name, value in terms.report()._asdict().items()}
-        self._write("held-out", report)
+        self._write("held-out", {name: _finite(value) for name, value in report.items()})
         if self.writer is not None:
             from dood_pyro.tasks.reconstruct import preview
 

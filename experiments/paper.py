@@ -76,7 +76,7 @@ def figures() -> list[Part]:
         Part(
             "guides, quality against time",
             ("dood-mnist",),
-            "compare-guides {0} --target omniglot --limit 50 --out {out}/guides.png",
+            "compare-guides {0} --target omniglot --out {out}/guides.png",
         ),
         Part(
             "calibration of the guide",
@@ -123,8 +123,8 @@ def tables() -> list[Part]:
         parts.append(Part(f"Fréchet distances: {source}", runs, command))
     for target in SOURCES[1:]:
         command = (
-            f"compare-guides {{0}} --target {target} --guides amortised,smc,refined --limit 50 "
-            f"--record {{results}}/guides.json --out {{out}}/guides-{target}.png"
+            f"compare-guides {{0}} --target {target} --record {{results}}/guides.json "
+            f"--out {{out}}/guides-{target}.png"
         )
         parts.append(Part(f"guides out of distribution: {target}", ("dood-mnist",), command))
     return parts

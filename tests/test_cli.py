@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import inspect
 import json
 import os
 import subprocess
@@ -65,6 +66,22 @@ def test_help_is_quick_and_imports_nothing_heavy() -> None:
     assert min(times) < 1
 
 
+@pytest.mark.parametrize("name", sorted(cli.commands))
+def test_every_command_takes_its_options(name: str) -> None:
+    """What click hands over, by name, is what the function takes."""
+    command = cli.commands[name]
+    takes = set(inspect.signature(command.callback, follow_wrapped=True).parameters)  # type: ignore[arg-type]
+    collected = {
+        "use": {"which", "guide", "device"},
+        "start": {"target", "image", "count", "data_dir"},
+    }
+    for together, apart in collected.items():
+        if together in takes:
+            takes = takes - {together} | apart
+    given = {str(parameter.name) for parameter in command.params}
+    assert given == takes or name == "train", "which takes its settings as they come"
+
+
 def test_importing_the_package_pulls_in_no_extras() -> None:
     program = (
         "import sys, dood_pyro; dood_pyro.load; dood_pyro.DooD; dood_pyro.Drawing\n"
@@ -72,6 +89,20 @@ def test_importing_the_package_pulls_in_no_extras() -> None:
         "assert not extras, extras\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True, cwd="/")
+
+
+def test_a_diverged_training_says_so_in_one_line(
+    capsys: Out, tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = training.Batches.__getitem__
+    monkeypatch.setattr(
+        training.Batches, "__getitem__", lambda self, step: whole(self, step) * torch.nan
+    )
+    small = ["--canvas-size", 16, "--max-strokes", 1, "--batch-size", 4, "--no-tensorboard"]
+    out = ("--out", tmp_path / "run", *small)
+    status, _, err = call(capsys, "train", "--source", source, "--steps", 100, *out)
+    assert status == 1 and "training diverged" in err.splitlines()[-1]
+    assert "ELBO –" in err
 
 
 def test_train_resume_reconstruct_evaluate(

@@ -110,6 +110,9 @@ def test_guides_of_ones_own_take_part(
     assert row["guide"] == "mine:Mine+smc" and row["effective_samples"] is None
     assert call("evaluate", "mine", *few, "--guide", "mine:Mine+better") == 1
     assert call("evaluate", "mine", *few, "--guide", "smc") == 1
+    both = ["stroke-counts", run.path, "mine", "--targets", source, "--limit", 2]
+    assert call(*both) == 1 and call(*both, "--guide", "other:Guide") == 1
+    assert call(*both, "--guide", "mine:Mine+smc") == 0, "permitted to the one, put over both"
 
 
 def test_calibrate_and_anatomy(run: Run, source: Path, tmp_path: Path) -> None:

@@ -78,6 +78,18 @@ def test_the_beginning_of_a_stroke_is_where_it_begins() -> None:
     assert 0.2 < float(rest[1].sum() / picture.sum()) < 0.8
 
 
+def test_the_beginning_of_a_faint_stroke_is_no_darker_than_the_stroke() -> None:
+    """One whose pen leaves ink at its start alone."""
+    faint = stroke(sigma=0.05)._replace(darkness=0.2, darkness_taper=-1.5)
+    whole = Drawing([faint], 50).render()
+    for share in (0.2, 0.5, 0.8):
+        begun = Drawing([beginning(faint, share)], 50).render()
+        assert (begun - whole).max() < 0.02
+    turned = faint._replace(darkness_taper=1.5)
+    half = Drawing([beginning(turned, 0.5)], 50).render()
+    assert (half - Drawing([turned], 50).render()).max() < 0.02
+
+
 def test_an_animation_ends_with_the_whole() -> None:
     drawings = [Drawing([stroke(), stroke(sigma=0.03)], 50), Drawing([stroke()], 50)]
     film = Image.open(io.BytesIO(generate.animation(drawings)))

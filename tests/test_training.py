@@ -135,7 +135,7 @@ def test_a_run_folder_holds_what_it_should(tmp_path: Path, source: Path) -> None
     assert line["elbo"] == pytest.approx(parts, abs=0.1)
 
 
-def test_a_non_finite_step_changes_nothing_and_is_counted(source: Path) -> None:
+def test_a_non_finite_step_moves_no_weight_and_is_counted(source: Path) -> None:
     config = RunConfig("dood", TINY, TrainConfig(source=str(source), batch_size=4))
     trainer = Trainer(config, CPU)
     good = torch.rand(4, 16, 16)
@@ -256,10 +256,16 @@ def test_a_state_that_lacks_something_is_refused(tmp_path: Path, source: Path) -
 
 
 def test_what_a_killed_write_leaves_is_swept_away(tmp_path: Path, source: Path) -> None:
-    run = start(tmp_path / "run", source, 3)
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / ".start.safetensors.x1y2").write_bytes(b"half")
+    (folder / ".config.json.x1y2").write_bytes(b"half")
+    run = start(folder, source, 3)
     (run.path / ".state.safetensors.x1y2").write_bytes(b"half")
     train(run, CPU, tensorboard=False)
     assert [path.name for path in run.path.glob(".*")] == [LOCK]
+    with pytest.raises(UserError, match="go on with it by --resume"):
+        start(folder, source, 3)
 
 
 @pytest.mark.parametrize("count", [2, 3, 9])

@@ -32,6 +32,7 @@ from dood_pyro.networks import (
     ImageEncoder,
     PatchDecoder,
     Squash,
+    advance,
     concatenate,
     glimpse,
     mlp,
@@ -174,10 +175,7 @@ class AIRGuide(StepwiseGuide[Carried]):
         """Step t: the sites, and what is carried on."""
         parts, hidden, previous = state
         seen, features = self.look(image, parts)
-        inputs = concatenate(features, previous)
-        batch = inputs.shape[:-1]
-        flat = hidden.expand(*batch, -1).reshape(-1, hidden.shape[-1])
-        hidden = self.rnn(inputs.reshape(-1, inputs.shape[-1]), flat).reshape(*batch, -1)
+        hidden = advance(self.rnn, concatenate(features, previous), hidden)
         infer: Any = {
             "baseline": {
                 "nn_baseline": lambda given: self.baseline(given).squeeze(-1),

@@ -65,5 +65,6 @@ class PerImageGuide(RefinedGuide):
             bound = torch.stack(
                 [stop_time_terms(self.model, found, repeated).elbo() for _ in range(4)]
             )
-        best = bound.mean(0).unflatten(0, (self.starts, -1)).argmax(0)
+        bound = torch.nan_to_num(bound.mean(0), nan=-torch.inf)
+        best = bound.unflatten(0, (self.starts, -1)).argmax(0)
         return found.of(best * len(image) + torch.arange(len(image), device=image.device))

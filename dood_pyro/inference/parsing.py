@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from itertools import count as count_from
 from typing import Any, NamedTuple, TypeGuard
 
@@ -18,7 +19,10 @@ from dood_pyro.stepwise import StepwiseGuide, sharing_states
 
 
 class Modes(Messenger):
-    """Sets latent Gaussians to their mean and ``on_t`` to 1 where it is likelier than not."""
+    """Sets latent Gaussians to their mean and ``on_t`` to 1 where it is likelier than not.
+
+    A distribution that has no mean to give is sampled from.
+    """
 
     def _pyro_sample(self, msg: Any) -> None:
         if msg["is_observed"] or msg["done"] or not hasattr(msg["fn"], "batch_shape"):
@@ -27,8 +31,9 @@ class Modes(Messenger):
             msg["value"] = (bernoulli_logits(msg) > 0).to(bernoulli_logits(msg))
             msg["done"] = True
         elif msg["fn"].event_shape:
-            msg["value"] = msg["fn"].mean
-            msg["done"] = True
+            with suppress(NotImplementedError):
+                msg["value"] = msg["fn"].mean
+                msg["done"] = True
 
 
 class Parse(NamedTuple):
@@ -41,10 +46,10 @@ class Parse(NamedTuple):
     canvas: Float[Tensor, "steps *batch size size"]
     """The canvas after each step."""
     values: dict[str, Float[Tensor, "steps *batch *event"]]
-    """Modes of the other latent variables, by the part of their name before ``_t``: DooD's
+    """Modes (`Modes`) of the other latent variables, by the part of their name before ``_t``: DooD's
     ``layout``, ``stroke`` and ``pen``, AIR's ``layout`` and ``part``."""
     std: dict[str, Float[Tensor, "steps *batch *event"]]
-    """The guide's standard deviations of those of them that it has; of samples there are none."""
+    """The guide's standard deviations of those of them that have one; of samples there are none."""
 
 
 @torch.no_grad()
@@ -146,7 +151,9 @@ def _collect(
                 continue
             values.setdefault(kind, []).append(site["value"])
             if gaussians is not None and name in gaussians.nodes:
-                std.setdefault(kind, []).append(gaussians.nodes[name]["fn"].stddev)
+                with suppress(NotImplementedError):
+                    of_site = gaussians.nodes[name]["fn"].stddev
+                    std.setdefault(kind, []).append(of_site)
     return Parse(
         torch.stack(probabilities),
         torch.stack(lives),

@@ -28,6 +28,7 @@ from jaxtyping import Float, Int
 from pyro import poutine
 from torch import Tensor
 
+from dood_pyro.errors import UserError
 from dood_pyro.inference.stop_time import AlwaysOn, bernoulli_logits
 from dood_pyro.stepwise import Program, StepwiseGuide, sharing_states
 
@@ -53,7 +54,8 @@ class Particles(NamedTuple):
         """Each image's likeliest drawing, by step and site, (images, *event), and its number of
         strokes; what it holds beyond them means nothing."""
         _, particles, images = self.log_joint.shape
-        place = self.log_joint.flatten(0, 1).argmax(0)
+        joint = torch.nan_to_num(self.log_joint, nan=-torch.inf)
+        place = joint.flatten(0, 1).argmax(0)
         stop, particle = place // particles, place % particles
         every = torch.arange(images, device=place.device)
         chosen = []
@@ -146,7 +148,13 @@ def smc(
             log_p = log_p + p_trace.nodes[name]["fn"].log_prob(value)
             log_q = log_q + q.log_prob(value)
             value = value.expand(particles, count, *q.event_shape)
-            sites[name] = Proposed(value, q.stddev.expand_as(value))
+            try:
+                sites[name] = Proposed(value, q.stddev.expand_as(value))
+            except NotImplementedError:
+                raise UserError(
+                    f"{name} of the guide is a {type(q).__name__}, which has no standard deviation to "
+                    "tell: it cannot propose to smc"
+                ) from None
         goes_on = F.logsigmoid(on) + log_p
         weight, prior = weight + goes_on - log_q, prior + goes_on
         # One state that model and guide share stays one, so that nothing is rendered twice.
@@ -195,14 +203,18 @@ def _map(
     done: dict[int, Any] | None = None,
 ) -> Any:
     """Every tensor of a tree of (named) tuples, lists and dictionaries changed, given its like in
-    ``template``; what stands in the tree twice is changed once and stays one object."""
+    ``template``; what stands in the tree twice is changed once and stays one object. Anything else
+    stays as it is."""
     done = {} if done is None else done
     if id(tree) in done:
         return done[id(tree)]
     if isinstance(tree, Tensor):
         made: Any = change(tree, template)
     elif isinstance(tree, dict):
-        made = {name: _map(each, change, None, done) for name, each in tree.items()}
+        given = template or dict.fromkeys(tree)
+        made = {name: _map(each, change, given[name], done) for name, each in tree.items()}
+    elif not isinstance(tree, list | tuple):
+        made = tree
     else:
         like = [None] * len(tree) if template is None else template
         parts = [_map(each, change, its, done) for each, its in zip(tree, like, strict=True)]

@@ -18,6 +18,7 @@ from dood_pyro.plots import new_figure, save_figure
 from dood_pyro.recognition import BATCH, Recognizer, draws_curves
 from dood_pyro.rendering import canvas_from_ink, curve_points
 from dood_pyro.tasks.compare import title
+from dood_pyro.tokens import parts_of
 
 CLUSTERS = 8
 """k, as in the paper."""
@@ -78,10 +79,9 @@ def vocabulary(
             curves.append(curve_points(turned, ALONG)[0].flatten(1).cpu())
             as_drawn.append(stroke.flatten(1).cpu())
         else:
-            names = ("part",) if "part" in parsed.values else ("stroke", "pen")
-            latent = [parsed.values[name][alive].flatten(1) for name in names]
-            ink = dood.model.decoder(torch.cat(latent, dim=1))  # type: ignore[operator]
-            features.append(latent[0])
+            part = parts_of(parsed)[0].movedim(1, 0)[alive]
+            ink = dood.model.decoder(part)  # type: ignore[operator]
+            features.append(part)
         pictures.append(canvas_from_ink(ink).cpu())
     found = torch.cat(features).cpu().numpy()
     if len(found) < 2 * CLUSTERS:

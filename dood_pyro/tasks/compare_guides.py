@@ -145,6 +145,8 @@ def _best_guess(model: nn.Module, guide: nn.Module, images: Tensor) -> tuple[flo
     # The first parse of a process pays for more than itself; one that searches does not notice.
     if not isinstance(guide, ImageByImage):
         parse(model, guide, images[:BATCH])
+    if images.is_cuda:  # what is still queued is not the parse's
+        torch.cuda.synchronize(images.device)
     began = time.perf_counter()
     for part in images.split(BATCH):
         errors.append((parse(model, guide, part).canvas[-1] - part).abs().mean((-1, -2)))

@@ -189,7 +189,7 @@ class _Worker:
         self.known = known_data(plan)
         self.lock = threading.Lock()
         self.processes: set[subprocess.Popen[str]] = set()
-        self.free = list(plan.devices)
+        self.in_use = dict.fromkeys(plan.devices, 0)
         self.stopped = False
 
     def stop(self) -> None:
@@ -203,7 +203,9 @@ class _Worker:
         """Runs a ``dood-pyro`` command: its exit status, output, and the last line of errors."""
         environment = dict(os.environ)
         with self.lock:
-            device = self.free.pop(0) if self.free else None
+            device = min(self.in_use, key=self.in_use.__getitem__, default=None)
+            if device is not None:
+                self.in_use[device] += 1
         if device is not None:
             environment["CUDA_VISIBLE_DEVICES"] = device
         else:
@@ -226,33 +228,32 @@ class _Worker:
         with self.lock:
             self.processes.discard(process)
             if device is not None:
-                self.free.append(device)
+                self.in_use[device] -= 1
         lines = [line for line in err.splitlines() if line.strip()]
         return process.returncode, out, lines[-1] if lines else f"exit {process.returncode}"
 
     def train(self, training: Training) -> str | None:
         """Brings a run to the plan's budget; returns what went wrong."""
         run = self.plan.run(training)
-        budget = ("--budget", f"{self.plan.budget:g}s")
+        anew = "; move it away to have it trained again" if self.plan.train else ""
+        budget = ("--budget", f"{self.plan.budget:.3f}s")
         try:
             if run.path.exists():
                 config, _ = run.read_config()
                 if config.settings_sha256() != expected(training).settings_sha256():
-                    return (
-                        f"{training}: {run.path} was trained with other settings; move it away to "
-                        "have it trained again"
-                    )
+                    return f"{training}: {run.path} was trained with other settings{anew}"
                 source = self.known.get(data.name_of(training.source))
                 if source and config.train.data_sha256 not in ("", source.sha256):
                     return (
                         f"{training}: {run.path} was trained on other data than those of "
-                        f"{training.source} now; move it away to have it trained again"
+                        f"{training.source} now{anew}"
                     )
-                if run.progress()[1] >= self.plan.budget or not self.plan.train:
+                steps, seconds = run.progress()
+                if seconds >= self.plan.budget or not self.plan.train:
                     return None
-                if not (run.path / "state.safetensors").exists() and run.progress()[0]:
+                if not (run.path / "state.safetensors").exists() and steps:
                     return (
-                        f"{training}: {run.path} was trained for {run.progress()[1]:.0f} s and has no "
+                        f"{training}: {run.path} was trained for {seconds:.0f} s and has no "
                         "state to go on from; lower --budget, or move it away to have it trained again"
                     )
                 arguments: tuple[str, ...] = ("train", "--resume", str(run.path), *budget)

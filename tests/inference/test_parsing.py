@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
+import pyro.distributions as dist
 import pytest
 import torch
+from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
 from dood_pyro.checkpoints import RunConfig
 from dood_pyro.config import ModelConfig, TrainConfig
 from dood_pyro.errors import UserError
 from dood_pyro.guides import check_guide
+from dood_pyro.guides.amortised import AmortisedGuide
 from dood_pyro.inference import parsing
 from dood_pyro.inference.parsing import Parse, parse
 from dood_pyro.model import DooD, State
@@ -93,3 +97,41 @@ def test_a_parse_ends_with_its_drawings(
     )
     parsed("dood", bias, images)
     assert len(collected[0].alive) == steps
+
+
+class Mixed(nn.Module):
+    """A guide one of whose sites has neither mean nor standard deviation."""
+
+    def __init__(self, guide: nn.Module) -> None:
+        super().__init__()
+        self.guide = guide
+
+    def forward(self, image: Tensor) -> None:
+        with Mix():
+            self.guide(image)
+
+
+class Mix(Messenger):
+    """Puts mixtures of one component in the place of ``layout_t``'s Gaussians."""
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if msg["name"].startswith("layout_"):
+            masked = msg["fn"]
+            normal = masked.base_dist.base_dist
+            mixture = dist.MixtureOfDiagNormals(
+                normal.loc[..., None, :], normal.scale[..., None, :], normal.loc[..., :1] * 0
+            )
+            msg["fn"] = mixture.mask(masked._mask)
+
+
+def test_what_has_no_mean_is_sampled_and_has_no_deviation(
+    tiny: tuple[DooD, AmortisedGuide], images: Tensor
+) -> None:
+    model, guide = tiny
+    nudge(guide)
+    whole = parse(model, guide, images)
+    mixed = parse(model, Mixed(guide), images)
+    assert whole.std.keys() - mixed.std.keys() == {"layout"}
+    assert not torch.equal(whole.values["layout"][0], mixed.values["layout"][0])
+    for name, again in parse(model, Mixed(guide), images).values.items():
+        assert torch.equal(mixed.values[name], again)

@@ -20,7 +20,7 @@ from dood_pyro.guides.amortised import AmortisedGuide
 from dood_pyro.guides.smc import SMCGuide
 from dood_pyro.inference.importance import bound_of, importance_bound
 from dood_pyro.inference.parsing import parse
-from dood_pyro.inference.smc import smc, systematic
+from dood_pyro.inference.smc import _map, smc, systematic
 from dood_pyro.model import DooD
 from dood_pyro.stepwise import Program, StepwiseGuide
 from tests.conftest import TINY
@@ -190,3 +190,11 @@ def test_a_guide_that_goes_otherwise_is_refused(images: Tensor) -> None:
     model = DooD(TINY)
     with pytest.raises(UserError, match="step by step"):
         refine_guide("smc", model, torch.nn.Linear(1, 1))
+
+
+def test_states_may_hold_anything() -> None:
+    tree = {"hidden": torch.zeros(2), "step": 3, "more": [None, torch.ones(2)]}
+    made = _map(tree, lambda leaf, like: leaf + like, tree)
+    assert made["step"] == 3 and made["more"][0] is None
+    assert torch.equal(made["more"][1], torch.full((2,), 2.0))
+    assert torch.equal(_map(tree, lambda leaf, _: leaf + 1)["hidden"], torch.ones(2))
