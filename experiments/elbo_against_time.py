@@ -52,7 +52,7 @@ def lines_of(run: Run) -> list[dict[str, str]]:
             "strokes": f"{line['strokes']:.2f}",
         }
         for line in run.read_metrics()
-        if line["kind"] == "held-out"
+        if line["kind"] == "held-out" and line["elbo"] is not None
     ]
 
 

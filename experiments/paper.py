@@ -20,6 +20,8 @@ from dood_pyro.tasks.published import SOURCES
 HERE = Path(__file__).parent
 KEPT = HERE / "results"
 FIVE = ",".join(SOURCES)
+OMNIGLOT = "dood-omniglot-90m|dood-omniglot"
+"""The run that the tasks of section 3.2 are done with."""
 ON_MNIST = ("dood", "dair", "air", "dood-no-renderer", "dood-no-guidance")
 
 
@@ -28,12 +30,17 @@ class Part(NamedTuple):
 
     what: str
     runs: tuple[str, ...]
-    """Names of the runs that it is made from, as ``model-source``."""
+    """Names of the runs that it is made from, as ``model-source``; of names joined by ``|`` the first
+    whose run is there."""
     command: str
     """{0}, {1}… stand for the runs, {all} for all of them, {runs} for their folder, {out} and
     {results} for the folders that figures and numbers go to, {kept} for that of the kept numbers."""
     every: bool = True
     """Whether it needs every one of its runs, or is made from those that are there."""
+
+
+def _drawn_with(source: str) -> str:
+    return OMNIGLOT if source == "omniglot" else f"dood-{source}"
 
 
 def figures() -> list[Part]:
@@ -42,7 +49,7 @@ def figures() -> list[Part]:
     parts = [
         Part(
             "Fig. 1, drawings stroke by stroke",
-            ("dood-omniglot",),
+            (OMNIGLOT,),
             "reconstruct {0} --target omniglot --no-svg --out {out}/reconstructions.png",
         ),
         Part(
@@ -86,14 +93,14 @@ def figures() -> list[Part]:
     ]
     for source in SOURCES:
         command = f"sample {{0}} --out {{out}}/samples-{source}.png"
-        parts.append(Part(f"Fig. 6, samples: {source}", (f"dood-{source}",), command))
+        parts.append(Part(f"Fig. 6, samples: {source}", (_drawn_with(source),), command))
     for source in ("omniglot", "quickdraw"):
-        for model in ("dood", "dair"):
-            run, name = (f"{model}-{source}",), f"exemplars-{model}-{source}.png"
+        for model, kept in (("dood", _drawn_with(source)), ("dair", f"dair-{source}")):
+            run, name = (kept,), f"exemplars-{model}-{source}.png"
             command = f"exemplars {{0}} --target {source} --out {{out}}/{name}"
             parts.append(Part(f"Fig. 7, new exemplars: {model}, {source}", run, command))
         command = f"complete {{0}} --target {source} --out {{out}}/completions-{source}.png"
-        parts.append(Part(f"Fig. 8, completions: {source}", (f"dood-{source}",), command))
+        parts.append(Part(f"Fig. 8, completions: {source}", (_drawn_with(source),), command))
     return parts
 
 
@@ -108,7 +115,7 @@ def tables() -> list[Part]:
         ),
         Part(
             "Table 1, one-shot classification",
-            ("dood-omniglot",),
+            (OMNIGLOT,),
             "one-shot {0} --record {results}/one_shot.json",
         ),
         Part(
@@ -119,7 +126,7 @@ def tables() -> list[Part]:
     ]
     for source in SOURCES:
         command = "fid-samples {0} --air {1} --record {results}/fid.json"
-        runs = (f"dood-{source}", f"dair-{source}")
+        runs = (_drawn_with(source), f"dair-{source}")
         parts.append(Part(f"Fréchet distances: {source}", runs, command))
     for target in SOURCES[1:]:
         command = (
@@ -134,10 +141,10 @@ def make(parts: list[Part], runs: Path, out: Path, results: Path) -> int:
     """Runs the commands; returns how many parts could not be had."""
     missing = 0
     for part in parts:
-        folders = [runs / f"{name}-0" for name in part.runs]
-        there = [str(folder) for folder in folders if (folder / "best.safetensors").exists()]
-        if not there or (part.every and len(there) < len(folders)):
-            lacking = ", ".join(str(f) for f in folders if str(f) not in there)
+        found = [_first(name, runs) for name in part.runs]
+        there = [str(folder) for folder, is_there in found if is_there]
+        if not there or (part.every and len(there) < len(found)):
+            lacking = ", ".join(str(folder) for folder, is_there in found if not is_there)
             print(f"left out  {part.what}: there is no {lacking}", flush=True)
             missing += 1
             continue
@@ -152,6 +159,14 @@ def make(parts: list[Part], runs: Path, out: Path, results: Path) -> int:
         if subprocess.run(command, check=False).returncode:
             missing += 1
     return missing
+
+
+def _first(names: str, runs: Path) -> tuple[Path, bool]:
+    """The first of the runs that is there, or the last; and whether it is."""
+    folders = [runs / f"{name}-0" for name in names.split("|")]
+    there = (folder for folder in folders if (folder / "best.safetensors").exists())
+    folder = next(there, None)
+    return (folders[-1], False) if folder is None else (folder, True)
 
 
 def main() -> None:
