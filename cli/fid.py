@@ -111,13 +111,15 @@ def fid_samples(
 
     opened, rival_run = open_run(run), open_run(air) if air else None
     made_by = opened.provenance(use.which)
-    target = target or opened.read_config()[0].train.source
+    trained = opened.read_config()[0].train
+    target = target or trained.source
     name = data.name_of(target)
     features = features or name
     key = options.entry(
         name,
         ("by", made_by["source"], name),
         ("model", made_by["model"], "dood"),
+        ("fit", trained.fit, "both"),
         ("features", Path(features).stem, name),
         ("part", part, "test"),
         ("limit", limit, 2500),
