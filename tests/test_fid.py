@@ -103,7 +103,7 @@ def test_command_says_what_was_measured(
     status, _, err = call(capsys, "fid-samples", run.path, "--air", run.path, *options)
     assert status == 0, err
     (key,) = json.loads(figures.read_text())
-    assert key == "many, features network"
+    assert key == "many, features network, seeds 0"
     entry = json.loads(figures.read_text())[key]
     assert entry["pictures"] == 80 and entry["run"] == entry["air_run"]
     assert entry["run"]["source"] == "many" and entry["run"]["steps"] == 1
