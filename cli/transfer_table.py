@@ -31,9 +31,7 @@ from . import options
     help="Of each training; runs that had less go on.",
 )
 @options.particles()
-@click.option(
-    "--limit", type=click.IntRange(min=1), default=1000, show_default=True, help="Images a cell."
-)
+@options.limit(1000)
 @click.option(
     "--runs-dir",
     "runs",

@@ -143,6 +143,7 @@ def test_every_model_can_be_asked(program: str, two_way: bool, images: Tensor) -
     assert classify(dood, trials, settings).shape == (3, 3)
     found = one_shot(dood, [trials, trials], settings)
     assert len(found["runs"]) == 2 and 0 <= found["accuracy"] <= 1
+    assert found["interval"][0] <= found["accuracy"] <= found["interval"][1]
     assert one_shot(dood, [trials], settings)["interval"] is None
 
 

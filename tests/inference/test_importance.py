@@ -117,6 +117,7 @@ def test_summed_stops_are_tighter_and_effective_samples_are_within_bounds(
 ) -> None:
     torch.manual_seed(0)
     bound = importance_bound(*tiny, images, particles=50)
+    assert (bound.log_p_summed >= bound.elbo).all()
     again = [importance_bound(*tiny, images, particles=2) for _ in range(200)]
     sampled, summed = (torch.stack(c) for c in zip(*(b[:2] for b in again), strict=True))
     difference = summed - sampled

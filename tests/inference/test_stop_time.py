@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
@@ -178,3 +179,12 @@ def test_estimators_agree_in_expectation(beta: float) -> None:
     assert deviations.max() < 7
     # And the test can tell: the stop variable's gradient is not small beside its error.
     assert (exact.abs() > 5 * tolerance).sum() > 100
+
+
+def test_all_sequences_are_counted() -> None:
+    """Sequences that differ after the first 0 are one event: K + 1 of them in all."""
+    kept = {
+        tuple(itertools.takewhile(bool, sequence))
+        for sequence in itertools.product((0, 1), repeat=3)
+    }
+    assert len(kept) == len(stop_log_probs(torch.zeros(3)))
