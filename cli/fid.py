@@ -117,14 +117,11 @@ def fid_samples(
     features = features or name
     key = options.entry(
         name,
-        ("by", made_by["source"], name),
-        ("model", made_by["model"], "dood"),
-        ("fit", trained.fit, "both"),
-        ("features", Path(features).stem, name),
-        ("part", part, "test"),
-        ("limit", limit, 2500),
-        ("seeds", ",".join(map(str, seeds)), "0,1,2,3,4"),
-        *use.apart(),
+        *("part", "limit", "seeds", "guide", "which"),
+        by=(made_by["source"], name),
+        model=(made_by["model"], "dood"),
+        fit=(trained.fit, "both"),
+        features=(Path(features).stem, name),
     )
     refuse_another_run(record, key, made_by)
     network = load_features(features)

@@ -103,9 +103,9 @@ def clusters(
     from dood_pyro.tasks.compare import distinct
 
     made_by = [open_run(name).provenance(use.which) for name in runs]
-    on = ("on", data.name_of(target), "mnist"), ("limit", limit, 1000)
+    on = data.name_of(target), "mnist"
     keys = [
-        options.entry(name, *on, *use.apart())
+        options.entry(name, "limit", "guide", "which", on=on)
         for name in distinct([run["model"] for run in made_by])
     ]
     for key, run in zip(keys, made_by, strict=True):

@@ -52,10 +52,7 @@ def compare_guides(
     made_by = opened.provenance(use.which)
     key = options.entry(
         f"{made_by['model']}, {made_by['source']}, on {data.name_of(target)}",
-        ("guides", ",".join(guides or ()), ""),
-        ("particles", particles, 200),
-        ("limit", limit, 50),
-        *use.apart(),
+        *("guides", "particles", "limit", "guide", "which"),
     )
     refuse_another_run(record, key, made_by)
     bars: dict[str, Any] = {}
@@ -145,13 +142,8 @@ def calibrate(
     made_by = opened.provenance(use.which)
     model, recognition, config = opened.load(use.which, use.guide)
     guide = use.guide or config.train.guide
-    key = options.entry(
-        f"{made_by['model']}, {made_by['source']}, {guide}",
-        ("dreams", dreams, 500),
-        ("draws", draws, 99),
-        ("seed", seed, 0),
-        ("which", use.which, "best"),
-    )
+    base = f"{made_by['model']}, {made_by['source']}, {guide}"
+    key = options.entry(base, "dreams", "draws", "seed", "which")
     refuse_another_run(record, key, made_by)
     chosen = use.torch_device()
     torch.manual_seed(seed)

@@ -64,12 +64,14 @@ def one_shot(
     settings, usual = dataclasses.replace(Settings(), **chosen), Settings()  # type: ignore[arg-type]
     # The paper has one AIR; which of the two it is stands in the entry.
     base = {"dair": "air", "air": "air, vanilla"}.get(made_by["model"], made_by["model"])
+    of_settings = {
+        name: (str(getattr(settings, name)), str(getattr(usual, name))) for name in chosen
+    }
     key = options.entry(
         base + ", background" * background,
-        ("source", made_by["source"], "omniglot"),
-        ("runs", runs, 20),
-        *((name, getattr(settings, name), getattr(usual, name)) for name in chosen),
-        *use.apart(),
+        *("runs", "guide", "which"),
+        source=(made_by["source"], "omniglot"),
+        **of_settings,
     )
     refuse_another_run(record, key, made_by)
     if background:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
+from click.core import ParameterSource
 
 if TYPE_CHECKING:
     import torch
@@ -77,10 +78,6 @@ class Use(NamedTuple):
             guide = "+".join(filter(None, (own if its == own else None, over)))
             found.append(load(run, self.device, self.which, guide or None))
         return found
-
-    def apart(self) -> tuple[tuple[str, Any, Any], ...]:
-        """What of this tells measurements apart (`entry`)."""
-        return ("guide", self.guide, None), ("which", self.which, "best")
 
     def torch_device(self) -> torch.device:
         """The device, found out."""
@@ -228,14 +225,26 @@ def record(what: str) -> Callable[[F], F]:
     return click.option("--record", metavar="JSON", type=JsonObject(), help=what)
 
 
-def entry(base: str, *apart: tuple[str, Any, Any]) -> str:
-    """What an entry of such a file goes under.
+def entry(base: str, *apart: str, **more: tuple[str, str]) -> str:
+    """What an entry of such a file goes under: ``base``, and whatever is not as usual.
 
     Args:
-        apart: name, value and usual value of what tells measurements apart; what is usual goes without
-            saying.
+        apart: options of the command that is running which tell measurements apart; left at their
+            defaults they go without saying.
+        more: value and usual value of what does so beside them.
     """
-    return ", ".join([base, *(f"{name} {value}" for name, value, usual in apart if value != usual)])
+    context = click.get_current_context()
+    for option in context.command.params:
+        name = option.name
+        if name in apart and context.get_parameter_source(name) != ParameterSource.DEFAULT:
+            usual = option.type_cast_value(context, option.get_default(context))
+            more[name] = _written(context.params[name]), _written(usual)
+    unusual = [f"{name} {value}" for name, (value, usual) in more.items() if value != usual]
+    return ", ".join([base, *unusual])
+
+
+def _written(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def figure(default: str) -> Callable[[F], F]:

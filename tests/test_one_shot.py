@@ -160,16 +160,17 @@ def test_command_keeps_different_measurements_apart(
         status, text, err = call(capsys, *command, "--steps", 1, *more)
         assert status == 0 and "accuracy" in text, err
     found = json.loads(figures.read_text())
-    base = f"dood, source {source.stem}, runs 1"
+    base = f"dood, source {source.stem}"
+    usual = f"{base}, steps 1, runs 1"
     assert set(found) == {
-        f"{base}, steps 1",
-        f"{base}, steps 1, two_way True",
-        f"{base}, parses 2, steps 1",
+        usual,
+        f"{base}, steps 1, two_way True, runs 1",
+        f"{base}, parses 2, steps 1, runs 1",
     }
-    entry = found[f"{base}, steps 1"]
+    entry = found[usual]
     assert entry["interval"] is None and entry["run"]["steps"] == 1
     refused(capsys, *command, "--steps", 0)
-    other = found | {f"{base}, steps 1": {"run": entry["run"] | {"seed": 1}}}
+    other = found | {usual: {"run": entry["run"] | {"seed": 1}}}
     figures.write_text(json.dumps(other))
     assert "another run" in refused(capsys, *command, "--steps", 1)
     assert json.loads(figures.read_text()) == other
