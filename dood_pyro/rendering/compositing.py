@@ -28,7 +28,8 @@ class _Saturation(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
         (canvas,) = ctx.saved_tensors
-        return grads[0] * (1 - canvas.square())
+        gradient: Tensor = torch.ops.aten.tanh_backward(grads[0], canvas)
+        return gradient
 
 
 @lru_cache(maxsize=32)

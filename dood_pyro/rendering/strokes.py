@@ -34,6 +34,8 @@ FAINTEST = -40.0
 """Exponents are cut off here: denormal numbers, which far pixels would hold, slow a CPU's matrix
 products down several times, and e⁻⁴⁰ is nothing on any canvas."""
 
+LOG2_E = math.log2(math.e)
+
 
 def pixel_centres(
     size: int, dtype: torch.dtype, device: torch.device | None = None
@@ -95,11 +97,12 @@ def _pixel_powers(size: int, dtype: torch.dtype, device: torch.device) -> Tensor
 
 def _tables(x: Tensor, y: Tensor, sigma: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
     """E_x and E_y: (*batch, points, pixels) each."""
-    rate = ((0.5**0.5) / sigma)[..., None]
+    # As powers of two, which take a third of the time that torch's exponentials take on a CPU.
+    rate = (math.sqrt(0.5 * LOG2_E) / sigma)[..., None]
 
     def table(position: Tensor) -> Tensor:
         exponent = (pixels - position[..., None]).mul_(rate).square_().neg_()
-        return exponent.clamp_(min=FAINTEST).exp_()
+        return exponent.clamp_(min=FAINTEST * LOG2_E).exp2_()
 
     return table(x), table(y)
 
