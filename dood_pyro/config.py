@@ -222,6 +222,9 @@ class TrainConfig(Config):
     """How many random doodles, for each image of the source, the guide learns to draw: pens and
     strokes that the source lacks. The model learns nothing from them. None stands for `PRACTICE`, or
     for 0 under the score function and where the guide does not learn."""
+    scale_learns: Literal["explored", "drawn"] = later(before="explored", now="drawn")
+    """From which strokes the likelihood's scale learns: from all that are explored, most of which
+    would not be drawn, so that it comes out a third too large; or as often as the guide draws them."""
     guide_channels: int = later(before=32, now=16)
     """Channels of the guide's encoders; twice as many learn no more in a step of a fifth longer."""
 
@@ -266,6 +269,10 @@ class TrainConfig(Config):
         _require(0 < self.beta < float("inf"), "--beta must be a positive number")
         _require(0 < self.learning_rate < 1, "--learning-rate must lie between 0 and 1")
         _require(0 <= self.explore_always < 1, "explore_always must lie between 0 and 1")
+        _require(
+            self.scale_learns in ("explored", "drawn"),
+            "scale_learns must be 'explored' or 'drawn'",
+        )
         _require(0 <= self.corrections <= 16, "corrections must lie between 0 and 16")
         stages = (self.trust_begin, self.trust_full, self.trust_stagger)
         _require(min(stages) >= 0, "the steps at which corrections are let in must not be negative")

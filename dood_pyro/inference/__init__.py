@@ -52,4 +52,4 @@ def make_estimator(config: TrainConfig, max_strokes: int) -> Estimator:
         return ReweightedWakeSleep(config.particles, config.beta, explore)
     if config.estimator == "nvil":
         return NVIL(config.beta, max_strokes=max_strokes, hold_steps=hold)
-    return StopTimeELBO(config.beta, explore, always)
+    return StopTimeELBO(config.beta, explore, always, config.scale_learns)

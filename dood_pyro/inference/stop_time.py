@@ -17,7 +17,7 @@ is a weight whose mean has expectation p(x).
 from __future__ import annotations
 
 from contextlib import ExitStack
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import pyro
 import torch
@@ -99,22 +99,41 @@ def stroke_traces(
     return p_trace, q_trace
 
 
+def explored(q: Float[Tensor, "stops *batch"], explore: float) -> Float[Tensor, "stops *batch"]:
+    """The stops' probabilities with ``explore`` of a uniform distribution mixed in."""
+    return (1 - explore) * q + explore / q.shape[0]
+
+
 def stop_time_terms(
-    model: nn.Module, guide: nn.Module, image: Float[Tensor, "images size size"], particles: int = 1
+    model: nn.Module,
+    guide: nn.Module,
+    image: Float[Tensor, "images size size"],
+    particles: int = 1,
+    explore: float = 0.0,
 ) -> StopTimeTerms:
     """Draws every stroke of ``image`` once, or ``particles`` times, and collects the terms.
 
-    Batch shape of the terms: (images,), or (particles, images) for more than one.
+    Batch shape of the terms: (images,), or (particles, images) for more than one. ``explore`` is for
+    `collect_terms`.
     """
     p_trace, q_trace = stroke_traces(model, guide, image, particles)
-    return collect_terms(model, image, p_trace, q_trace)[0]
+    return collect_terms(model, image, p_trace, q_trace, explore)[0]
 
 
 def collect_terms(
-    model: nn.Module, image: Tensor, p_trace: poutine.Trace, q_trace: poutine.Trace
+    model: nn.Module,
+    image: Tensor,
+    p_trace: poutine.Trace,
+    q_trace: poutine.Trace,
+    explore: float = 0.0,
 ) -> tuple[StopTimeTerms, Float[Tensor, "stops *batch"], Float[Tensor, "stops *batch"]]:
     """The terms of two traces of `stroke_traces`, and Σ_{t≤k} log p and Σ_{t≤k} log q, whose
-    difference is ``log_ratio``, by themselves."""
+    difference is ``log_ratio``, by themselves.
+
+    Args:
+        explore: of whoever weighs the likelihoods by `explored` probabilities, if the likelihood's
+            scale is to learn as if they were weighed by q_k: its gradient is made up for that.
+    """
     blank = model.initial_state(image.shape[-3]).canvas  # type: ignore[operator]
     logits: list[tuple[Tensor, Tensor]] = []
     log_p, log_q, canvases = [], [], [blank]
@@ -134,13 +153,6 @@ def collect_terms(
         canvases.append(p_trace.nodes[f"canvas_{step}"]["value"])
         step += 1
     batch = torch.broadcast_shapes(*(term.shape for term in (*log_p, *log_q)))
-    scale = model.likelihood_scale()  # type: ignore[operator]
-    log_likelihood = torch.stack(
-        [
-            model.log_likelihood(image, canvas, scale).expand(batch)  # type: ignore[operator]
-            for canvas in canvases
-        ]
-    )
 
     def sums(columns: list[Tensor]) -> Tensor:
         summed = torch.stack([column.expand(batch) for column in columns]).cumsum(0)
@@ -150,6 +162,20 @@ def collect_terms(
         stop_log_probs(torch.stack([logit.expand(batch) for logit in column]))
         for column in zip(*logits, strict=True)
     ]
+    scale = model.likelihood_scale()  # type: ignore[operator]
+    scales = [scale] * len(canvases)
+    if explore:
+        q = stops[1].detach().exp()
+        # The same values, with as much of the gradient as there is drawn among what is explored.
+        scales = [
+            scale.detach() + share * (scale - scale.detach()) for share in q / explored(q, explore)
+        ]
+    log_likelihood = torch.stack(
+        [
+            model.log_likelihood(image, canvas, its_scale).expand(batch)  # type: ignore[operator]
+            for canvas, its_scale in zip(canvases, scales, strict=True)
+        ]
+    )
     log_p_sum, log_q_sum = sums(log_p), sums(log_q)
     ratio = sums([of_p - of_q for of_p, of_q in zip(log_p, log_q, strict=True)])
     terms = StopTimeTerms(stops[1], stops[0], log_likelihood, ratio)
@@ -175,15 +201,22 @@ class StopTimeELBO(ELBO):
             are trained, at first half and half, so that each of them learns before the guide
             would draw it. A blank canvas is a strong optimum: cold, thin pens never leave it.
         explore_always: how much of it stays mixed in.
+        scale_learns: whether the likelihood's scale learns from what is ``explored``, or from what
+            would be ``drawn``.
     """
 
     def __init__(
-        self, beta: float = 1.0, explore_steps: int = 0, explore_always: float = 0.0
+        self,
+        beta: float = 1.0,
+        explore_steps: int = 0,
+        explore_always: float = 0.0,
+        scale_learns: Literal["explored", "drawn"] = "drawn",
     ) -> None:
         super().__init__(max_plate_nesting=1)
         self.beta = beta
         self.explore_steps = explore_steps
         self.explore_always = explore_always
+        self.scale_learns = scale_learns
         self.explore = explore_always
         self.state = nn.Module()
         """Nothing to keep; `NVIL` keeps moments there."""
@@ -202,7 +235,7 @@ class StopTimeELBO(ELBO):
         nothing is explored; its gradient is that of the two objectives above."""
         log_q, log_p, log_likelihood, log_ratio = terms
         q = log_q.exp()
-        weights = (1 - self.explore) * q.detach() + self.explore / q.shape[0]
+        weights = explored(q.detach(), self.explore)
         strokes = (weights * (log_likelihood + log_ratio)).sum(0)
         gains = (log_likelihood + self.beta * log_ratio).detach()
         stop = (q * (gains - self.beta * (log_q - log_p))).sum(0)
@@ -212,7 +245,8 @@ class StopTimeELBO(ELBO):
         self, model: nn.Module, guide: nn.Module, image: Tensor
     ) -> Float[Tensor, ""]:
         """Minus the objective summed over images; its parts are left in ``report``."""
-        terms = stop_time_terms(model, guide, image)
+        explore = self.explore if self.scale_learns == "drawn" else 0.0
+        terms = stop_time_terms(model, guide, image, explore=explore)
         self.report = terms.report()
         return -self.objective(terms).sum()
 

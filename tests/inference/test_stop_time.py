@@ -120,6 +120,25 @@ def test_gradient_against_finite_differences(corrections: int, tolerance: float)
     assert checked > 40
 
 
+def test_scale_learns_from_what_is_drawn(tiny: tuple[DooD, AmortisedGuide], images: Tensor) -> None:
+    model, guide = tiny
+
+    def gradients(elbo: StopTimeELBO) -> tuple[Tensor, Tensor]:
+        torch.manual_seed(0)
+        parameters = [model.raw_scale, *guide.stroke_head.parameters()]
+        elbo.anneal(0, guide)
+        found = torch.autograd.grad(elbo.differentiable_loss(model, guide, images), parameters)
+        return found[0], found[1]
+
+    of_bound = gradients(StopTimeELBO())
+    drawn = gradients(StopTimeELBO(explore_always=0.4))
+    explored = gradients(StopTimeELBO(explore_always=0.4, scale_learns="explored"))
+    torch.testing.assert_close(drawn[0], of_bound[0])
+    assert not torch.allclose(explored[0], of_bound[0], rtol=1e-2)
+    torch.testing.assert_close(drawn[1], explored[1])
+    assert not torch.allclose(drawn[1], of_bound[1], rtol=1e-2)
+
+
 def test_exploring_trains_every_stroke(tiny: tuple[DooD, AmortisedGuide], images: Tensor) -> None:
     model, guide = tiny
     with torch.no_grad():
