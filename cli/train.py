@@ -89,6 +89,14 @@ if TYPE_CHECKING:
     help="Random doodles that the guide practises on, for each image of the source.  "
     "[default: 0.125; 0 for nvil and --fit prior]",
 )
+@click.option(
+    "--scale-learns",
+    type=click.Choice(["explored", "drawn"]),
+    default="explored",
+    show_default=True,
+    help="The likelihood's scale: from all strokes that training explores, or as often as they would "
+    "be drawn, which makes it smaller and other drawings' log p(x) lower.",
+)
 @click.option("--learning-rate", type=float, default=1e-3, show_default=True)
 @click.option("--max-strokes", type=int, default=6, show_default=True)
 @click.option(
@@ -193,7 +201,7 @@ def _create(ctx: click.Context, given: dict[str, Any], device: Any) -> tuple[Run
     absolute = source if source in data.NAMES else os.path.abspath(os.path.expanduser(source))
     train_names = (
         *("seed", "batch_size", "estimator", "guide", "beta", "learning_rate"),
-        *("fit", "corrections", "dream_steps", "practice"),
+        *("fit", "corrections", "dream_steps", "practice", "scale_learns"),
     )
     settings = {name: given[name] for name in train_names}
     weighs = given["estimator"] in ("iwae", "rws")
