@@ -64,9 +64,7 @@ def one_shot(
     settings, usual = dataclasses.replace(Settings(), **chosen), Settings()  # type: ignore[arg-type]
     # The paper has one AIR; which of the two it is stands in the entry.
     base = {"dair": "air", "air": "air, vanilla"}.get(made_by["model"], made_by["model"])
-    of_settings = {
-        name: (str(getattr(settings, name)), str(getattr(usual, name))) for name in chosen
-    }
+    of_settings = {name: (getattr(settings, name), getattr(usual, name)) for name in chosen}
     key = options.entry(
         base + ", background" * background,
         *("runs", "guide", "which"),

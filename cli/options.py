@@ -225,7 +225,7 @@ def record(what: str) -> Callable[[F], F]:
     return click.option("--record", metavar="JSON", type=JsonObject(), help=what)
 
 
-def entry(base: str, *apart: str, **more: tuple[str, str]) -> str:
+def entry(base: str, *apart: str, **more: tuple[Any, Any]) -> str:
     """What an entry of such a file goes under: ``base``, and whatever is not as usual.
 
     Args:
@@ -238,8 +238,9 @@ def entry(base: str, *apart: str, **more: tuple[str, str]) -> str:
         name = option.name
         if name in apart and context.get_parameter_source(name) != ParameterSource.DEFAULT:
             usual = option.type_cast_value(context, option.get_default(context))
-            more[name] = _written(context.params[name]), _written(usual)
-    unusual = [f"{name} {value}" for name, (value, usual) in more.items() if value != usual]
+            more[name] = context.params[name], usual
+    written = {name: tuple(map(_written, pair)) for name, pair in more.items()}
+    unusual = [f"{name} {value}" for name, (value, usual) in written.items() if value != usual]
     return ", ".join([base, *unusual])
 
 

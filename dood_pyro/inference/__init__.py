@@ -47,9 +47,9 @@ def make_estimator(config: TrainConfig, max_strokes: int) -> Estimator:
     # A stroke that no drawing needed is nothing for a prior to learn from.
     always = 0.0 if config.fit == "prior" else config.explore_always
     if config.estimator == "iwae":
-        return IWAE(config.particles, config.beta, explore)
+        return IWAE(config.particles, config.beta, explore, config.scale_learns)
     if config.estimator == "rws":
-        return ReweightedWakeSleep(config.particles, config.beta, explore)
+        return ReweightedWakeSleep(config.particles, config.beta, explore, config.scale_learns)
     if config.estimator == "nvil":
         return NVIL(config.beta, max_strokes=max_strokes, hold_steps=hold)
     return StopTimeELBO(config.beta, explore, always, config.scale_learns)

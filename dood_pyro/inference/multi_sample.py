@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -47,8 +47,14 @@ class _MultiSample(StopTimeELBO):
     (``explore_steps``), training goes by the bound that explores them.
     """
 
-    def __init__(self, particles: int, beta: float, explore_steps: int) -> None:
-        super().__init__(beta, explore_steps)
+    def __init__(
+        self,
+        particles: int,
+        beta: float,
+        explore_steps: int,
+        scale_learns: Literal["explored", "drawn"] = "explored",
+    ) -> None:
+        super().__init__(beta, explore_steps, scale_learns=scale_learns)
         self.particles = particles
         self.exploring = explore_steps > 0
 
@@ -86,7 +92,7 @@ class IWAE(_MultiSample):
 
     Args:
         particles: samples an image.
-        beta, explore_steps: of the bound that training begins with.
+        beta, explore_steps, scale_learns: of the bound that training begins with.
     """
 
     def weighted_loss(self, model: nn.Module, guide: nn.Module, image: Tensor) -> Tensor:
@@ -105,7 +111,7 @@ class ReweightedWakeSleep(_MultiSample):
 
     Args:
         particles: samples an image.
-        beta, explore_steps: of the bound that training begins with.
+        beta, explore_steps, scale_learns: of the bound that training begins with.
     """
 
     def weighted_loss(self, model: nn.Module, guide: nn.Module, image: Tensor) -> Tensor:

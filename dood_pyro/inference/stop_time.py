@@ -210,7 +210,7 @@ class StopTimeELBO(ELBO):
         beta: float = 1.0,
         explore_steps: int = 0,
         explore_always: float = 0.0,
-        scale_learns: Literal["explored", "drawn"] = "drawn",
+        scale_learns: Literal["explored", "drawn"] = "explored",
     ) -> None:
         super().__init__(max_plate_nesting=1)
         self.beta = beta
