@@ -131,18 +131,25 @@ class DooD(Program[State]):
         return self.shared(f"initial {count}", (), lambda: self._initial_state(count))
 
     def _initial_state(self, count: int) -> State:
-        like, size, width = self.raw_scale, self.config.canvas_size, self.config.features
-        ink = like.new_zeros(count, self.ink_size, self.ink_size)
-        blank = like.new_zeros(count, size, size)
-        hidden = like.new_zeros(count, width)
-        previous = like.new_zeros(count, self.site_dims)
-        return State(ink, blank, hidden, hidden, previous, like.new_ones(count))
+        like, size = self.raw_scale, self.config.canvas_size
+
+        def zeros(*event: int) -> Tensor:
+            return like.new_zeros(1, *event).expand(count, *event)
+
+        hidden, ink = zeros(self.config.features), zeros(self.ink_size, self.ink_size)
+        previous = zeros(self.site_dims)
+        return State(ink, zeros(size, size), hidden, hidden, previous, like.new_ones(count))
 
     def look(self, state: State) -> View:
         """Encodes the canvas so far and advances h^l and h^s by it and the previous stroke."""
         return self.shared("look", (state,), lambda: self._look(state))
 
     def _look(self, state: State) -> View:
+        seen, count = state[:-1], len(state.alive)
+        # Before the first stroke all drawings are one, expanded: a look at it does for all.
+        alike = self.config.guidance and not any(field.stride(0) for field in seen)
+        if alike:
+            state = State(*(field[:1] for field in state))
         if self.config.guidance:
             canvas = state.canvas.detach() if self.detach else state.canvas
             features = self.canvas_encoder(canvas.unsqueeze(-3))
@@ -150,12 +157,13 @@ class DooD(Program[State]):
             canvas = state.canvas.new_zeros(state.canvas.shape[-2:])
             features = state.layout_rnn.new_zeros(self.config.features)
         inputs = concatenate(features, state.previous)
-        return View(
+        view = View(
             canvas,
             features,
             advance(self.layout_rnn, inputs, state.layout_rnn),
             advance(self.stroke_rnn, inputs, state.stroke_rnn),
         )
+        return View(*(field.expand(count, *field.shape[1:]) for field in view)) if alike else view
 
     def draw(self, state: State, view: View, drawn: StepValues) -> State:
         """Puts a stroke's ink on the canvas where the drawing goes on."""

@@ -32,6 +32,26 @@ def glimpse(
     return F.grid_sample(flat, grid, align_corners=False).reshape(*batch, size, size)
 
 
+class PatchConv2d(nn.Conv2d):
+    """A convolution whose kernel is so many strides wide, with a quicker gradient on a CPU.
+
+    Where the gradient of what goes in is wanted, each patch of stride × stride pixels becomes one
+    pixel of as many channels, over which the kernel has a stride of 1: the same sums, and for a
+    picture of one channel half the time of the backward pass.
+    """
+
+    def forward(
+        self, picture: Float[Tensor, "batch channels height width"]
+    ) -> Float[Tensor, "batch maps rows columns"]:
+        if not picture.requires_grad:
+            return super().forward(picture)
+        stride, pad = int(self.stride[0]), int(self.padding[0])
+        height, width = ((side + 2 * pad) // stride * stride for side in picture.shape[-2:])
+        padded = F.pad(picture, (pad, pad, pad, pad))[..., :height, :width]
+        weight = F.pixel_unshuffle(self.weight, stride)
+        return F.conv2d(F.pixel_unshuffle(padded, stride), weight, self.bias)
+
+
 class ImageEncoder(nn.Module):
     """A picture (*batch, channels, size, size) to a vector (*batch, features).
 
@@ -44,8 +64,9 @@ class ImageEncoder(nn.Module):
     ) -> None:
         super().__init__()
         self.channels = channels
+        first = PatchConv2d if (stride + 2) % stride == 0 else nn.Conv2d
         self.convolutions = nn.Sequential(
-            nn.Conv2d(channels, maps, stride + 2, stride, padding=1),
+            first(channels, maps, stride + 2, stride, padding=1),
             nn.ReLU(),
             nn.Conv2d(maps, 2 * maps, 3, 2, padding=1),
             nn.ReLU(),

@@ -207,3 +207,20 @@ def test_mixture_prior_equals_pyros_mixture(tiny: tuple[DooD, AmortisedGuide]) -
     )
     value = prior.sample()
     torch.testing.assert_close(prior.log_prob(value), mixture.log_prob(value))
+
+
+def test_the_first_look_is_the_same_taken_once_for_all(tiny: tuple[DooD, AmortisedGuide]) -> None:
+    model, _ = tiny
+    nudge(model)
+    state = model.initial_state(3)
+    found = []
+    for each in (state, State(*(field.contiguous() for field in state))):
+        view = model.look(each)
+        assert view.features.shape[0] == view.layout_rnn.shape[0] == 3
+        model.zero_grad()
+        (view.stroke_rnn * torch.arange(3.0)[:, None]).sum().backward()
+        found.append(
+            (*view, *(model.stroke_rnn.weight_ih.grad, model.canvas_encoder.project.bias.grad))
+        )
+    torch.testing.assert_close(found[0], found[1])
+    assert not model.canvas_encoder.project.bias.grad.eq(0).all()
