@@ -156,9 +156,9 @@ def train_features(
     """Trains the network whose features are compared."""
     from tqdm import tqdm
 
-    from dood_pyro import features
+    from dood_pyro import data, features
 
-    out = out or Path(f"{Path(source).stem}.safetensors")
+    out = out or Path(f"{data.name_of(source)}.safetensors")
     if not out.parent.is_dir():
         raise UserError(f"there is no folder {out.parent} for {out.name}; create it")
     bar = tqdm(total=steps, unit="step")

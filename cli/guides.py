@@ -109,7 +109,7 @@ def compare_guides(
 )
 @click.option(
     "--draws",
-    type=click.IntRange(min=9),
+    type=click.IntRange(9, 10**6),
     default=99,
     show_default=True,
     help="Of the guide, a dream.",

@@ -34,7 +34,9 @@ class Pictures(NamedTuple):
 
     def png(self, run: str, what: str, out: Path | None) -> Path:
         """Where the figure goes, unless ``out`` says so."""
-        name = Path(self.target or self.files[0]).stem
+        from dood_pyro.data import name_of
+
+        name = name_of(self.files[0] if self.target is None else self.target)
         return out or Path(f"{Path(run).name}-{what}-{name}.png")
 
 

@@ -95,7 +95,7 @@ if TYPE_CHECKING:
     default="explored",
     show_default=True,
     help="The likelihood's scale: from all strokes that training explores, or as often as they would "
-    "be drawn, which makes it smaller and other drawings' log p(x) lower.",
+    "be drawn, which makes it smaller and harder drawings' log p(x) lower. (nvil explores none.)",
 )
 @click.option("--learning-rate", type=float, default=1e-3, show_default=True)
 @click.option("--max-strokes", type=int, default=6, show_default=True)
@@ -219,8 +219,8 @@ def _create(ctx: click.Context, given: dict[str, Any], device: Any) -> tuple[Run
     # What cannot be is found out before anything is written.
     check_guide(*config.build())
     data.locate(source, given["data_dir"])
-    stem = Path(source).stem or "folder"
-    out = given["out"] or Path("runs") / f"{program}-{stem}-{given['seed']}"
+    out = given["out"]
+    out = out or Path("runs") / f"{program}-{data.name_of(source)}-{given['seed']}"
     return Run.create(out, config, until, device, start), until
 
 

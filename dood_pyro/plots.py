@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from dood_pyro.data import name_of
 from dood_pyro.drawing import STROKE_COLOURS, Drawing, draw_strokes, stroke_pens
 from dood_pyro.files import write_atomically
 from dood_pyro.rendering import canvas_from_ink, ink_from_canvas
@@ -124,8 +125,8 @@ TITLES = {
 
 def source_title(source: str) -> str:
     """A source as figures call it."""
-    stem = Path(source).stem
-    return TITLES.get(stem, stem)
+    name = name_of(source)
+    return TITLES.get(name, name)
 
 
 def new_figure(width: float, height: float) -> Any:

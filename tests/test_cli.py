@@ -146,6 +146,7 @@ def test_sources_lists_all(capsys: Out, tmp_path: Path) -> None:
     ("options", "message"),
     [
         (["--source", "minst", "--steps", "3"], "no source 'minst'"),
+        (["--source", "", "--steps", "3"], "no name"),
         (["--steps", "3"], "say what to train on"),
         (["--source", "digits"], "say how long"),
         (["--source", "digits", "--steps", "0"], "--steps"),

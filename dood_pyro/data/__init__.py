@@ -49,7 +49,8 @@ class Drawings:
 
 def name_of(source: str | Path) -> str:
     """What tables and figures call a source: its name, or its path's last part without a suffix."""
-    return Path(source).stem
+    path = Path(source)
+    return (path if path.name not in ("", "..") else path.resolve()).stem
 
 
 def cache_folder() -> Path:
@@ -96,6 +97,8 @@ def locate(source: str, data_dir: str | Path | None = None) -> Path:
     Raises:
         UserError: no such source, it cannot be had, or it cannot be written.
     """
+    if not source:
+        raise UserError("a source has no name: give a built-in one or a path")
     if source in NAMES:
         return find(source, data_dir) or _prepare(source, data_dir)
     path = Path(source).expanduser()

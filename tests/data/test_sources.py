@@ -87,6 +87,21 @@ def test_unknown_source() -> None:
         data.locate("minst")
 
 
+def test_a_source_without_a_name_is_not_the_working_folder() -> None:
+    with pytest.raises(UserError, match="no name"):
+        data.load("", "train", 50)
+
+
+def test_the_working_folder_is_called_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "signs" / "inner").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "signs")
+    assert data.name_of(".") == data.name_of("inner/..") == "signs"
+    assert data.name_of("..") == tmp_path.name
+    assert data.name_of("elsewhere/marks.npz") == "marks"
+
+
 def test_no_network_is_one_clear_error(tmp_path: Path, no_network: None) -> None:
     for name in ("mnist", "quickdraw"):
         with pytest.raises(UserError, match=f"cannot download {name}"):
