@@ -55,7 +55,7 @@ def evaluate(
     def show(done: int, total: int) -> None:
         nonlocal bar
         if bar is None:
-            name = f"{Path(run).name} on {data.name_of(target)}"
+            name = f"{options.run_name(run)} on {data.name_of(target)}"
             bar = tqdm(total=total, unit="image", desc=name, disable=as_json)
         bar.update(done)
 
@@ -65,9 +65,9 @@ def evaluate(
     )
     if bar is not None:
         bar.close()
-    _print(row, as_json)
     if table is not None:
-        record(table, row)
+        record(table, row)  # before it is printed: a pipe may be closed
+    _print(row, as_json)
 
 
 def _print(row: dict[str, Any], as_json: bool) -> None:

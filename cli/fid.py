@@ -7,8 +7,6 @@ from pathlib import Path
 
 import click
 
-from dood_pyro.errors import UserError
-
 from . import options
 
 
@@ -47,7 +45,8 @@ def fid(
     from dood_pyro.features import kept_features, load_features
     from dood_pyro.tasks.fid import folder_or_source, frechet
 
-    features = features or (second if second in kept_features() else "omniglot")
+    if features is None:
+        features = second if second in kept_features() else "omniglot"
     network = load_features(features)
     sets = [folder_or_source(name, part, data_dir) for name in (first, second)]
     count = min(limit or len(sets[0]), *map(len, sets))
@@ -131,8 +130,8 @@ def fid_samples(
     found |= {"seeds": list(seeds), "run": made_by}
     if rival_run is not None:
         found["air_run"] = rival_run.provenance(use.which)
-    click.echo(json.dumps({key: found}, indent=2))
     update_object(record, {key: found})
+    click.echo(json.dumps({key: found}, indent=2))
 
 
 @click.command("train-features")
@@ -157,17 +156,17 @@ def train_features(
     from tqdm import tqdm
 
     from dood_pyro import data, features
+    from dood_pyro.files import check_output
 
-    out = out or Path(f"{data.name_of(source)}.safetensors")
-    if not out.parent.is_dir():
-        raise UserError(f"there is no folder {out.parent} for {out.name}; create it")
-    bar = tqdm(total=steps, unit="step")
+    out = Path(f"{data.name_of(source)}.safetensors") if out is None else out
+    check_output(out)
+    data.locate(source, data_dir)  # an error stands on a line of its own, before the bar
+    with tqdm(total=steps, unit="step") as bar:
 
-    def show(step: int, loss: float) -> None:
-        bar.n = step
-        bar.set_postfix_str(f"loss {loss:.3f}")
+        def show(step: int, loss: float) -> None:
+            bar.n = step
+            bar.set_postfix_str(f"loss {loss:.3f}")
 
-    network, accuracy = features.train_features(source, steps, seed, data_dir, show)
-    bar.close()
+        network, accuracy = features.train_features(source, steps, seed, data_dir, show)
     features.save_features(network, out)
     click.echo(f"{out}: knows {100 * accuracy:.1f} % of held-out pictures")

@@ -78,6 +78,8 @@ def compare_guides(
     )
     for bar in bars.values():
         bar.close()
+    settings = {"particles": particles, "images": rows[0]["images"], "run": made_by}
+    update_object(record, {key: {**settings, "guides": rows}})
     head = ("guide", "log p(x)", "±", "ELBO", "gap", "effective", "error", "strokes", "ms")
     click.echo("{:<28}{:>10}{:>7}{:>10}{:>9}{:>10}{:>9}{:>9}{:>9}".format(*head))
     for row in rows:
@@ -90,9 +92,6 @@ def compare_guides(
             f"{row['gap']:>9.1f}{effective:>10}"
             f"{row['mean_absolute_error']:>9.4f}{row['strokes']:>9.2f}{row['milliseconds']:>9.1f}"
         )
-    if record is not None:
-        settings = {"particles": particles, "images": rows[0]["images"], "run": made_by}
-        update_object(record, {key: {**settings, "guides": rows}})
     for path in draw_guides(rows, target, out):
         click.echo(path)
 
@@ -101,7 +100,7 @@ def compare_guides(
 @click.argument("run")
 @click.option(
     "--dreams",
-    type=click.IntRange(min=20),
+    type=click.IntRange(20, 10**6),
     default=500,
     show_default=True,
     metavar="N",
@@ -156,12 +155,12 @@ def calibrate(
         "run": made_by,
     }
     result |= summary(found)
+    update_object(record, {key: result})
     for name, entry in result["by_quantity"].items():
         mark = "rejected" if entry["rejected"] else ""
         click.echo(f"{name:<36} p {entry['p_value']:<10.3g} {mark}")
     verdict = "calibrated" if result["calibrated"] else "not calibrated"
     click.echo(f"{result['rejected']} of {result['quantities']} quantities rejected: {verdict}")
-    update_object(record, {key: result})
-    title = f"{Path(run).name}, {guide}: {verdict}; band: 99 % of uniform ranks"
+    title = f"{options.run_name(run)}, {guide}: {verdict}; band: 99 % of uniform ranks"
     for path in draw_ranks(found, out, title):
         click.echo(path)

@@ -59,7 +59,7 @@ def main(arguments: list[str] | None = None) -> None:
             1,
         )
     except OSError as error:
-        fail(f"{error.filename or 'a file'}: {error.strerror or error}", 1)
+        fail(f"{error.filename or 'what it prints'}: {error.strerror or error}", 1)
     except (KeyboardInterrupt, click.Abort):
         fail("interrupted", 130)
     sys.exit(status if isinstance(status, int) else 0)

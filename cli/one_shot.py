@@ -19,8 +19,10 @@ from . import options
     metavar="N",
     help="The first so many of the 20 runs.",
 )
-@click.option("--parses", type=click.IntRange(min=1), help="Types a support image.  [default: 3]")
-@click.option("--steps", type=click.IntRange(min=1), help="Gradient steps a token.  [default: 60]")
+@click.option("--parses", type=click.IntRange(1, 1000), help="Types a support image.  [default: 3]")
+@click.option(
+    "--steps", type=click.IntRange(1, 10**6), help="Gradient steps a token.  [default: 60]"
+)
 @click.option("--two-way", is_flag=True, help="Also ask how the query explains the support image.")
 @click.option(
     "--background",
@@ -85,13 +87,11 @@ def one_shot(
     began = time.perf_counter()
     found = classify(dood, trials, settings, show)
     bar.close()
+    entry = {**found, "seconds": time.perf_counter() - began, "run": made_by}
+    update_object(record, {key: {**entry, "settings": dataclasses.asdict(settings)}})
     for index, accuracy in enumerate(found["runs"], start=1):
         click.echo(f"run {index:02d}  {100 * accuracy:5.1f} %")
     between = ""
     if found["interval"] is not None:
         between = ", 95 % interval {:.1f} to {:.1f}".format(*(100 * b for b in found["interval"]))
     click.echo(f"accuracy {100 * found['accuracy']:.1f} %{between}")
-    if record is not None:
-        found |= {"seconds": time.perf_counter() - began, "run": made_by}
-        found["settings"] = dataclasses.asdict(settings)
-        update_object(record, {key: found})

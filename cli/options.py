@@ -18,9 +18,22 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+
+class Folder(click.ParamType):
+    """A folder's path; an empty one, a variable that is not set, is not the working folder."""
+
+    name = "path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        if not str(value):
+            self.fail("it names nothing", param, ctx)
+        return Path(value)
+
+
 data_dir = click.option(
     "--data-dir",
-    type=click.Path(path_type=Path),
+    type=Folder(),
+    metavar="PATH",
     help="Data folder.  [default: DOOD_DATA, else the platform's cache folder]",
 )
 device = click.option(
@@ -96,6 +109,12 @@ def trained(command: Callable[..., None]) -> Callable[..., None]:
     return which(guide(device(collected)))
 
 
+def run_name(run: str) -> str:
+    """What figures and files call a run: its folder's name."""
+    path = Path(run)
+    return (path if path.name not in ("", "..") else path.resolve()).name
+
+
 class Duration(click.ParamType):
     """A time such as 90m, 1h30m or 45s, in seconds."""
 
@@ -144,7 +163,7 @@ def particles() -> Callable[[F], F]:
     """The option that says how many importance samples are taken."""
     return click.option(
         "--particles",
-        type=click.IntRange(min=1),
+        type=click.IntRange(1, 10**6),
         default=200,
         show_default=True,
         metavar="N",
@@ -177,16 +196,17 @@ def count(most: int, default: int, what: str) -> Callable[[F], F]:
 
 
 class Png(click.ParamType):
-    """A path that ends in .png, in a folder that is there: found out before long work."""
+    """A path that ends in .png and can be written: found out before long work."""
 
     name = "png"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        from dood_pyro.files import check_output
+
         path = Path(value)
         if path.suffix.lower() != ".png":
             self.fail(f"it must end in .png; {path} does not", param, ctx)
-        if not path.parent.is_dir():
-            self.fail(f"there is no folder {path.parent} for {path.name}; create it", param, ctx)
+        check_output(path)
         return path
 
 
@@ -215,6 +235,8 @@ class Numbers(Names):
         if not all(str(part).isdecimal() for part in parts):
             self.fail(f"{value!r} is not a list of whole numbers by comma", param, ctx)
         numbers = tuple(int(part) for part in parts)
+        if len(set(numbers)) < len(numbers):
+            self.fail(f"{value!r} names a number twice", param, ctx)
         if max(numbers) >= 2**32:
             self.fail(f"{max(numbers)} is too large: less than {2**32}, please", param, ctx)
         return numbers

@@ -38,6 +38,6 @@ def reconstruct(
     from dood_pyro.tasks.reconstruct import reconstruct as draw
 
     dood = use.load(run)
-    out = out or Path(f"{Path(run).name}-on-{data.name_of(target)}.png")
+    out = out or Path(f"{options.run_name(run)}-on-{data.name_of(target)}.png")
     written = draw(dood, target, out, count, data_dir=data_dir, svg=svg)
     click.echo(f"{written[0]}" + (f" and {len(written) - 1} files beside it" if svg else ""))

@@ -23,7 +23,7 @@ def sample(run: str, count: int, seed: int, out: Path | None, use: options.Use) 
     from dood_pyro.tasks.generate import sample as draw
 
     dood = use.load(run)
-    out = out or Path(f"{Path(run).name}-samples.png")
+    out = out or Path(f"{options.run_name(run)}-samples.png")
     written = draw(dood, out, count, seed)
     folder = out.with_suffix("")
     sheets = [path for path in written if path.parent != folder]

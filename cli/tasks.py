@@ -37,7 +37,7 @@ class Pictures(NamedTuple):
         from dood_pyro.data import name_of
 
         name = name_of(self.files[0] if self.target is None else self.target)
-        return out or Path(f"{Path(run).name}-{what}-{name}.png")
+        return out or Path(f"{options.run_name(run)}-{what}-{name}.png")
 
 
 def pictures(command: Callable[..., None]) -> Callable[..., None]:

@@ -148,11 +148,17 @@ def train(ctx: click.Context, /, **given: Any) -> None:
     """
     from dood_pyro.checkpoints import Run
     from dood_pyro.devices import choose_device
+    from dood_pyro.recognition import trained_weights
 
     device = choose_device(given["device"])
     if given["resume"] is not None:
         _refuse_changes(ctx)
         run = Run(given["resume"])
+        if not run.path.exists() and str(run.path) in trained_weights():
+            raise UserError(
+                f"{run.path} are weights that come with dood-pyro, without what going on needs; start "
+                f"from them: --start-from {run.path}"
+            )
         run.allow_guide(_named(ctx, "guide"))
         until = run.read_config()[1].raised(given["steps"], given["budget"], *run.progress())
     else:
@@ -191,8 +197,10 @@ def _create(ctx: click.Context, given: dict[str, Any], device: Any) -> tuple[Run
     from dood_pyro import data
     from dood_pyro.checkpoints import Run, RunConfig, Until
     from dood_pyro.config import ModelConfig, TrainConfig
+    from dood_pyro.data import prepared
     from dood_pyro.guides import check_guide
     from dood_pyro.programs import PROGRAMS
+    from dood_pyro.training import split_held_out
 
     if given["source"] is None:
         raise UserError(f"say what to train on: --source {'|'.join(data.NAMES)} or a path")
@@ -218,7 +226,8 @@ def _create(ctx: click.Context, given: dict[str, Any], device: Any) -> tuple[Run
     until = Until(given["steps"], given["budget"])
     # What cannot be is found out before anything is written.
     check_guide(*config.build())
-    data.locate(source, given["data_dir"])
+    images, *_ = prepared.read_part(data.locate(source, given["data_dir"]), "train")
+    split_held_out(len(images))
     out = given["out"]
     out = out or Path("runs") / f"{program}-{data.name_of(source)}-{given['seed']}"
     return Run.create(out, config, until, device, start), until

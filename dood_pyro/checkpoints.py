@@ -26,7 +26,7 @@ import subprocess
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import safetensors
 import torch
@@ -48,6 +48,8 @@ START = "start.safetensors"
 LOCK = ".lock"
 PACKAGES = ("dood-pyro", "torch", "pyro-ppl", "numpy", "safetensors", "torchvision")
 """Whose versions a run notes."""
+
+N = TypeVar("N", int, float)
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,7 @@ def _write_json(path: Path, values: Any) -> None:
 def _read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
 
 
@@ -235,15 +237,17 @@ class Run:
         values = _read_json(self.path / "config.json")
         if not isinstance(values, dict) or values.get("format") != FORMAT:
             found = values.get("format") if isinstance(values, dict) else None
-            raise UserError(f"{self.path} has format {found}; this version reads format {FORMAT}")
+            raise UserError(f"{self.path} has format {found!r}; this version reads format {FORMAT}")
         try:
             program = values["program"]
             model = ModelConfig.from_json(values["model"])
             train = TrainConfig.from_json(values["train"])
             until = Until(**values["until"])
         except (KeyError, TypeError, AttributeError):
-            raise UserError(f"{self.path}/config.json is incomplete; train anew") from None
-        if program not in PROGRAMS:
+            raise UserError(
+                f"{self.path}/config.json is incomplete or malformed; train anew"
+            ) from None
+        if not isinstance(program, str) or program not in PROGRAMS:
             raise UserError(f"{self.path} holds a {program!r}, which this version does not know")
         return RunConfig(program, model, train), until
 
@@ -251,7 +255,9 @@ class Run:
         """What versions.json says."""
         if not (self.path / "versions.json").exists():
             return {}
-        versions: dict[str, str] = _read_json(self.path / "versions.json")
+        versions = _read_json(self.path / "versions.json")
+        if not isinstance(versions, dict):
+            raise UserError(f"{self.path}/versions.json is damaged: it is not a JSON object")
         return versions
 
     def allow_guide(self, guide: str | None) -> RunConfig:
@@ -334,7 +340,7 @@ class Run:
         training; where and by what it was trained; and the hash of its settings."""
         config, _ = self.read_config()
         _, notes = self.read_tensors(f"{which}.safetensors")
-        step = int(notes.get("step", 0))
+        step = number_in(notes, "step", int, f"{self.path}/{which}.safetensors")
         trained = [line for line in self.read_metrics() if line["step"] <= step]
         versions = self.versions()
         return {
@@ -373,7 +379,8 @@ class Run:
         on, as many as their metrics say."""
         if (self.path / "state.safetensors").exists():
             _, notes = self.read_tensors("state.safetensors")
-            return int(notes.get("step", 0)), float(notes.get("seconds", 0))
+            what = f"{self.path}/state.safetensors"
+            return number_in(notes, "step", int, what), number_in(notes, "seconds", float, what)
         lines = self.read_metrics()
         if not lines or not (self.path / "best.safetensors").exists():
             return 0, 0.0
@@ -382,7 +389,7 @@ class Run:
     def best_step(self) -> int:
         """Steps of training up to the best checkpoint."""
         _, notes = self.read_tensors("best.safetensors")
-        return int(notes.get("step", 0))
+        return number_in(notes, "step", int, f"{self.path}/best.safetensors")
 
     def sweep(self) -> None:
         """Removes what a killed process left half-written.
@@ -408,14 +415,18 @@ class Run:
             raise UserError(f"cannot write {self.path}/metrics.jsonl: {error.strerror}") from None
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl; a last line that was cut short is left out."""
+        """The lines of metrics.jsonl; one that was cut short or damaged is left out."""
         path = self.path / "metrics.jsonl"
         lines = []
-        for line in path.read_text().splitlines() if path.exists() else []:
+        for text in path.read_text(errors="replace").splitlines() if path.exists() else []:
             try:
-                lines.append(json.loads(line))
-            except ValueError:
-                break
+                line = json.loads(text)
+                whole = {"kind", "step", "seconds"} <= line.keys()
+                number_in(line, "step", int), number_in(line, "seconds", float)
+            except (ValueError, RecursionError, AttributeError, UserError):
+                continue
+            if whole:
+                lines.append(line)
         return lines
 
     def forget_metrics_after(self, step: int) -> None:
@@ -453,9 +464,25 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         # The header, of as many bytes as the first eight say. Read from the file a second time, it
         # could be that of a newer one.
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-        return tensors, header.get("__metadata__", {})
+        return tensors, header.get("__metadata__") or {}
     except (OSError, safetensors.SafetensorError) as error:
         raise UserError(f"{path} is damaged: {str(error).splitlines()[0]}") from None
+
+
+def number_in(values: Any, name: str, kind: type[N], what: str = "") -> N:
+    """A number ≥ 0 among the notes of a weights file, which are text, or in a line of metrics; 0 where
+    there is none.
+
+    Raises:
+        UserError: it is something else; ``what`` says whose.
+    """
+    try:
+        number = kind(values.get(name, 0))
+        if number >= 0:  # not so of NaN
+            return number
+    except (AttributeError, TypeError, ValueError, OverflowError):
+        pass
+    raise UserError(f"{what} is damaged: its {name} is not a number of 0 or more")
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -471,11 +498,17 @@ def load_tensors(module: nn.Module, tensors: dict[str, Tensor], what: str) -> No
     """Copies tensors into a module's parameters and buffers.
 
     Raises:
-        UserError: names or shapes differ; ``what`` says whose.
+        UserError: names or shapes differ, or a number is not finite; ``what`` says whose.
     """
-    try:
-        module.load_state_dict(tensors)
-    except RuntimeError as error:
-        raise UserError(
-            f"{what} holds the weights of something else: {str(error).splitlines()[1].strip()}"
-        ) from None
+    own = module.state_dict()
+    differ = [
+        name
+        for name in {**own, **tensors}
+        if name not in own or name not in tensors or own[name].shape != tensors[name].shape
+    ]
+    if differ:
+        more = f" and {len(differ) - 1} more do" if len(differ) > 1 else " does"
+        raise UserError(f"{what} holds the weights of something else: {differ[0]}{more} not fit")
+    if not all(bool(t.isfinite().all()) for t in tensors.values() if t.is_floating_point()):
+        raise UserError(f"{what} holds weights that are not finite numbers: its training diverged")
+    module.load_state_dict(tensors)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from dood_pyro.errors import UserError
 
@@ -46,12 +47,26 @@ class Config:
             for field in dataclasses.fields(cls)
             if "before" in field.metadata
         }
-        try:
-            return cls(**(earlier | values))
-        except TypeError as error:
-            raise UserError(
-                f"the {cls.__name__} on disk holds a malformed value: {error}"
-            ) from None
+        kinds = get_type_hints(cls)
+        for field in dataclasses.fields(cls):
+            name = field.name
+            if name not in values and name not in earlier:
+                raise UserError(f"the {cls.__name__} on disk is incomplete: it lacks {name}")
+            if name in values and not _is_a(values[name], kinds[name]):
+                raise UserError(
+                    f"the {cls.__name__} on disk holds a malformed value: {name} is {values[name]!r}"
+                )
+        return cls(**(earlier | values))
+
+
+def _is_a(value: Any, kind: Any) -> bool:
+    """Whether a value read from JSON is of a setting's annotated type."""
+    if get_origin(kind) is Literal:
+        return value in get_args(kind)
+    if kind is float:
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        return number and math.isfinite(value)
+    return type(value) is kind
 
 
 _BEFORE: Any = object()
@@ -270,6 +285,11 @@ class TrainConfig(Config):
         _require(0 < self.beta < float("inf"), "--beta must be a positive number")
         _require(0 < self.learning_rate < 1, "--learning-rate must lie between 0 and 1")
         _require(0 <= self.explore_always < 1, "explore_always must lie between 0 and 1")
+        _require(0 <= self.average_decay < 1, "average_decay must lie between 0 and 1")
+        for name in ("warm_up", "decay_power", "explore_steps", "hold_steps"):
+            _require(getattr(self, name) >= 0, f"{name} must not be negative")
+        for name in ("decay_steps", "scale_rate", "clip"):
+            _require(getattr(self, name) > 0, f"{name} must be positive")
         _require(
             self.scale_learns in ("explored", "drawn"),
             "scale_learns must be 'explored' or 'drawn'",

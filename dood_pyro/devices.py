@@ -28,6 +28,8 @@ def choose_device(name: str | torch.device = "auto") -> torch.device:
         device = torch.device(name)
     except RuntimeError:
         raise UserError(f"there is no device {name!r}; use auto, cpu or cuda") from None
+    if device.type not in ("cpu", "cuda"):
+        raise UserError(f"dood-pyro does not compute on {name}; use auto, cpu or cuda")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda: torch finds no CUDA GPU here; use --device cpu")
     return device

@@ -25,6 +25,9 @@ LAYOUT_HIGH = [1.0, 0.8, 0.8, torch.pi / 4]
 """The range of a layout's mean (section 2.1, "appropriately constrained")."""
 LEAST_LAYOUT_SCALE = 0.1
 
+MOST_RENDERED = 16_384
+"""Pixels a side that a drawing is rendered at: a gibibyte a stroke."""
+
 CONTROL_REACH = 1.2
 """Means of control points lie within ± this, a little beyond the glimpse's frame."""
 
@@ -183,14 +186,21 @@ class Drawing:
         return f"Drawing({len(self)} strokes on {self.size}×{self.size} pixels)"
 
     def render(self, size: int | None = None) -> Float[Tensor, "size size"]:
-        """The picture, in [0, 1), ink bright on black, at ``size`` pixels a side."""
+        """The picture, in [0, 1), ink bright on black, at ``size`` pixels a side.
+
+        Raises:
+            UserError: that is no whole number of 1 to `MOST_RENDERED`.
+        """
         return self.render_steps(size)[-1]
 
     def render_steps(self, size: int | None = None) -> Float[Tensor, "steps size size"]:
         """The picture before the first stroke, and after each."""
         size = self.size if size is None else size
-        if size < 1:
-            raise UserError("a drawing is rendered at 1 pixel a side or more")
+        if not isinstance(size, int) or not 1 <= size <= MOST_RENDERED:
+            raise UserError(
+                f"a drawing is rendered at 1 to {MOST_RENDERED:,} pixels a side, a whole number; "
+                f"not at {size!r}"
+            )
         blank = torch.zeros(1, size, size)
         if not self.strokes:
             return blank
@@ -211,15 +221,18 @@ class Drawing:
     def svg(
         self,
         size: int = 200,
-        colours: Sequence[str] | None = None,
+        colours: str | Sequence[str] | None = None,
         seconds_a_stroke: float | None = None,
     ) -> str:
         """The drawing as an SVG document of ``size`` × ``size`` user units, ink on white.
 
         Args:
-            colours: one a stroke, taken in turn; black for all where there are none.
+            colours: one a stroke, taken in turn, or one for all; black where there are none.
             seconds_a_stroke: animates the drawing being drawn at this pace; None for at once.
         """
+        if not 0 < size < math.inf:
+            raise UserError(f"an SVG's size must be positive; it is {size}")
+        colours = [colours] if isinstance(colours, str) else colours
         paths = []
         for index, stroke in enumerate(self.strokes):
             colour = colours[index % len(colours)] if colours else "black"

@@ -1,8 +1,23 @@
 """The error that a user can mend."""
 
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class UserError(Exception):
     """Something the user asked for cannot be done; the message says what is wrong and what to do.
 
     The command line prints the message on one line and exits with status 1.
     """
+
+
+@contextmanager
+def told_in_a_line() -> Iterator[None]:
+    """Inside a script: such an error ends it with one line on standard error and status 1."""
+    try:
+        yield
+    except UserError as error:
+        sys.exit(f"{sys.argv[0]}: {' '.join(str(error).split())}")

@@ -43,6 +43,22 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
         ) from None
 
 
+def check_output(path: Path) -> None:
+    """Called before long work whose result goes to ``path``.
+
+    Raises:
+        UserError: no file can be put there.
+    """
+    if not path.parent.is_dir():
+        raise UserError(f"there is no folder {path.parent} for {path.name}; create it")
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; name a file in it")
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path} is a device or a pipe, not a file; name another")
+    if not os.access(path.parent, os.W_OK):
+        raise UserError(f"{path.parent} cannot be written to; permit it, or name another folder")
+
+
 @contextmanager
 def locked(path: Path, wait: bool = True) -> Iterator[None]:
     """Inside, no other process is inside for the same folder, or file, which is made if need be. Where
@@ -82,15 +98,14 @@ def read_object(path: Path) -> dict[str, Any]:
     Called before long work whose result goes there, too, so that what is wrong is found out first.
 
     Raises:
-        UserError: it holds something else, or there is no such folder.
+        UserError: it holds something else, or cannot be written (`check_output`).
     """
-    if not path.parent.is_dir():
-        raise UserError(f"there is no folder {path.parent} for {path.name}; create it")
+    check_output(path)
     if not path.exists():
         return {}
     try:
         known = json.loads(path.read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         known = None
     if not isinstance(known, dict):
         raise UserError(f"{path} is damaged: it is not a JSON object; move it away")

@@ -22,6 +22,10 @@ MOST_PIXELS = 64_000_000
 """A picture larger than this is refused before it is unpacked."""
 MOST_SIDE = 8192
 """Pixels; pictures are padded to a square, so that a long strip becomes a large one."""
+CHANNELS_FIRST = (1, 3, 4)
+CHANNELS = (1, 2, 3, 4)
+"""That an array's first dimension, or its last, may be: grey, grey with alpha (last alone: first, two
+are two pictures), colours, and colours with alpha."""
 LEAST_CONTRAST = 0.05
 """Difference between a picture's brightest and darkest pixel below which it is blank."""
 
@@ -34,7 +38,8 @@ def read_picture(
     Args:
         picture: a path; a PIL image; a numpy array or tensor (height, width), or with 1, 3 or 4
             channels first or last, integers in their type's range or floats in [0, 1]. Where there
-            is an alpha channel, the picture is laid on white.
+            is an alpha channel, the picture is laid on white; of two channels, last, the second is
+            alpha. An image with an EXIF orientation is turned as viewers turn it.
         polarity: ``"bright-ink"`` (on dark), ``"dark-ink"`` (on bright paper), or ``"auto"``:
             whatever most of the border is, is paper.
         blank: whether a picture may be blank.
@@ -57,8 +62,12 @@ def read_picture(
         )
     if not bool(torch.isfinite(grey).all()):
         raise UserError(f"{name} has pixels that are not finite numbers")
-    if not blank and float(grey.max() - grey.min()) < LEAST_CONTRAST:
-        raise UserError(f"{name} is blank: all its pixels are nearly the same")
+    low, high = float(grey.min()), float(grey.max())
+    if not blank and high - low < LEAST_CONTRAST:
+        raise UserError(
+            f"{name} is blank: its pixels run from {low:.3g} to {high:.3g}, where black is 0 and the "
+            "white of its kind of pixels is 1 (a mask is given as bools, or as floats)"
+        )
     border = torch.cat([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
     if polarity == "dark-ink" or (polarity == "auto" and float(border.median()) > 0.5):
         grey = 1 - grey
@@ -89,15 +98,24 @@ def _grey(picture: Any, name: str) -> Tensor:
     if isinstance(picture, str | Path):
         return _grey_from_file(Path(picture))
     if isinstance(picture, Tensor):
-        # numpy has no bfloat16
-        floats = picture.float() if picture.is_floating_point() else picture
-        return _grey_from_array(floats.detach().cpu().numpy(), name)
+        try:
+            plain = picture.detach().resolve_conj().resolve_neg().cpu()
+            # numpy has no bfloat16
+            array = (plain.float() if plain.is_floating_point() else plain).numpy()
+        except (RuntimeError, TypeError, NotImplementedError) as error:
+            raise UserError(
+                f"{name} is no plain tensor of numbers: {str(error).splitlines()[0]}"
+            ) from None
+        return _grey_from_array(array, name)
     if isinstance(picture, np.ndarray):
         return _grey_from_array(picture, name)
     from PIL import Image
 
     if isinstance(picture, Image.Image):
-        return _grey_from_pil(picture, name)
+        try:
+            return _grey_from_pil(picture, name)
+        except (OSError, SyntaxError, ValueError) as error:  # read, or converted, only now
+            raise UserError(f"{name} cannot be read: {str(error).splitlines()[0]}") from None
     raise UserError(
         f"cannot read a picture from {type(picture).__name__}; "
         "give a path, a PIL image, a numpy array or a tensor"
@@ -126,10 +144,11 @@ def _grey_from_file(path: Path) -> Tensor:
 
 
 def _grey_from_pil(image: Any, name: str) -> Tensor:
-    from PIL import Image
+    from PIL import Image, ImageOps
 
     if image.width * image.height > MOST_PIXELS:
         raise UserError(f"{name} has more than {MOST_PIXELS:,} pixels; scale it down")
+    image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I") or image.mode == "F":
         return _grey_from_array(np.asarray(image), name, deep=True)
     if "A" in image.getbands() or "transparency" in image.info:
@@ -141,9 +160,9 @@ def _grey_from_pil(image: Any, name: str) -> Tensor:
 
 def _grey_from_array(array: np.ndarray, name: str, deep: bool = False) -> Tensor:
     array = np.asarray(array)
-    if array.ndim == 3 and array.shape[-1] not in (1, 3, 4) and array.shape[0] in (1, 3, 4):
+    if array.ndim == 3 and array.shape[-1] not in CHANNELS and array.shape[0] in CHANNELS_FIRST:
         array = np.moveaxis(array, 0, -1)
-    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[-1] not in (1, 3, 4)):
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[-1] not in CHANNELS):
         raise UserError(
             f"{name} has shape {array.shape}; a picture is (height, width), with 1, 3 or 4 channels "
             "first or last"
@@ -152,18 +171,20 @@ def _grey_from_array(array: np.ndarray, name: str, deep: bool = False) -> Tensor
         array = array.astype(np.float32)
     elif np.issubdtype(array.dtype, np.integer):
         most = np.iinfo(array.dtype).max
-        if array.dtype.itemsize > 2:
-            # 8- or 16-bit pictures, held in integers that are wider than any picture's.
-            most = 255 if array.size and array.max() <= 255 and not deep else 65535
+        if array.dtype.itemsize > 2 or array.dtype == np.int16:
+            # 8- or 16-bit pictures, held in integers that are wider than their own.
+            few = array.size and array.max() <= 255 and not deep
+            most = 255 if few else min(most, 65535)
         if array.size and (array.min() < 0 or array.max() > most):
             raise UserError(f"{name} has pixels outside 0…{most}")
         array = array.astype(np.float32) / most
     elif np.issubdtype(array.dtype, np.floating):
         array = array.astype(np.float32)
         low, high = float(np.nanmin(array, initial=0)), float(np.nanmax(array, initial=0))
-        if deep and high > 1:
-            array = array / (255 if high <= 255 else 65535)
-        elif low < -1e-3 or high > 1 + 1e-3:
+        if deep and 1 < high <= 65535:
+            most = 255 if high <= 255 else 65535
+            array, low, high = array / most, low / most, high / most
+        if low < -1e-3 or high > 1 + 1e-3:
             raise UserError(
                 f"{name} has floating-point pixels from {low:g} to {high:g}; they must lie in [0, 1]"
             )
@@ -172,9 +193,9 @@ def _grey_from_array(array: np.ndarray, name: str, deep: bool = False) -> Tensor
     grey = torch.from_numpy(array)
     if grey.ndim == 2:
         return grey
-    if grey.shape[-1] == 4:
-        alpha = grey[..., 3:]
-        grey = grey[..., :3] * alpha + (1 - alpha)
+    if grey.shape[-1] in (2, 4):
+        alpha = grey[..., -1:]
+        grey = grey[..., :-1] * alpha + (1 - alpha)
     if grey.shape[-1] == 3:
         # ITU-R 601, what PIL uses
         return grey @ torch.tensor([0.299, 0.587, 0.114])

@@ -20,7 +20,7 @@ from dood_pyro.drawing import Drawing, Stroke, visible_width
 from dood_pyro.errors import UserError
 from dood_pyro.inference.parsing import Parse, parse
 from dood_pyro.model import DooD
-from dood_pyro.pictures import Polarity, read_picture, resize
+from dood_pyro.pictures import CHANNELS, CHANNELS_FIRST, Polarity, read_picture, resize
 from dood_pyro.rendering import peak_ink
 from dood_pyro.stepwise import Program
 
@@ -208,6 +208,7 @@ def drawings_from_parse(parsed: Parse) -> list[Drawing]:
 
 def _is_many(images: Any) -> bool:
     if isinstance(images, Tensor | np.ndarray):
-        channels = {1, 3, 4} & {images.shape[0], images.shape[-1]} if images.ndim == 3 else set()
-        return images.ndim == 4 or (images.ndim == 3 and not channels)
+        if images.ndim != 3:
+            return images.ndim == 4
+        return images.shape[0] not in CHANNELS_FIRST and images.shape[-1] not in CHANNELS
     return isinstance(images, Sequence) and not isinstance(images, str | bytes)

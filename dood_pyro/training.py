@@ -24,7 +24,15 @@ import torch
 from torch import Tensor, nn
 
 from dood_pyro import data
-from dood_pyro.checkpoints import LOCK, START, Run, RunConfig, Until, load_tensors
+from dood_pyro.checkpoints import (
+    LOCK,
+    START,
+    Run,
+    RunConfig,
+    Until,
+    load_tensors,
+    number_in,
+)
 from dood_pyro.devices import keep_freed_memory, seeded
 from dood_pyro.doodling import doodle
 from dood_pyro.errors import UserError
@@ -322,16 +330,19 @@ class Trainer:
             "average.": self.averages,
             "buffer.": self.buffers(),
         }
+        step = number_in(notes, "step", int, what)
         trained = {id(parameter) for group, _ in self.groups for parameter in group}
         names = [name for name, p in self.parameters.items() if id(p) in trained]
-        started = int(notes.get("step", 0)) > 0
-        for key in ("step", "exp_avg", "exp_avg_sq") if started else ():
-            found = part(f"adam.{key}.")
-            if set(found) - set(names):
+        moments = {key: part(f"adam.{key}.") for key in ("step", "exp_avg", "exp_avg_sq")}
+        for key, found in moments.items():
+            fits = set(found) == set(moments["step"]) and set(found) <= set(names)
+            if not fits or (step > 0 and not found):
                 raise UserError(f"{what} does not fit the training of its config.json")
             for name, value in found.items():
-                state = self.optimiser.state.setdefault(self.parameters[name], {})
-                state[key] = value.to(self.device)
+                parameter = self.parameters[name]
+                if value.shape != (() if key == "step" else parameter.shape):
+                    raise UserError(f"{what} does not fit the training of its config.json")
+                self.optimiser.state.setdefault(parameter, {})[key] = value.to(self.device)
         with torch.no_grad():
             for prefix, mine in own.items():
                 theirs = part(prefix)
@@ -341,16 +352,16 @@ class Trainer:
                 for name, tensor in mine.items():
                     tensor.copy_(theirs[name])
         load_tensors(self.estimator.state, part("estimator."), what)
-        for name in ("random.cpu", "skipped"):
-            if name not in tensors or not {"step", "seconds", "best"} <= set(notes):
-                raise UserError(f"{what} is incomplete; train a new run")
-        torch.set_rng_state(tensors["random.cpu"])
-        if self.device.type == "cuda" and "random.cuda" in tensors:
-            torch.cuda.set_rng_state(tensors["random.cuda"], self.device)
-        self.skipped, self.skipped_in_a_row = tensors["skipped"].to(self.device).unbind()
-        self.step, self.seconds = int(notes["step"]), float(notes["seconds"])
-        self.best = float(notes["best"])
-        self.evaluated = int(notes.get("evaluated", self.step))
+        try:
+            self.best = float(notes["best"])  # −∞ before the first
+            torch.set_rng_state(tensors["random.cpu"])
+            if self.device.type == "cuda" and "random.cuda" in tensors:
+                torch.cuda.set_rng_state(tensors["random.cuda"], self.device)
+            self.skipped, self.skipped_in_a_row = tensors["skipped"].to(self.device).unbind()
+        except (KeyError, ValueError, TypeError, RuntimeError):
+            raise UserError(f"{what} is incomplete or damaged; train a new run") from None
+        self.step, self.seconds = step, number_in(notes, "seconds", float, what)
+        self.evaluated = number_in(notes, "evaluated", int, what)
 
 
 def split_held_out(count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -474,6 +485,11 @@ def _loop(
                 raise KeyboardInterrupt
         if trainer.evaluated != trainer.step or not (run.path / "best.safetensors").exists():
             _evaluate(run, trainer, held_out, log)
+        if not (run.path / "best.safetensors").exists():
+            raise UserError(
+                f"training diverged: no held-out bound of {run.path} was finite; try a lower "
+                "--learning-rate"
+            )
         _checkpoint(run, trainer)
 
 

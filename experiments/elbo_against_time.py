@@ -17,6 +17,7 @@ from cycler import cycler
 from matplotlib import colormaps
 
 from dood_pyro.checkpoints import Run
+from dood_pyro.errors import told_in_a_line
 from dood_pyro.files import write_atomically
 from dood_pyro.plots import new_figure, save_figure
 
@@ -96,4 +97,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with told_in_a_line():
+        main()

@@ -16,6 +16,7 @@ import shutil
 from pathlib import Path
 
 from dood_pyro.checkpoints import Run
+from dood_pyro.errors import told_in_a_line
 
 
 def keep(run: Run, folder: Path) -> None:
@@ -47,4 +48,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with told_in_a_line():
+        main()

@@ -29,6 +29,7 @@ import torch
 from torch import Tensor
 
 import dood_pyro
+from dood_pyro.errors import told_in_a_line
 from dood_pyro.files import read_object, update_object
 from dood_pyro.guides.refined import RefinedGuide
 from dood_pyro.inference.importance import bound_of
@@ -130,4 +131,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with told_in_a_line():
+        main()

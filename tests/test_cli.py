@@ -105,6 +105,48 @@ def test_a_diverged_training_says_so_in_one_line(
     assert "ELBO –" in err
 
 
+def test_bad_data_leave_no_run(capsys: Out, tmp_path: Path, source: Path) -> None:
+    (tmp_path / "cut.npz").write_bytes(source.read_bytes()[:-200])
+    out = ("--out", tmp_path / "run")
+    status, _, err = call(capsys, "train", "--source", tmp_path / "cut.npz", "--steps", 1, *out)
+    assert status == 1 and "damaged" in err
+    assert not (tmp_path / "run").exists()
+
+
+def test_packaged_weights_are_not_resumed(capsys: Out, tmp_path: Path) -> None:
+    status, _, err = call(capsys, "train", "--resume", "omniglot", "--steps", 9)
+    assert status == 1 and "--start-from omniglot" in err
+
+
+def test_a_measurement_is_kept_though_it_cannot_be_printed(
+    capsys: Out, tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dood_pyro.cli import evaluate as command
+
+    def closed(*arguments: Any) -> None:
+        raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr(command, "_print", closed)
+    table = tmp_path / "table.csv"
+    options = ("--particles", 2, "--limit", 1, "--csv", table)
+    status, _, _ = call(capsys, "evaluate", "omniglot", "--target", source, *options)
+    assert status == 1 and len(table.read_text().splitlines()) == 2
+
+
+def test_an_output_that_cannot_be_is_found_out_first(capsys: Out, tmp_path: Path) -> None:
+    (tmp_path / "folder.png").mkdir()
+    for options, said in (
+        (("sample", "omniglot", "--out", tmp_path / "folder.png"), "is a folder"),
+        (("sample", "omniglot", "--out", tmp_path / "none" / "x.png"), "no folder"),
+        (("evaluate", "omniglot", "--target", "digits", "--csv", "/dev/null"), "not a file"),
+        (("sources", "--data-dir", ""), "names nothing"),
+        (("fid-samples", "omniglot", "--seeds", "0,00"), "twice"),
+        (("fid", "", "omniglot"), "no name"),
+    ):
+        status, _, err = call(capsys, *options)
+        assert status != 0 and said in err, options
+
+
 def test_train_resume_reconstruct_evaluate(
     capsys: Out, tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

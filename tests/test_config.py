@@ -42,7 +42,34 @@ def test_settings_of_another_version_are_refused() -> None:
 def test_practice_unless_it_would_mislead() -> None:
     assert TrainConfig("none").practice == PRACTICE > 0
     assert TrainConfig("none", estimator="nvil").practice == 0
-    assert TrainConfig.from_json({"source": "none"}).practice == 0
+    values = TrainConfig("none").to_json()
+    del values["practice"]
+    assert TrainConfig.from_json(values).practice == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"batch_size": 8.5}, "batch_size is 8.5"),
+        ({"batch_size": True}, "batch_size is True"),
+        ({"guide": []}, "guide is"),
+        ({"clip": "2"}, "clip is '2'"),
+        ({"clip": float("nan")}, "clip is nan"),
+        ({"estimator": "other"}, "estimator is 'other'"),
+        ({"decay_steps": 0}, "decay_steps must be positive"),
+        ({"average_decay": 1.0}, "average_decay"),
+        ({"warm_up": -1}, "warm_up"),
+        ({"practice": None}, "practice is None"),
+    ],
+)
+def test_settings_on_disk_that_cannot_be(change: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        TrainConfig.from_json(TrainConfig("none").to_json() | change)
+    values = TrainConfig("none").to_json()
+    assert TrainConfig.from_json(values | {"clip": 2}).clip == 2  # JSON has one kind of number
+    del values["beta"]
+    with pytest.raises(UserError, match="lacks beta"):
+        TrainConfig.from_json(values)
 
 
 @pytest.mark.parametrize(

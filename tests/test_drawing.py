@@ -59,8 +59,12 @@ def test_render_at_any_size() -> None:
     assert (pooled - picture.render()).abs().max() < 0.06
     assert picture.render_steps().shape == (2, 50, 50)
     assert Drawing([], 50).render().abs().max() == 0
-    with pytest.raises(UserError):
-        picture.render(0)
+    for size in (0, -3, 2.5, "50", 10**7):
+        with pytest.raises(UserError, match="pixels a side"):
+            picture.render(size)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="size must be positive"):
+        picture.svg(0)
+    assert 'stroke="red"' in picture.svg(colours="red")
 
 
 def test_visible_width_is_where_the_picture_halves() -> None:

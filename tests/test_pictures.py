@@ -34,6 +34,7 @@ EXPECTED = torch.nn.functional.pad(torch.from_numpy(stroke(np.float32, 1.0)), (4
         stroke() > 0,
         torch.from_numpy(stroke()),
         stroke(np.int64),
+        stroke(np.int16),
         torch.from_numpy(stroke(np.float32, 1.0)).bfloat16(),
         torch.from_numpy(stroke(np.float32, 1.0))[None].repeat(3, 1, 1),
         np.repeat(stroke()[..., None], 3, -1),
@@ -57,7 +58,7 @@ def test_every_form_and_polarity_gives_the_same_square(picture: Any, inverted: b
         elif picture.dtype in (np.dtype(bool), torch.bool):
             picture = ~picture
         else:
-            integral = picture.dtype in (np.uint8, np.int64, torch.uint8)
+            integral = picture.dtype in (np.uint8, np.int16, np.int64, torch.uint8)
             most = 255 if integral else 65535 if picture.dtype == np.uint16 else 1
             picture = most - picture
     square = read_picture(picture)
@@ -71,6 +72,27 @@ def test_transparent_paper_is_white(tmp_path: Path) -> None:
     Image.fromarray(rgba).save(tmp_path / "x.png")
     for picture in (tmp_path / "x.png", str(tmp_path / "x.png"), rgba, Image.fromarray(rgba)):
         torch.testing.assert_close(read_picture(picture), EXPECTED, atol=2e-3, rtol=0)
+
+
+def test_grey_with_alpha_as_an_array() -> None:
+    image = Image.merge("LA", (Image.new("L", (12, 20)), Image.fromarray(stroke())))
+    for picture in (image, np.asarray(image)):  # black ink, transparent elsewhere
+        torch.testing.assert_close(read_picture(picture), EXPECTED, atol=2e-3, rtol=0)
+
+
+def test_files_are_turned_as_viewers_turn_them(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # orientation: a quarter of a turn clockwise
+    lying = Image.fromarray(np.ascontiguousarray(np.rot90(stroke())))
+    lying.save(tmp_path / "x.png", exif=exif)
+    torch.testing.assert_close(read_picture(tmp_path / "x.png"), EXPECTED, atol=2e-3, rtol=0)
+
+
+def test_a_picture_that_turns_out_cut_short_when_it_is_looked_at(tmp_path: Path) -> None:
+    Image.effect_noise((90, 90), 50).save(tmp_path / "x.png")
+    (tmp_path / "y.png").write_bytes((tmp_path / "x.png").read_bytes()[:2000])
+    with Image.open(tmp_path / "y.png") as image, pytest.raises(UserError, match="cannot be read"):
+        read_picture(image)
 
 
 def test_16_bit_files(tmp_path: Path) -> None:
@@ -96,7 +118,10 @@ def test_polarity_can_be_said(tmp_path: Path) -> None:
         (np.zeros((0, 0), np.uint8), "0×0 pixels"),
         (np.eye(4, 9000), "scale it to"),
         (np.eye(9, dtype=np.int64) * -3, "outside"),
-        (np.zeros((5, 5, 2), np.uint8), "has shape"),
+        (np.zeros((5, 5, 5), np.uint8), "has shape"),
+        (np.eye(20, dtype=np.uint8), "blank: its pixels run from 0 to 0.00392"),
+        (torch.eye(20).to_sparse(), "plain tensor"),
+        (Image.fromarray(np.eye(20, dtype=np.float32) * 1e6), "1e\\+06"),
         (np.zeros(5), "has shape"),
         (np.full((9, 9), np.nan), "not finite"),
         (np.eye(9) * 300.0, "must lie in"),

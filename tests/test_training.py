@@ -23,7 +23,7 @@ from dood_pyro.data import prepared
 from dood_pyro.devices import choose_device
 from dood_pyro.errors import UserError
 from dood_pyro.files import locked
-from dood_pyro.inference import stop_time_terms
+from dood_pyro.inference import StopTimeTerms, stop_time_terms
 from dood_pyro.model import DooD, State, View
 from dood_pyro.training import Batches, Trainer, split_held_out, train
 from tests.conftest import TINY
@@ -247,12 +247,60 @@ def test_a_state_that_lacks_something_is_refused(tmp_path: Path, source: Path) -
     run = start(tmp_path / "run", source, 3)
     train(run, CPU, tensorboard=False)
     tensors, notes = run.read_tensors("state.safetensors")
-    for missing in ("random.cpu", "weights.model.raw_scale", "buffer.guide.trust"):
+    moments = {name for name in tensors if name.startswith("adam.")}
+    for missing in (
+        *({"random.cpu"}, {"weights.model.raw_scale"}, {"buffer.guide.trust"}),
+        *(moments, {"adam.exp_avg.model.raw_scale"}),
+    ):
         run.write_tensors(
-            "state.safetensors", {k: v for k, v in tensors.items() if k != missing}, notes
+            "state.safetensors", {k: v for k, v in tensors.items() if k not in missing}, notes
         )
         with pytest.raises(UserError, match=r"state\.safetensors"):
             train(run, CPU, tensorboard=False)
+    for wrong in ({"step": "x"}, {"step": "-7"}, {"seconds": "nan"}, {"best": "x"}):
+        run.write_tensors("state.safetensors", tensors, notes | wrong)
+        with pytest.raises(UserError, match=r"state\.safetensors"):
+            train(run, CPU, tensorboard=False)
+    run.write_tensors(
+        "state.safetensors", tensors | {"random.cpu": torch.zeros(3, dtype=torch.float64)}, notes
+    )
+    with pytest.raises(UserError, match=r"state\.safetensors"):
+        train(run, CPU, tensorboard=False)
+
+
+def test_lines_of_metrics_around_a_damaged_one_are_kept(tmp_path: Path, source: Path) -> None:
+    run = start(tmp_path / "run", source, 40)
+    train(run, CPU, tensorboard=False)
+    path, lines = run.path / "metrics.jsonl", run.read_metrics()
+    first, *others = path.read_bytes().splitlines(keepends=True)
+    assert len(others) + 1 == len(lines) > 2
+    for damaged in (b"{}\n", b"{\x80\n", b"[1]\n", b'{"step": "x", "seconds": 1}\n', b"5\n"):
+        path.write_bytes(b"".join([first, damaged, *others]))
+        run.forget_metrics_after(40)
+        assert run.read_metrics() == lines
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path, source: Path) -> None:
+    run = start(tmp_path / "run", source, 3)
+    train(run, CPU, tensorboard=False)
+    tensors, notes = run.read_tensors("best.safetensors")
+    tensors["model.raw_scale"] = torch.tensor(torch.nan)
+    run.write_tensors("best.safetensors", tensors, notes)
+    with pytest.raises(UserError, match="not finite"):
+        run.load()
+
+
+def test_a_short_run_that_diverged_says_so(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = Trainer.evaluate
+    monkeypatch.setattr(
+        Trainer,
+        "evaluate",
+        lambda self, images: StopTimeTerms(*(t * torch.nan for t in whole(self, images))),
+    )
+    with pytest.raises(UserError, match="training diverged: no held-out bound"):
+        train(start(tmp_path / "run", source, 2), CPU, tensorboard=False)
 
 
 def test_what_a_killed_write_leaves_is_swept_away(tmp_path: Path, source: Path) -> None:

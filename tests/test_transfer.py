@@ -114,13 +114,17 @@ def test_rows_of_other_images_or_data_are_not_mixed(
     # Without the data nobody knows which of three rows is meant.
     monkeypatch.setattr(transfer, "known_data", lambda _: {})
     found, notes = transfer.cells(read_rows(wanted.table), wanted)
-    assert not found and "several data" in notes[-1]
+    assert not found and "several rows of one seed" in notes[-1]
     with pytest.raises(UserError, match="one name"):
         Plan((training,), ("elsewhere/mnist.npz",), 1.0, tmp_path, wanted.table)
 
 
 @pytest.mark.parametrize(
-    "column, value", [("steps", "70x3"), ("seed", ""), ("seconds", "1800.o"), ("log_p", "")]
+    "column, value",
+    [
+        *(("steps", "70x3"), ("seed", ""), ("seconds", "1800.o"), ("log_p", "")),
+        *(("log_p", "nan"), ("elbo", "inf"), ("steps", "-4")),
+    ],
 )
 def test_a_malformed_number_is_named(tmp_path: Path, column: str, value: str) -> None:
     table = tmp_path / "table.csv"

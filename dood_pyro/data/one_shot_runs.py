@@ -51,7 +51,7 @@ def official_trials(size: int, data_dir: str | Path | None = None) -> list[Trial
         with zipfile.ZipFile(path) as archive:
             names = sorted(n for n in archive.namelist() if n.endswith("class_labels.txt"))
             runs = [_read(archive, name, size) for name in names]
-    except (OSError, zipfile.BadZipFile, zlib.error, KeyError, ValueError) as error:
+    except (OSError, zipfile.BadZipFile, zlib.error, KeyError, ValueError, RuntimeError) as error:
         raise UserError(
             f"{path} is damaged ({str(error).splitlines()[0]}); delete it to have it fetched again"
         ) from None

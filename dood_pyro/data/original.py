@@ -52,8 +52,9 @@ def download_errors(source: str, file: str = "") -> Iterator[None]:
         RuntimeError,  # torchvision's: every mirror failed, or a checksum did
     ) as error:
         reason = getattr(error, "reason", None) or str(error).strip() or type(error).__name__
+        reason = " ".join(str(reason).split()).rstrip(":;")
         raise UserError(
-            f"cannot download {source}: {str(reason).splitlines()[0]}; connect to the network, or put "
+            f"cannot download {source}: {reason}; connect to the network, or put "
             f"{file or f'a prepared {source}.npz'} into the data folder (DOOD_DATA or --data-dir)"
         ) from None
 

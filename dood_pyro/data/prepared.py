@@ -61,6 +61,7 @@ DAMAGED = (
     zlib.error,
 )
 """What reading a file that is not what it should be can raise."""
+ADVICE = "; a built-in source's file is prepared again once it is deleted"
 
 
 @contextlib.contextmanager
@@ -73,8 +74,7 @@ def _opened(path: Path) -> Iterator[Any]:
         raise UserError(f"{path} does not exist") from None
     except DAMAGED as error:
         raise UserError(
-            f"{path} is damaged or not an .npz file ({_first_line(error)}); "
-            "delete it to have it prepared again"
+            f"{path} is damaged or not an .npz file ({_reason(error)}){ADVICE}"
         ) from None
 
 
@@ -130,7 +130,9 @@ def counts(path: Path) -> dict[str, tuple[int, ...]]:
                     assert version == (1, 0)
                     shapes[part] = np.lib.format.read_array_header_1_0(member)[0]
     except DAMAGED as error:
-        raise UserError(f"{path} is damaged ({_first_line(error)}); delete it") from None
+        raise UserError(f"{path} is damaged ({_reason(error)}){ADVICE}") from None
+    if any(len(shape) != 3 for shape in shapes.values()):
+        raise UserError(f"{path} holds images of other than three dimensions{ADVICE}")
     return shapes
 
 
@@ -149,5 +151,7 @@ def write(path: Path, arrays: Arrays) -> None:
         np.savez_compressed(file, allow_pickle=False, **arrays)
 
 
-def _first_line(error: BaseException) -> str:
+def _reason(error: BaseException) -> str:
+    if "pickle" in str(error):  # numpy goes on to say how to run what may be in there
+        return "it holds other than arrays of numbers"
     return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -22,6 +22,7 @@ from dood_pyro.inference.parsing import parse
 from dood_pyro.plots import new_figure, save_figure, source_title
 from dood_pyro.recognition import BATCH, open_run
 from dood_pyro.stepwise import Program, StepwiseGuide
+from dood_pyro.tasks.evaluate import mean_and_se
 
 
 def load_guides(
@@ -119,13 +120,13 @@ def compare_guides(
             error, seconds = _best_guess(model, recognition, images)
         bounds.append(bound.log_p_summed)
         elbos.append(bound.elbo)
-        spread = bound.log_p_summed.double().std() / len(images) ** 0.5
+        _, log_p_se = mean_and_se(bound.log_p_summed)
         rows.append(
             {
                 "guide": name,
                 "images": len(images),
                 "log_p": float(bound.log_p_summed.mean()),
-                "log_p_se": float(spread) if len(images) > 1 else None,
+                "log_p_se": log_p_se,
                 "elbo": float(bound.elbo.mean()),
                 "effective_samples": bound.mean_effective_samples(),
                 "mean_absolute_error": error,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import multiprocessing
 import os
 import signal
@@ -17,13 +18,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyro
 import torch
+from jaxtyping import Float
 from torch import nn
 
 from dood_pyro import data
 from dood_pyro.checkpoints import Run
 from dood_pyro.devices import keep_freed_memory
 from dood_pyro.errors import UserError
-from dood_pyro.files import locked, write_atomically
+from dood_pyro.files import check_output, locked, write_atomically
 from dood_pyro.guides.factors import ImageByImage
 from dood_pyro.inference.importance import ImportanceBound, bound_of
 from dood_pyro.inference.parsing import parse
@@ -65,6 +67,15 @@ INTEGERS = ("seed", "particles", "images", "steps", "format")
 NUMBERS = ("log_p", "log_p_summed", "elbo", "mean_strokes", "mean_absolute_error")
 MAY_LACK = ("log_p_se", "log_p_summed_se", "effective_samples", "seconds")
 """Columns of numbers, and those among them that may be empty."""
+
+
+def mean_and_se(values: Float[torch.Tensor, "images"]) -> tuple[float, float | None]:
+    """Mean over images and its standard error: of one image None, as it says nothing of the spread."""
+    values = values.double()
+    # 0 would be read as certainty, and NaN is no JSON.
+    spread = float(values.std()) / len(values) ** 0.5 if len(values) > 1 else None
+    return float(values.mean()), spread
+
 
 Programs = tuple[Program[Any], nn.Module]
 """Model and guide."""
@@ -112,12 +123,6 @@ def evaluate(
     with pyro.validation_enabled(False), torch.random.fork_rng():
         measured = _measure(run, which, guide, (model, recognition), images, particles, jobs, show)
     bound, errors = measured.bound, measured.error
-
-    def mean_and_se(values: torch.Tensor) -> tuple[float, float | None]:
-        values = values.double()
-        # One image says nothing of the spread; 0 would be read as certainty, NaN is no JSON.
-        spread = float(values.std()) / len(values) ** 0.5 if len(values) > 1 else None
-        return float(values.mean()), spread
 
     (log_p, log_p_se), (summed, summed_se) = map(mean_and_se, (bound.log_p, bound.log_p_summed))
     row = {
@@ -248,10 +253,9 @@ def read_rows(path: Path) -> list[dict[str, str]]:
     """The rows of a table of evaluations.
 
     Raises:
-        UserError: a line is malformed; it is named.
+        UserError: a line is malformed; it is named. Or the table cannot be written.
     """
-    if not path.parent.is_dir():
-        raise UserError(f"there is no folder {path.parent} for the table {path.name}; create it")
+    check_output(path)
     if not path.exists():
         return []
     try:
@@ -271,13 +275,17 @@ def read_rows(path: Path) -> list[dict[str, str]]:
         for column in (*INTEGERS, *NUMBERS, *MAY_LACK):
             if not row[column] and column in MAY_LACK:
                 continue
+            whole = column in INTEGERS
             try:
-                int(row[column]) if column in INTEGERS else float(row[column])
+                sane = int(row[column]) >= 0 if whole else math.isfinite(float(row[column]))
             except ValueError:
+                sane = False
+            if not sane:
+                what = "a whole number, 0 or more" if whole else "a finite number"
                 raise UserError(
-                    f"{path}, line {number}: {column} is {row[column]!r}, not a number; the file is "
+                    f"{path}, line {number}: {column} is {row[column]!r}, not {what}; the file is "
                     "damaged: delete that line"
-                ) from None
+                )
         rows.append(row)
     return rows
 

@@ -93,7 +93,7 @@ def folder_or_source(
     Raises:
         UserError: it cannot be had.
     """
-    if name in data.NAMES or not Path(name).is_dir():
+    if name in data.NAMES or not name or not Path(name).is_dir():
         return pictures_of(name, part, data_dir)
     pictures = torch.from_numpy(read_all(Path(name), SIZE))
     return pictures[np.random.default_rng(0).permutation(len(pictures))].float() / 255

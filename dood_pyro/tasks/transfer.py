@@ -153,7 +153,10 @@ def fill(plan: Plan, say: Callable[[str], None] = print) -> list[str]:
     read_rows(plan.table)
     for source in {training.source for training in plan.trainings} | set(plan.targets):
         data.locate(source, plan.data_dir)
-    plan.runs.mkdir(parents=True, exist_ok=True)
+    if plan.runs.exists() and not plan.runs.is_dir():
+        raise UserError(f"{plan.runs} is a file; name a folder for the runs")
+    if plan.train:
+        plan.runs.mkdir(parents=True, exist_ok=True)
     worker = _Worker(plan, say)
     problems: list[str] = []
     to_train, to_measure = deque(plan.trainings), deque[tuple[Training, str]]()
@@ -363,8 +366,8 @@ def cells(
     for key, found in list(wanted.items()):
         if len({row["seed"] for row in found}) < len(found):
             notes.append(
-                f"left out {' on '.join(key[1:])} of {key[0]}: its rows are of several data, and which "
-                "are meant cannot be told without them"
+                f"left out {' on '.join(key[1:])} of {key[0]}: it has several rows of one seed, of "
+                "different data or settings, and which is meant cannot be told"
             )
             del wanted[key]
     order = dict.fromkeys(
