@@ -60,8 +60,16 @@ def evaluate(
         bar.update(done)
 
     row = measure(
-        *(open_run(run), target, particles, limit, use.torch_device(), data_dir),
-        *(use.which, use.guide, show, torch.get_num_threads()),
+        open_run(run),
+        target,
+        particles,
+        limit,
+        device=use.torch_device(),
+        data_dir=data_dir,
+        which=use.which,
+        guide=use.guide,
+        progress=show,
+        jobs=torch.get_num_threads(),
     )
     if bar is not None:
         bar.close()

@@ -63,17 +63,15 @@ def compare_guides(
         bars[name].update(done)
 
     rows = compare(
-        *(
-            opened,
-            target,
-            guides,
-            particles,
-            limit,
-            use.torch_device(),
-            data_dir,
-            use.which,
-            use.guide,
-        ),
+        opened,
+        target,
+        guides,
+        particles,
+        limit,
+        device=use.torch_device(),
+        data_dir=data_dir,
+        which=use.which,
+        guide=use.guide,
         progress=show,
     )
     for bar in bars.values():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -50,8 +49,6 @@ def parse(
 
     Pictures of any size; an SVG and a JSON each.
     """
-    from dood_pyro.files import write_atomically
-
     stem, count = Counter(path.stem for path in pictures).most_common(1)[0]
     if count > 1:
         raise UserError(f"{count} pictures are called {stem}; parse them into different folders")
@@ -63,6 +60,5 @@ def parse(
     for first in range(0, len(pictures), BATCH):
         batch = pictures[first : first + BATCH]
         for path, drawing in zip(batch, dood.parse(list(batch), polarity), strict=True):
-            write_atomically(out / f"{path.stem}.svg", drawing.svg().encode())
-            write_atomically(out / f"{path.stem}.json", json.dumps(drawing.json()).encode())
+            drawing.save(out / path.stem)
             click.echo(f"{path}: {len(drawing)} strokes, {out / path.stem}.svg and .json")

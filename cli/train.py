@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from dood_pyro.config import PRACTICE, ModelConfig, TrainConfig
 from dood_pyro.errors import UserError
 
 from . import options
@@ -38,12 +39,14 @@ if TYPE_CHECKING:
     "--out", type=click.Path(path_type=Path), help="Run folder.  [default: runs/MODEL-SOURCE-SEED]"
 )
 @click.option("--resume", type=click.Path(path_type=Path), help="Go on with this run folder.")
-@click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True)
+@click.option(
+    "--batch-size", type=click.IntRange(min=1), default=TrainConfig.batch_size, show_default=True
+)
 @options.seed
 @click.option(
     "--estimator",
     type=click.Choice(["stop-time", "nvil", "iwae", "rws"]),
-    default="stop-time",
+    default=TrainConfig.estimator,
     show_default=True,
     help="Stops summed out exactly; the paper's score function; the importance-weighted bound; "
     "reweighted wake-sleep.",
@@ -61,7 +64,7 @@ if TYPE_CHECKING:
 @click.option(
     "--fit",
     type=click.Choice(["both", "guide", "prior"]),
-    default="both",
+    default=TrainConfig.fit,
     show_default=True,
     help="What learns: model and guide; or, over --start-from RUN, its guide alone, or its prior "
     "alone, which leaves the guide and what strokes look like as they are.",
@@ -69,17 +72,17 @@ if TYPE_CHECKING:
 @click.option(
     "--dream-steps",
     type=click.IntRange(min=0),
-    default=0,
+    default=TrainConfig.dream_steps,
     show_default=True,
     help="First so many steps on drawings that the model dreams, for the guide alone.",
 )
 @click.option(
-    "--guide", default="amortised", show_default=True, help="A built-in one, or module:Class."
+    "--guide", default=TrainConfig.guide, show_default=True, help="A built-in one, or module:Class."
 )
 @click.option(
     "--beta",
     type=float,
-    default=5.0,
+    default=TrainConfig.beta,
     show_default=True,
     help="A stroke must gain β times its KL; of iwae and rws in their first steps only.",
 )
@@ -87,51 +90,70 @@ if TYPE_CHECKING:
     "--practice",
     type=float,
     help="Random doodles that the guide practises on, for each image of the source.  "
-    "[default: 0.125; 0 for nvil and --fit prior]",
+    f"[default: {PRACTICE}; 0 for nvil and --fit prior]",
 )
 @click.option(
     "--scale-learns",
     type=click.Choice(["explored", "drawn"]),
-    default="explored",
+    default=TrainConfig.scale_learns,
     show_default=True,
     help="The likelihood's scale: from all strokes that training explores, or as often as they would "
     "be drawn, which makes it smaller and harder drawings' log p(x) lower. (nvil explores none.)",
 )
-@click.option("--learning-rate", type=float, default=1e-3, show_default=True)
-@click.option("--max-strokes", type=int, default=6, show_default=True)
+@click.option("--learning-rate", type=float, default=TrainConfig.learning_rate, show_default=True)
+@click.option("--max-strokes", type=int, default=ModelConfig.max_strokes, show_default=True)
 @click.option(
-    "--degree", type=int, default=4, show_default=True, help="Degree of the Bézier curves."
+    "--degree",
+    type=int,
+    default=ModelConfig.degree,
+    show_default=True,
+    help="Degree of the Bézier curves.",
 )
-@click.option("--layout-components", type=int, default=20, show_default=True)
-@click.option("--stroke-components", type=int, default=20, show_default=True)
-@click.option("--canvas-size", type=int, default=50, show_default=True, help="Pixels a side.")
+@click.option(
+    "--layout-components", type=int, default=ModelConfig.layout_components, show_default=True
+)
+@click.option(
+    "--stroke-components", type=int, default=ModelConfig.stroke_components, show_default=True
+)
+@click.option(
+    "--canvas-size",
+    type=int,
+    default=ModelConfig.canvas_size,
+    show_default=True,
+    help="Pixels a side.",
+)
 @click.option(
     "--control-points",
     type=click.Choice(["chained", "independent"]),
-    default="chained",
+    default=ModelConfig.control_points,
     show_default=True,
     help="The prior of a control point: given those before it, or by itself as in the paper.",
 )
 @click.option(
     "--corrections",
     type=int,
-    default=4,
+    default=TrainConfig.corrections,
     show_default=True,
     help="How often the guide looks again at a stroke; 0 is the paper's guide.",
 )
-@click.option("--pen", type=click.Choice(["latent", "shared"]), default="latent", show_default=True)
+@click.option(
+    "--pen", type=click.Choice(["latent", "shared"]), default=ModelConfig.pen, show_default=True
+)
 @click.option(
     "--taper/--no-taper",
-    default=True,
+    default=ModelConfig.taper,
     show_default=True,
     help="Whether width and darkness may change along a stroke.",
 )
 @click.option(
-    "--likelihood", type=click.Choice(["laplace", "gaussian"]), default="laplace", show_default=True
+    "--likelihood",
+    type=click.Choice(["laplace", "gaussian"]),
+    default=ModelConfig.likelihood,
+    show_default=True,
 )
 @click.option(
     "--native-resolution/--no-native-resolution",
-    default=True,
+    default=ModelConfig.native_resolution,
     show_default=True,
     help="Draw on as few pixels as pictures came with, where that is half of the canvas's or more.",
 )
@@ -196,7 +218,6 @@ def _refuse_changes(ctx: click.Context) -> None:
 def _create(ctx: click.Context, given: dict[str, Any], device: Any) -> tuple[Run, Until]:
     from dood_pyro import data
     from dood_pyro.checkpoints import Run, RunConfig, Until
-    from dood_pyro.config import ModelConfig, TrainConfig
     from dood_pyro.data import prepared
     from dood_pyro.guides import check_guide
     from dood_pyro.programs import PROGRAMS

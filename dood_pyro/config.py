@@ -92,6 +92,18 @@ def _without_later(config: Config) -> dict[str, Any]:
     return values
 
 
+def _require_kinds(config: Config) -> None:
+    """That every setting of several named values, or of two, has one of them."""
+    for name, kind in get_type_hints(type(config)).items():
+        value = getattr(config, name)
+        if get_origin(kind) is Literal:
+            *others, last = map(repr, get_args(kind))
+            choices = f"{', '.join(others)} or {last}"
+            _require(value in get_args(kind), f"{name} must be {choices}, not {value!r}")
+        elif kind is bool:
+            _require(isinstance(value, bool), f"{name} must be true or false, not {value!r}")
+
+
 def _require(holds: bool, message: str) -> None:
     if not holds:
         raise UserError(message)
@@ -140,29 +152,14 @@ class ModelConfig(Config):
     """Width of the encoders' outputs, of both RNNs and of the heads' hidden layers."""
 
     def __post_init__(self) -> None:
+        _require_kinds(self)
         _require(8 <= self.canvas_size <= 512, "canvas_size must lie between 8 and 512 pixels")
         _require(1 <= self.max_strokes <= 64, "max_strokes must lie between 1 and 64")
         _require(1 <= self.degree <= 12, "degree must lie between 1 and 12")
         for name in ("layout_components", "stroke_components"):
             _require(1 <= getattr(self, name) <= 1000, f"{name} must lie between 1 and 1000")
-        for name in ("taper", "guidance", "native_resolution"):
-            _require(isinstance(getattr(self, name), bool), f"{name} must be true or false")
-        _require(self.renderer in ("bezier", "network"), "renderer must be 'bezier' or 'network'")
-        _require(
-            self.prior in ("sequential", "independent"),
-            "prior must be 'sequential' or 'independent'",
-        )
-        _require(
-            self.likelihood in ("laplace", "gaussian"),
-            "--likelihood must be 'laplace' or 'gaussian'",
-        )
         _require(1 <= self.part_dims <= 1000, "part_dims must lie between 1 and 1000")
         _require(1 <= self.canvas_channels <= 1024, "canvas_channels must lie between 1 and 1024")
-        _require(
-            self.control_points in ("chained", "independent"),
-            "control_points must be 'chained' or 'independent'",
-        )
-        _require(self.pen in ("latent", "shared"), "pen must be 'latent' or 'shared'")
         _require(8 <= self.glimpse_size <= 256, "glimpse_size must lie between 8 and 256 pixels")
         _require(1 <= self.features <= 8192, "features must lie between 1 and 8192")
 
@@ -190,7 +187,8 @@ class TrainConfig(Config):
     guide: str = "amortised"
     """The recognition program: a built-in name or ``module:Class``."""
     beta: float = 5.0
-    """β: a stroke is drawn if it gains β times what it costs in KL (appendix C.1 of the paper)."""
+    """β: a stroke is drawn if it gains β times what it costs in KL, its own and its stop variable's.
+    (In section 2.3 β weighs the KL of the stop variable alone.)"""
     learning_rate: float = 1e-3
     """Divided by (1 + step / decay_steps) ** decay_power, after a rise over warm_up steps."""
     warm_up: int = 100
@@ -248,11 +246,8 @@ class TrainConfig(Config):
         if self.practice is None:
             settled = 0.0 if self.estimator == "nvil" or self.fit == "prior" else PRACTICE
             object.__setattr__(self, "practice", settled)
+        _require_kinds(self)
         _require(1 <= self.batch_size <= 2**20, "--batch-size must lie between 1 and 1,048,576")
-        _require(
-            self.estimator in ("stop-time", "nvil", "iwae", "rws"),
-            "--estimator must be 'stop-time', 'nvil', 'iwae' or 'rws'",
-        )
         _require(
             isinstance(self.resolution, int) and self.resolution >= 0,
             "resolution must be a whole number of pixels",
@@ -262,7 +257,6 @@ class TrainConfig(Config):
             self.particles == 1 or self.estimator in ("iwae", "rws"),
             "--particles are for --estimator iwae and rws",
         )
-        _require(self.fit in ("both", "guide", "prior"), "--fit must be 'both', 'guide' or 'prior'")
         _require(
             self.fit == "both" or self.start != "",
             f"--fit {self.fit} needs a trained model: --start-from RUN",
@@ -290,10 +284,6 @@ class TrainConfig(Config):
             _require(getattr(self, name) >= 0, f"{name} must not be negative")
         for name in ("decay_steps", "scale_rate", "clip"):
             _require(getattr(self, name) > 0, f"{name} must be positive")
-        _require(
-            self.scale_learns in ("explored", "drawn"),
-            "scale_learns must be 'explored' or 'drawn'",
-        )
         _require(0 <= self.corrections <= 16, "corrections must lie between 0 and 16")
         stages = (self.trust_begin, self.trust_full, self.trust_stagger)
         _require(min(stages) >= 0, "the steps at which corrections are let in must not be negative")

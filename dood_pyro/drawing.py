@@ -6,9 +6,11 @@ also [−1, 1]², on the canvas: canvas point = scale · R(rotation) · frame po
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -16,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dood_pyro.errors import UserError
+from dood_pyro.files import write_atomically
 from dood_pyro.rendering import CURVE_POINTS, WHITEST, bernstein, canvas_from_ink, stroke_ink
 
 LAYOUT_NAMES = ("scale", "x", "y", "rotation")
@@ -201,12 +204,29 @@ class Drawing:
                 f"a drawing is rendered at 1 to {MOST_RENDERED:,} pixels a side, a whole number; "
                 f"not at {size!r}"
             )
-        blank = torch.zeros(1, size, size)
+        return torch.cat([torch.zeros(1, size, size), canvas_from_ink(self.inks(size).cumsum(0))])
+
+    def inks(self, size: int) -> Float[Tensor, "strokes size size"]:
+        """The ink of each stroke, at ``size`` pixels a side."""
         if not self.strokes:
-            return blank
+            return torch.zeros(0, size, size)
         control = torch.stack([stroke.control for stroke in self.strokes])
-        ink = draw_strokes(control, stroke_pens(self.strokes), size, points=2 * CURVE_POINTS)
-        return torch.cat([blank, canvas_from_ink(ink.cumsum(0))])
+        return draw_strokes(control, stroke_pens(self.strokes), size, points=2 * CURVE_POINTS)
+
+    def save(self, stem: str | Path, colours: str | Sequence[str] | None = None) -> list[Path]:
+        """Writes ``stem``.svg and ``stem``.json; returns their paths.
+
+        Args:
+            colours: as for `svg`.
+
+        Raises:
+            UserError: they cannot be written.
+        """
+        contents = {"svg": self.svg(colours=colours), "json": json.dumps(self.json())}
+        paths = [Path(f"{stem}.{suffix}") for suffix in contents]
+        for path, content in zip(paths, contents.values(), strict=True):
+            write_atomically(path, content.encode())
+        return paths
 
     def json(self) -> dict[str, Any]:
         """The drawing as plain values that ``json.dumps`` takes."""
@@ -229,6 +249,9 @@ class Drawing:
         Args:
             colours: one a stroke, taken in turn, or one for all; black where there are none.
             seconds_a_stroke: animates the drawing being drawn at this pace; None for at once.
+
+        Raises:
+            UserError: ``size`` is not positive.
         """
         if not 0 < size < math.inf:
             raise UserError(f"an SVG's size must be positive; it is {size}")

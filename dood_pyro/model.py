@@ -228,6 +228,9 @@ class DooD(Program[State]):
 
     def shared_pen(self, view: View) -> Float[Tensor, "*batch pen_values"]:
         """The pen as a function of h^s_t, the alternative to the latent pen."""
+        return self.shared("pen", (view,), lambda: self._shared_pen(view))
+
+    def _shared_pen(self, view: View) -> Tensor:
         pen: Tensor = self.pen_head(view.stroke_rnn)
         return pen
 

@@ -12,21 +12,14 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from dood_pyro.data import name_of
-from dood_pyro.drawing import STROKE_COLOURS, Drawing, draw_strokes, stroke_pens
+from dood_pyro.drawing import STROKE_COLOURS, Drawing
 from dood_pyro.files import write_atomically
+from dood_pyro.inference.parsing import Parse
 from dood_pyro.rendering import canvas_from_ink, ink_from_canvas
 
 CELL = 80
 """Pixels a side of one picture on a sheet."""
 GAP = 4
-
-
-def stroke_inks(drawing: Drawing, size: int = CELL) -> Float[Tensor, "strokes size size"]:
-    """The ink of each stroke of a drawing, at any size."""
-    if not drawing.strokes:
-        return torch.zeros(0, size, size)
-    control = torch.stack([stroke.control for stroke in drawing.strokes])
-    return draw_strokes(control, stroke_pens(drawing.strokes), size, points=192)
 
 
 def canvas_inks(
@@ -39,6 +32,17 @@ def canvas_inks(
     more = ink - torch.cat([torch.zeros_like(ink[:1]), ink[:-1]])
     enlarged = torch.nn.functional.interpolate(more[None], size=(size, size), mode="bilinear")
     return enlarged[0].clamp(min=0)
+
+
+def step_inks(
+    parsed: Parse, drawings: Sequence[Drawing]
+) -> list[Float[Tensor, "strokes size size"]]:
+    """What each stroke of each drawing adds: of ``drawings``, or where the model draws no curves, and
+    there are none, of what was parsed."""
+    if drawings:
+        return [drawing.inks(CELL) for drawing in drawings]
+    counts = parsed.alive.sum(0).long().tolist()
+    return [canvas_inks(parsed.canvas[:count, i]) for i, count in enumerate(counts)]
 
 
 def colour_steps(
@@ -71,7 +75,7 @@ def stepwise_sheet(
     """A column a drawing: the target on top, then the drawing after each of ``steps`` strokes.
 
     Args:
-        inks: of each drawing, what each of its strokes adds (`stroke_inks`, `canvas_inks`).
+        inks: of each drawing, what each of its strokes adds (`step_inks`).
     """
     columns = []
     for image, strokes in zip(images, inks, strict=True):

@@ -154,6 +154,7 @@ class Recognizer:
 
         Args:
             resolution: pixels a side that they came with; 0 for as many as the canvas has, or more.
+                What the model has met before, by `meet` or in training, plays no part.
         """
         found: list[Drawing] = []
         if not draws_curves(self.model):

@@ -558,7 +558,7 @@ class _Log:
             # Imported here: it takes a second, and only trainings need it.
             from torch.utils.tensorboard import SummaryWriter
 
-            self.writer = SummaryWriter(str(run.path), purge_step=trainer.step)
+            self.writer = SummaryWriter(str(run.path), purge_step=trainer.step + 1)
 
     def add(self, report: Report, norm: Tensor) -> None:
         """Takes in one step."""

@@ -50,6 +50,7 @@ def test_guides_of_every_kind(
     for row in rows.values():
         assert row["gap"] > -1e-3 and row["milliseconds"] > 0
         assert row["elbo"] <= row["log_p"] + 20
+        assert (row["elbo"] == row["log_p"]) == (row["guide"] == "smc")
         assert (row["effective_samples"] is None) == (row["guide"] == "smc")
     assert rows["refined"]["elbo"] > rows["amortised"]["elbo"]
     assert rows["refined"]["milliseconds"] > rows["amortised"]["milliseconds"]
@@ -125,3 +126,5 @@ def test_calibrate_and_anatomy(run: Run, source: Path, tmp_path: Path) -> None:
     command = ["anatomy", run.path, "--target", source, "--out", tmp_path / "anatomy.png"]
     assert call(*command) == 0 and (tmp_path / "anatomy.pdf").exists()
     assert call(*command, "--index", 10**6) == 1
+    out = ("--out", tmp_path / "smc.png")
+    assert call("calibrate", run.path, "--guide", "smc", *out) == 1, "its particles are no draws"

@@ -13,6 +13,7 @@ from pyro import poutine
 from torch import Tensor, nn
 
 from dood_pyro import drawing
+from dood_pyro.errors import UserError
 from dood_pyro.guides.amortised import AmortisedGuide
 from dood_pyro.inference import NVIL
 from dood_pyro.inference.stop_time import AlwaysOn, stroke_traces
@@ -98,10 +99,13 @@ def test_sharing_states_changes_nothing(tiny: tuple[DooD, AmortisedGuide], image
     torch.testing.assert_close(p.log_prob_sum(), shared.log_prob_sum())
 
 
+@pytest.mark.parametrize("pen", ["latent", "shared"])
 def test_sharing_states_renders_once(
-    tiny: tuple[DooD, AmortisedGuide], images: Tensor, monkeypatch: pytest.MonkeyPatch
+    pen: Any, images: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model, guide = tiny
+    torch.manual_seed(0)
+    model = DooD(dataclasses.replace(TINY, pen=pen))
+    guide = AmortisedGuide(model)
     calls = []
     draw = DooD._draw
     monkeypatch.setattr(DooD, "_draw", lambda *a: (calls.append(1), draw(*a))[1])
@@ -115,6 +119,17 @@ def test_sharing_states_renders_once(
     calls.clear()
     NVIL().differentiable_loss(model, guide, images)
     assert len(calls) == TINY.max_strokes
+
+
+def test_a_baseline_gives_one_number_a_drawing(
+    tiny: tuple[DooD, AmortisedGuide], images: Tensor
+) -> None:
+    model, guide = tiny
+    for some in (images, images[:1]):
+        NVIL().differentiable_loss(model, guide, some).backward()
+    guide.baseline[-1] = nn.Linear(TINY.features, 2)  # (images, 2) would broadcast
+    with pytest.raises(UserError, match=r"baseline of on_\d must give one number a drawing"):
+        NVIL().differentiable_loss(model, guide, images)
 
 
 def test_prior_samples_come_from_the_same_program(tiny: tuple[DooD, AmortisedGuide]) -> None:

@@ -316,13 +316,16 @@ def test_what_a_killed_write_leaves_is_swept_away(tmp_path: Path, source: Path) 
         start(folder, source, 3)
 
 
-@pytest.mark.parametrize("count", [2, 3, 9])
-def test_tiny_sources_train(tmp_path: Path, source: Path, count: int) -> None:
+@pytest.mark.parametrize(
+    ("count", "estimator"),
+    [(2, "stop-time"), (3, "stop-time"), (9, "stop-time"), (2, "nvil"), (2, "iwae"), (2, "rws")],
+)
+def test_tiny_sources_train(tmp_path: Path, source: Path, count: int, estimator: Any) -> None:
     arrays = prepared.read(source)
     for kind in ("images", "labels"):
         arrays[f"train_{kind}"] = arrays[f"train_{kind}"][:count]
     prepared.write(source, arrays)
-    train(start(tmp_path / "run", source, 2), CPU, tensorboard=False)
+    train(start(tmp_path / "run", source, 2, estimator), CPU, tensorboard=False)
 
 
 def test_a_single_image_is_too_few() -> None:

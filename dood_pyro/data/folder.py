@@ -1,4 +1,4 @@
-"""Any folder of pictures, or an .npz in the prepared layout, as a source."""
+"""Any folder of pictures as a source."""
 
 from __future__ import annotations
 

@@ -133,7 +133,7 @@ class Correction(nn.Module):
             widths of the pen.
     """
 
-    def __init__(self, controls: int, pen_values: int, features: int, reach: float = 4.0) -> None:
+    def __init__(self, controls: int, pen_values: int, features: int, reach: float) -> None:
         super().__init__()
         self.reach = reach
         self.controls, self.pen_values = controls, pen_values

@@ -7,7 +7,7 @@ q_k after the fact has, with strokes 1…k, exactly the guide's joint distributi
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -21,6 +21,13 @@ from dood_pyro.inference.stop_time import StopTimeTerms, stop_time_terms
 
 CHUNK = 800
 """Particles × images in memory at once; larger ones are slower on a CPU, whose caches they outgrow."""
+CHUNK_ON_GPU = 8000
+"""A GPU has no such caches, and is idle between small ones."""
+
+
+def chunk_on(device: torch.device) -> int:
+    """Particles × images to have in memory at once on a device."""
+    return CHUNK if device.type == "cpu" else CHUNK_ON_GPU
 
 
 class ImportanceBound(NamedTuple):
@@ -37,6 +44,11 @@ class ImportanceBound(NamedTuple):
     Monte Carlo, whose particles have ancestors in common."""
     strokes: Float[Tensor, "images"]
     """Expected number of strokes under the guide."""
+
+    @classmethod
+    def joined(cls, parts: Sequence[ImportanceBound]) -> ImportanceBound:
+        """The bounds of several batches of images as one."""
+        return cls(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
     def mean_effective_samples(self) -> float | None:
         """Over images; None where there is no such number."""
@@ -63,16 +75,17 @@ def importance_bound(
     guide: nn.Module,
     images: Float[Tensor, "images size size"],
     particles: int = 200,
-    chunk: int = CHUNK,
+    chunk: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> ImportanceBound:
     """The bound for each image, in chunks that fit in memory.
 
     Args:
         particles: samples an image; the paper uses 200.
-        chunk: particles × images in memory at once.
+        chunk: particles × images in memory at once; by default what suits the device.
         progress: called with the number of images done since the last call.
     """
+    chunk = chunk_on(images.device) if chunk is None else chunk
     per_pass = min(particles, chunk)
     parts = []
     for batch in images.split(max(1, chunk // per_pass)):
@@ -80,9 +93,7 @@ def importance_bound(
         done = 0
         while done < particles:
             count = min(per_pass, particles - done)
-            terms = stop_time_terms(model, guide, batch, count)
-            if count == 1:
-                terms = StopTimeTerms(*(term[:, None] for term in terms))
+            terms = stop_time_terms(model, guide, batch, count).by_particle()
             sampled.append(sampled_log_weights(terms))
             summed.append(terms.log_weight())
             elbo.append(terms.elbo())
@@ -101,7 +112,7 @@ def importance_bound(
         )
         if progress is not None:
             progress(len(batch))
-    return ImportanceBound(*(torch.cat(column) for column in zip(*parts, strict=True)))
+    return ImportanceBound.joined(parts)
 
 
 @torch.no_grad()
@@ -115,32 +126,33 @@ def bound_of(
 ) -> ImportanceBound:
     """`importance_bound` of any guide; one that searches image by image does so once an image.
 
-    For sequential Monte Carlo, log p(x) is its own estimate. It sums stops out, so that ``log_p`` is
-    ``log_p_summed``; the ELBO is that of the Gaussians around the drawing found.
+    Sequential Monte Carlo has one bound in place of three, the expectation of the log of its own
+    estimate of p(x), whose stops are summed out.
 
     Args:
         factors: what a guide that searches has found for these images already.
     """
     if not isinstance(guide, ImageByImage):
         return importance_bound(model, guide, images, particles, progress=progress)
-    factors = guide.factors(images) if factors is None else factors
-    few = max(1, CHUNK // particles)
+    if factors is None and not isinstance(guide, SMCGuide):
+        factors = guide.factors(images)
+    few = max(1, chunk_on(images.device) // particles)
     parts = []
     for first in range(0, len(images), few):
         rows = slice(first, first + few)
-        bound = importance_bound(model, factors.of(rows), images[rows], particles)
         if isinstance(guide, SMCGuide):
-            found = smc(guide.model, guide.guide, images[rows], particles)
-            stops = torch.arange(len(found.log_weight), device=images.device, dtype=images.dtype)
-            log_p = found.log_p()
-            bound = ImportanceBound(
-                log_p,
-                log_p,
-                bound.elbo,
-                torch.full_like(log_p, torch.nan),
-                torch.tensordot(stops, found.log_stop().exp(), 1),
-            )
-        parts.append(bound)
+            parts.append(_smc_bound(guide, images[rows], particles))
+        else:
+            assert factors is not None
+            parts.append(importance_bound(model, factors.of(rows), images[rows], particles))
         if progress is not None:
             progress(len(images[rows]))
-    return ImportanceBound(*(torch.cat(column) for column in zip(*parts, strict=True)))
+    return ImportanceBound.joined(parts)
+
+
+def _smc_bound(guide: SMCGuide, images: Tensor, particles: int) -> ImportanceBound:
+    found = smc(guide.model, guide.guide, images, particles)
+    log_p = found.log_p()
+    stops = torch.arange(len(found.log_weight), device=images.device, dtype=images.dtype)
+    strokes = torch.tensordot(stops, found.log_stop().exp(), 1)
+    return ImportanceBound(log_p, log_p, log_p, torch.full_like(log_p, torch.nan), strokes)

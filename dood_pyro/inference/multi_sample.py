@@ -65,10 +65,7 @@ class _MultiSample(StopTimeELBO):
 
     def terms(self, model: nn.Module, guide: nn.Module, image: Tensor) -> StopTimeTerms:
         """Of ``particles`` samples: (stops, particles, images)."""
-        terms = stop_time_terms(model, guide, image, self.particles)
-        if self.particles == 1:
-            terms = StopTimeTerms(*(term[:, None] for term in terms))
-        return terms
+        return stop_time_terms(model, guide, image, self.particles).by_particle()
 
     def differentiable_loss(
         self, model: nn.Module, guide: nn.Module, image: Tensor
@@ -120,9 +117,8 @@ class ReweightedWakeSleep(_MultiSample):
         again: Any = poutine.replay(guide, trace=drawn)
         p_trace, q_trace = stroke_traces(model, again, image, self.particles)
         terms, log_p, log_q = collect_terms(model, image, p_trace, q_trace)
-        if self.particles == 1:
-            terms = StopTimeTerms(*(term[:, None] for term in terms))
-            log_p, log_q = log_p[:, None], log_q[:, None]
+        terms = terms.by_particle()
+        log_p, log_q = log_p.view_as(terms.log_p), log_q.view_as(terms.log_q)
         self.report = terms.report()
         log_weight = joint_log_weight(terms).detach()
         share = log_weight.flatten(0, 1).softmax(0).view_as(log_weight)

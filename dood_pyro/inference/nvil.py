@@ -19,6 +19,7 @@ from pyro.infer.util import MultiFrameTensor
 from pyro.ops.provenance import detach_provenance, get_provenance
 from torch import Tensor, nn
 
+from dood_pyro.errors import UserError
 from dood_pyro.inference.report import Report
 from dood_pyro.stepwise import sharing_states
 
@@ -78,7 +79,7 @@ class NVIL(TraceGraph_ELBO):
             own KL and that of the strokes it lets through by β.
         normalise: whether signals are centred and divided by their standard deviation. Baselines
             (``infer={"baseline": {"nn_baseline": …, "nn_baseline_input": …}}`` at a guide's
-            ``on_t``) predict in units of the cost's running moments either way.
+            ``on_t``) predict in units of the cost's running moments either way, one number a drawing.
         hold_steps: where a guide has ``on_bounds``, for how many steps the lower one falls from 0.8
             to 0; started cold, the estimator stops drawing before it has learned to draw. The upper
             one is `MOST_ON`: a stop that is never drawn is never learned. None are set for 0.
@@ -136,8 +137,7 @@ class NVIL(TraceGraph_ELBO):
         baseline_loss: Any = 0.0
         for name, frames in costs.items():
             site = guide_trace.nodes[name]
-            cost = frames.sum_to(site["cond_indep_stack"])
-            signal, loss = self._signal(site, cost)
+            signal, loss = self._signal(site, frames.sum_to(site["cond_indep_stack"]))
             score = detach_provenance(site["score_parts"].score_function)
             surrogate = surrogate + (score * signal).sum()
             baseline_loss = baseline_loss + loss
@@ -148,13 +148,19 @@ class NVIL(TraceGraph_ELBO):
         """What multiplies a site's score, and the loss of its baseline."""
         moments = self.state.get_submodule(site["name"])
         assert isinstance(moments, nn.ModuleDict)
-        mask = _mask(site).expand(cost.shape).to(cost)
+        # Pyro's sum leaves out plates of one.
+        cost, mask = torch.broadcast_tensors(cost, _mask(site).to(cost))
         options = site["infer"].get("baseline")
         loss: Tensor | float = 0.0
         baseline: Tensor | float = 0.0
         if options is not None:
             predict: Callable[[Tensor], Tensor] = options["nn_baseline"]
             predicted = predict(detach_provenance(options["nn_baseline_input"]).detach())
+            if predicted.shape != cost.shape:
+                raise UserError(
+                    f"the baseline of {site['name']} must give one number a drawing, of shape "
+                    f"{tuple(cost.shape)}; it gives {tuple(predicted.shape)}"
+                )
             units = moments["cost"]
             assert isinstance(units, _Moments)
             mean, std = units.before(cost, mask)

@@ -24,7 +24,6 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from pyro import poutine
-from pyro.infer import ELBO
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
@@ -52,6 +51,12 @@ class StopTimeTerms(NamedTuple):
     """log p(x | canvas_k)"""
     log_ratio: Float[Tensor, "stops *batch"]
     """Σ_{t≤k} log p/q of the latent variables of step t other than on_t"""
+
+    def by_particle(self) -> StopTimeTerms:
+        """With a dimension of particles, (stops, particles, images), though it be of one."""
+        if self.log_q.ndim > 2:
+            return self
+        return StopTimeTerms(*(term[:, None] for term in self))
 
     def elbo(self) -> Float[Tensor, "*batch"]:
         """The bound with stops summed out, β = 1."""
@@ -191,7 +196,7 @@ def bernoulli_logits(site: Any) -> Tensor:
     return logits
 
 
-class StopTimeELBO(ELBO):
+class StopTimeELBO:
     """The bound with the stop variable summed out, over any model and guide with ``on_t`` sites.
 
     Args:
@@ -212,7 +217,6 @@ class StopTimeELBO(ELBO):
         explore_always: float = 0.0,
         scale_learns: Literal["explored", "drawn"] = "explored",
     ) -> None:
-        super().__init__(max_plate_nesting=1)
         self.beta = beta
         self.explore_steps = explore_steps
         self.explore_always = explore_always
@@ -227,12 +231,18 @@ class StopTimeELBO(ELBO):
         falling = 0.5 * max(0.0, 1 - step / self.explore_steps) if self.explore_steps else 0.0
         self.explore = max(falling, self.explore_always)
 
-    def _get_trace(self, model: nn.Module, guide: nn.Module, args: Any, kwargs: Any) -> Any:
-        return stroke_traces(model, guide, *args, **kwargs)
-
     def objective(self, terms: StopTimeTerms) -> Float[Tensor, "*batch"]:
-        """What training ascends, in nats an image. Its value is not the bound unless β = 1 and
-        nothing is explored; its gradient is that of the two objectives above."""
+        """What training ascends, in nats an image: with sg[·] passing no gradient on, ε ``explore``
+        and R_k the ``log_ratio`` of k strokes, strokes ascend
+
+            Σ_k sg[(1 − ε) q_k + ε / (K + 1)] (log p(x | canvas_k) + R_k),
+
+        and the stop variable, which weighs by β what its strokes cost and what it costs itself,
+
+            Σ_k q_k sg[log p(x | canvas_k) + β R_k] − β Σ_k q_k (log q_k − log p_k).
+
+        The value is the first less the last term: the bound, where β = 1 and nothing is explored.
+        """
         log_q, log_p, log_likelihood, log_ratio = terms
         q = log_q.exp()
         weights = explored(q.detach(), self.explore)
@@ -249,14 +259,3 @@ class StopTimeELBO(ELBO):
         terms = stop_time_terms(model, guide, image, explore=explore)
         self.report = terms.report()
         return -self.objective(terms).sum()
-
-    def loss_and_grads(self, model: nn.Module, guide: nn.Module, image: Tensor) -> float:
-        """Pyro's `SVI` calls this."""
-        loss = self.differentiable_loss(model, guide, image)
-        loss.backward()
-        return float(loss)
-
-    def loss(self, model: nn.Module, guide: nn.Module, image: Tensor) -> float:
-        """An estimate of minus the bound (β = 1), summed over images."""
-        with torch.no_grad():
-            return -float(stop_time_terms(model, guide, image).elbo().sum())

@@ -21,11 +21,15 @@ from pyro import poutine
 from torch import Tensor, nn
 
 from dood_pyro.drawing import LAYOUT_NAMES, PEN_NAMES
+from dood_pyro.errors import UserError
 from dood_pyro.guides.factors import ImageByImage
+from dood_pyro.guides.smc import SMCGuide
 from dood_pyro.inference.stop_time import AlwaysOn, bernoulli_logits, stop_log_probs
 from dood_pyro.plots import new_figure, save_figure
 
 BINS = 20
+AT_ONCE = 3000
+"""Drawings in memory at once."""
 SPARE = 3
 """How many times the draws that are ranked are made, since some end before a step."""
 LEVEL = 0.01
@@ -68,7 +72,6 @@ def calibrate(
     dreams: int = 500,
     draws: int = 99,
     least: int = 100,
-    batch: int = 50,
 ) -> list[Ranks]:
     """Ranks of every latent variable's coordinates at every step that at least ``least`` dreams came
     to, and of the number of strokes (ties broken at random).
@@ -76,8 +79,17 @@ def calibrate(
     Args:
         dreams: drawings of the model's.
         draws: of the guide, for each; 99 makes bins of equal size.
-        batch: dreams at a time.
+
+    Raises:
+        UserError: the guide is sequential Monte Carlo, which gives weighted particles, not draws.
     """
+    if isinstance(guide, SMCGuide):
+        raise UserError(
+            "sequential Monte Carlo gives weighted particles, not draws of a guide; calibrate the "
+            "guide that proposes them"
+        )
+    # Dreams at a time, so that their draws fit in memory.
+    batch = max(1, AT_ONCE // (SPARE * draws))
     ranks: dict[str, list[Tensor]] = {}
     with pyro.validation_enabled(False):
         for first in range(0, dreams, batch):

@@ -85,7 +85,8 @@ def compare_guides(
 ) -> list[dict[str, Any]]:
     """A row a guide, on the first ``limit`` test images of the target's shuffle of seed 0.
 
-    ``log_p`` and ``elbo`` in nats an image (stops summed out; ``_se`` over images); ``gap``, between
+    ``log_p`` and ``elbo`` in nats an image (stops summed out; ``_se`` over images; sequential Monte
+    Carlo has one bound for both); ``gap``, between
     the ELBO and the highest log p(x) that any guide here finds for the image; ``effective_samples``
     of ``particles`` (None for sequential Monte Carlo); ``mean_absolute_error`` of the best guess, in
     brightness a pixel; ``milliseconds`` for that guess, a drawing, in batches of `BATCH`.
@@ -116,7 +117,7 @@ def compare_guides(
             parts = [
                 bound_of(model, recognition, part, particles, show) for part in images.split(BATCH)
             ]
-            bound = ImportanceBound(*(torch.cat(column) for column in zip(*parts, strict=True)))
+            bound = ImportanceBound.joined(parts)
             error, seconds = _best_guess(model, recognition, images)
         bounds.append(bound.log_p_summed)
         elbos.append(bound.elbo)

@@ -198,11 +198,8 @@ def _measure(
             pool.shutdown(cancel_futures=True)
         found = [list(map(torch.from_numpy, future.result())) for future in futures]
         parts = [_Measured(ImportanceBound(*columns[:-1]), columns[-1]) for columns in found]
-    bounds = zip(*(part.bound for part in parts), strict=True)
-    return _Measured(
-        ImportanceBound(*(torch.cat(column) for column in bounds)),
-        torch.cat([part.error for part in parts]),
-    )
+    bound = ImportanceBound.joined([part.bound for part in parts])
+    return _Measured(bound, torch.cat([part.error for part in parts]))
 
 
 def _shard(

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import io
-import json
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
-from torch import Tensor
 
 from dood_pyro.devices import seeded
 from dood_pyro.drawing import STROKE_COLOURS, Drawing, beginning
 from dood_pyro.errors import UserError
 from dood_pyro.files import write_atomically
 from dood_pyro.inference.parsing import Parse, dream
-from dood_pyro.plots import canvas_inks, colour_steps, grid_sheet, save_png, stroke_inks
+from dood_pyro.plots import CELL, colour_steps, grid_sheet, save_png, step_inks
 from dood_pyro.recognition import Recognizer, drawings_from_parse, draws_curves
 
 FRAMES_A_STROKE = 8
@@ -32,14 +30,8 @@ def generate(dood: Recognizer, count: int, seed: int = 0) -> Parse:
 
 def sheet(parsed: Parse, drawings: list[Drawing]) -> UInt8[np.ndarray, "height width 3"]:
     """Drawings on a square sheet, strokes coloured by order."""
-    inks: list[Tensor]
-    if drawings:
-        inks = [stroke_inks(drawing) for drawing in drawings]
-    else:
-        counts = parsed.alive.sum(0).long().tolist()
-        inks = [canvas_inks(parsed.canvas[:count, i]) for i, count in enumerate(counts)]
     steps = len(parsed.alive)
-    return grid_sheet([colour_steps(ink, steps)[-1] for ink in inks])
+    return grid_sheet([colour_steps(ink, steps)[-1] for ink in step_inks(parsed, drawings)])
 
 
 def animation(drawings: list[Drawing]) -> bytes:
@@ -55,7 +47,7 @@ def animation(drawings: list[Drawing]) -> bytes:
             strokes = list(drawing.strokes[:stroke])
             if share and stroke < len(drawing):
                 strokes.append(beginning(drawing.strokes[stroke], share / FRAMES_A_STROKE))
-            ink = stroke_inks(Drawing(strokes, drawing.size))
+            ink = Drawing(strokes, drawing.size).inks(CELL)
             cells.append(colour_steps(ink, max(1, most))[-1])
         frames.append(Image.fromarray(grid_sheet(cells)).quantize(64))
     buffer = io.BytesIO()
@@ -98,11 +90,8 @@ def sample(dood: Recognizer, out: Path, count: int = 64, seed: int = 0) -> list[
         grey = ((1 - canvas) * 255).round().clamp(0, 255).byte().cpu().numpy()
         save_png(written[-1], grey)
     for index, drawing in enumerate(drawings):
-        for name, text in (
-            (f"{index:03d}.svg", drawing.svg(colours=STROKE_COLOURS)),
-            (f"{index:03d}-drawn.svg", drawing.svg(colours=STROKE_COLOURS, seconds_a_stroke=0.5)),
-            (f"{index:03d}.json", json.dumps(drawing.json())),
-        ):
-            write_atomically(folder / name, text.encode())
-            written.append(folder / name)
+        written += drawing.save(folder / f"{index:03d}", STROKE_COLOURS)
+        written.append(folder / f"{index:03d}-drawn.svg")
+        drawn = drawing.svg(colours=STROKE_COLOURS, seconds_a_stroke=0.5)
+        write_atomically(written[-1], drawn.encode())
     return written

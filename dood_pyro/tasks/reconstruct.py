@@ -11,9 +11,8 @@ from torch import Tensor, nn
 
 from dood_pyro.drawing import STROKE_COLOURS, Drawing
 from dood_pyro.errors import UserError
-from dood_pyro.files import write_atomically
 from dood_pyro.inference.parsing import parse
-from dood_pyro.plots import canvas_inks, save_png, stepwise_sheet, stroke_inks
+from dood_pyro.plots import save_png, step_inks, stepwise_sheet
 from dood_pyro.recognition import Recognizer, drawings_from_parse, draws_curves
 
 
@@ -31,15 +30,8 @@ def draw_steps(
     """A sheet of ``images`` and what any program makes of them, and their drawings where the program
     draws curves."""
     parsed = parse(model, guide, images)
-    drawings: list[Drawing] = []
-    if draws_curves(model):
-        drawings = drawings_from_parse(parsed)
-        inks = [stroke_inks(drawing) for drawing in drawings]
-    else:
-        counts = parsed.alive.sum(0).long().tolist()
-        columns = zip(parsed.canvas.unbind(1), counts, strict=True)
-        inks = [canvas_inks(canvases[:count]) for canvases, count in columns]
-    return stepwise_sheet(images, inks, len(parsed.alive)), drawings
+    drawings = drawings_from_parse(parsed) if draws_curves(model) else []
+    return stepwise_sheet(images, step_inks(parsed, drawings), len(parsed.alive)), drawings
 
 
 def reconstruct(
@@ -69,12 +61,6 @@ def reconstruct(
     save_png(out, sheet)
     written = [out]
     if svg and drawings:
-        import json
-
         for index, drawing in enumerate(drawings):
-            stem = out.with_suffix("") / f"{index:03d}"
-            picture = drawing.svg(colours=STROKE_COLOURS)
-            write_atomically(stem.with_suffix(".svg"), picture.encode())
-            write_atomically(stem.with_suffix(".json"), json.dumps(drawing.json()).encode())
-            written += [stem.with_suffix(".svg"), stem.with_suffix(".json")]
+            written += drawing.save(out.with_suffix("") / f"{index:03d}", STROKE_COLOURS)
     return written

@@ -59,7 +59,7 @@ def sections(seen: Tensor) -> Tensor:
 
 def test_a_perfect_proposal_leaves_no_error() -> None:
     control, layout = proposal()
-    correction = Correction(5, 4, 16)
+    correction = Correction(5, 4, 16, reach=4.0)
     seen = look(correction, control, layout, on_blank(drawn(control, layout)))
     before, after = map(sections, seen[:2])
     assert before[BEYOND:-BEYOND, ACROSS // 2].min() > 0.8, "ink under the stroke itself"
@@ -71,7 +71,7 @@ def test_a_perfect_proposal_leaves_no_error() -> None:
 def test_a_displaced_proposal_sees_its_error_on_the_right_side() -> None:
     """Moved along its own normal by a pen's width, it finds the ink a width the other way."""
     control, layout = proposal()
-    correction = Correction(5, 4, 16)
+    correction = Correction(5, 4, 16, reach=4.0)
     image = drawn(control, layout)
     normal = look(correction, control, layout, on_blank(image))[2]
     width = blurred(drawing.pen_profile(PEN).sigma)
@@ -90,7 +90,7 @@ def test_a_displaced_proposal_sees_its_error_on_the_right_side() -> None:
 def test_directions_are_those_of_the_curve_in_its_frame() -> None:
     control, layout = proposal()
     maps = on_blank(torch.zeros(1, SIZE, SIZE))
-    *_, normal, tangent = look(Correction(5, 4, 16), control, layout, maps)
+    *_, normal, tangent = look(Correction(5, 4, 16, reach=4.0), control, layout, maps)
     _, velocity = curve_points(control, ALONG)
     stations = torch.linspace(0, ALONG - 1, 5).round().long()
     torch.testing.assert_close(tangent, F.normalize(velocity[:, stations], dim=-1))
@@ -100,14 +100,14 @@ def test_directions_are_those_of_the_curve_in_its_frame() -> None:
 def test_an_untrained_correction_changes_nothing() -> None:
     control, layout = proposal()
     image = torch.rand(1, SIZE, SIZE)
-    for change in Correction(5, 4, 16)(control, PEN, Frame.of(layout), on_blank(image)):
+    for change in Correction(5, 4, 16, reach=4.0)(control, PEN, Frame.of(layout), on_blank(image)):
         assert change.abs().max() == 0
 
 
 def test_gradients_pass_through_the_look() -> None:
     """Finite differences of what is seen, in the control points, the pen and the layout."""
     torch.manual_seed(0)
-    correction = Correction(5, 4, 16).double()
+    correction = Correction(5, 4, 16, reach=4.0).double()
     control, layout = (t.double() for t in proposal())
     image = drawn(*proposal()).double()
     inputs = [t.clone().requires_grad_() for t in (control, PEN.double(), layout)]
@@ -135,7 +135,7 @@ def test_a_pen_twice_as_thick_looks_the_same_from_twice_as_far() -> None:
         image = canvas_from_ink(drawing.draw_strokes(placed, profile, size))
         width = profile.sigma[..., None]
         maps = on_blank(image)
-        correction = Correction(5, 4, 16)
+        correction = Correction(5, 4, 16, reach=4.0)
         found = correction._look(control + shift, profile, width, Frame.of(layout), maps)
         seen.append(torch.cat(found[:2], dim=-1))
     assert (seen[0] - seen[1]).abs().max() < 0.03
