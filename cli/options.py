@@ -111,8 +111,9 @@ def trained(command: Callable[..., None]) -> Callable[..., None]:
 
 def run_name(run: str) -> str:
     """What figures and files call a run: its folder's name."""
-    path = Path(run)
-    return (path if path.name not in ("", "..") else path.resolve()).name
+    from dood_pyro.files import named
+
+    return named(run).name
 
 
 class Duration(click.ParamType):

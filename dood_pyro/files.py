@@ -43,6 +43,12 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
         ) from None
 
 
+def named(path: str | Path) -> Path:
+    """The same path with a last part that is a name: of ``.`` and ``..``, the whole path."""
+    path = Path(path)
+    return path if path.name not in ("", "..") else path.resolve()
+
+
 def check_output(path: Path) -> None:
     """Called before long work whose result goes to ``path``.
 

@@ -354,14 +354,16 @@ class Trainer:
         load_tensors(self.estimator.state, part("estimator."), what)
         try:
             self.best = float(notes["best"])  # −∞ before the first
+            self.step, self.seconds = step, number_in(notes, "seconds", float, what)
+            self.evaluated = number_in({"evaluated": step, **notes}, "evaluated", int, what)
+            if not {"step", "seconds"} <= set(notes) or math.isnan(self.best):
+                raise ValueError
             torch.set_rng_state(tensors["random.cpu"])
             if self.device.type == "cuda" and "random.cuda" in tensors:
                 torch.cuda.set_rng_state(tensors["random.cuda"], self.device)
             self.skipped, self.skipped_in_a_row = tensors["skipped"].to(self.device).unbind()
         except (KeyError, ValueError, TypeError, RuntimeError):
             raise UserError(f"{what} is incomplete or damaged; train a new run") from None
-        self.step, self.seconds = step, number_in(notes, "seconds", float, what)
-        self.evaluated = number_in(notes, "evaluated", int, what)
 
 
 def split_held_out(count: int) -> tuple[np.ndarray, np.ndarray]:

@@ -257,7 +257,18 @@ def test_a_state_that_lacks_something_is_refused(tmp_path: Path, source: Path) -
         )
         with pytest.raises(UserError, match=r"state\.safetensors"):
             train(run, CPU, tensorboard=False)
-    for wrong in ({"step": "x"}, {"step": "-7"}, {"seconds": "nan"}, {"best": "x"}):
+    for missing_note in ("step", "seconds", "best"):
+        fewer = {name: value for name, value in notes.items() if name != missing_note}
+        run.write_tensors("state.safetensors", tensors, fewer)
+        with pytest.raises(UserError, match=r"state\.safetensors"):
+            train(run, CPU, tensorboard=False)
+    for wrong in (
+        {"step": "x"},
+        {"step": "-7"},
+        {"seconds": "nan"},
+        {"best": "x"},
+        {"best": "nan"},
+    ):
         run.write_tensors("state.safetensors", tensors, notes | wrong)
         with pytest.raises(UserError, match=r"state\.safetensors"):
             train(run, CPU, tensorboard=False)

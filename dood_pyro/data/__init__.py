@@ -22,6 +22,7 @@ from torch import Tensor
 from dood_pyro.data import folder as picture_folder
 from dood_pyro.data import prepared
 from dood_pyro.errors import UserError
+from dood_pyro.files import named
 from dood_pyro.pictures import resize_bytes
 
 NAMES = ("mnist", "emnist", "kmnist", "quickdraw", "omniglot", "digits", "doodles")
@@ -49,8 +50,7 @@ class Drawings:
 
 def name_of(source: str | Path) -> str:
     """What tables and figures call a source: its name, or its path's last part without a suffix."""
-    path = Path(source)
-    return (path if path.name not in ("", "..") else path.resolve()).stem
+    return named(source).stem
 
 
 def cache_folder() -> Path:

@@ -367,7 +367,7 @@ def cells(
         if len({row["seed"] for row in found}) < len(found):
             notes.append(
                 f"left out {' on '.join(key[1:])} of {key[0]}: it has several rows of one seed, of "
-                "different data or settings, and which is meant cannot be told"
+                "different data, and which are meant cannot be told without them"
             )
             del wanted[key]
     order = dict.fromkeys(
