@@ -9,6 +9,8 @@ BUDGET ?= 5m
 SEED   ?= 0
 SEEDS  ?= 0
 LIMIT  ?= 1000
+# Runs that transfer-table need not train again; empty: none.
+KEPT   ?= experiments/runs
 RUN    ?= runs/dood-$(basename $(notdir $(SOURCE:/=)))-$(SEED)
 # Where the data lie; the platform's cache folder unless set.
 export DOOD_DATA
@@ -44,10 +46,11 @@ test-fast: install ## the tests that take seconds
 	$(BIN)/pytest -m 'not slow'
 
 transfer-table: BUDGET := $(if $(filter file,$(origin BUDGET)),30m,$(BUDGET))
-transfer-table: install ## train, measure and draw who explains whose drawings (BUDGET SEEDS MODELS SOURCES LIMIT JOBS RUNS TABLE)
+transfer-table: install ## train, measure and draw who explains whose drawings (BUDGET SEEDS MODELS SOURCES LIMIT JOBS RUNS KEPT TABLE)
 	$(BIN)/dood-pyro transfer-table --budget $(BUDGET) --limit $(LIMIT) --seeds $(SEEDS) \
 	    $(if $(MODELS),--models $(MODELS)) $(if $(SOURCES),--sources $(SOURCES)) \
-	    $(if $(JOBS),--jobs $(JOBS)) $(if $(RUNS),--runs-dir $(RUNS)) $(if $(TABLE),--table $(TABLE))
+	    $(if $(JOBS),--jobs $(JOBS)) $(if $(RUNS),--runs-dir $(RUNS)) $(if $(KEPT),--kept-runs $(KEPT)) \
+	    $(if $(TABLE),--table $(TABLE))
 
 figures: install ## draw every figure of the paper from the kept runs (RUNS)
 	$(BIN)/python experiments/paper.py figures $(if $(RUNS),--runs-dir $(RUNS))

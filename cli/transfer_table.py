@@ -41,6 +41,13 @@ from . import options
     help="Folder of the run folders.",
 )
 @click.option(
+    "--kept-runs",
+    "kept",
+    type=click.Path(path_type=Path),
+    help="Folder of trained runs: what --runs-dir lacks is not trained if it is there, of the same "
+    "settings, data and budget.",
+)
+@click.option(
     "--table",
     type=click.Path(path_type=Path),
     default=Path("experiments/results/transfer.csv"),
@@ -71,6 +78,7 @@ def transfer_table(
     particles: int,
     limit: int,
     runs: Path,
+    kept: Path | None,
     table: Path,
     out: Path | None,
     jobs: int | None,
@@ -93,6 +101,8 @@ def transfer_table(
 
     if table.suffix != ".csv":
         raise UserError(f"--table must end in .csv; {table} does not")
+    if kept is not None and not kept.is_dir():
+        raise UserError(f"--kept-runs: there is no folder {kept}")
     out = table.with_suffix(".png") if out is None else out
     trainings = transfer.trainings(models, sources, seeds)
     default_jobs, gpus = parallel_jobs(device)
@@ -109,6 +119,7 @@ def transfer_table(
         data_dir=data_dir,
         devices=gpus,
         train=train,
+        kept=kept,
     )
     problems = transfer.fill(plan, click.echo) if fill else []
     found, left_out = transfer.cells(read_rows(table), plan)

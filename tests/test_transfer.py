@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from dood_pyro.checkpoints import FORMAT
+from dood_pyro.checkpoints import FORMAT, Run, Until
 from dood_pyro.errors import UserError
 from dood_pyro.tasks import transfer
 from dood_pyro.tasks.evaluate import COLUMNS, read_rows, record
@@ -141,6 +141,39 @@ def test_a_malformed_number_is_named(tmp_path: Path, column: str, value: str) ->
 def test_measuring_without_training(tmp_path: Path) -> None:
     problems = transfer.fill(plan(tmp_path, Training("dood", "digits", 0), train=False))
     assert len(problems) == 1 and "there is no run" in problems[0]
+
+
+def test_a_kept_run_stands_in_for_what_would_be_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If its settings, data and budget are the plan's, and the plan's folder has none of its own."""
+    monkeypatch.setattr(transfer, "known_data", lambda _: {"digits": transfer.Known("d", 9)})
+    training = Training("dood", "digits", 3)
+    wanted = plan(tmp_path, training, kept=tmp_path / "kept")
+    own, kept = Run(wanted.runs / str(training)), Run(tmp_path / "kept" / str(training))
+
+    def keep(until: Until, **settings: Any) -> Path:
+        config = transfer.expected(training)
+        settled = dataclasses.replace(config.train, **{"data_sha256": "d", **settings})
+        kept.path.mkdir(parents=True, exist_ok=True)
+        kept.write_config(dataclasses.replace(config, train=settled), until)
+        return wanted.run(training).path
+
+    assert wanted.run(training).path == own.path
+    assert keep(Until(seconds=1.0)) == own.path, "it has no weights"
+    kept.write_tensors("best.safetensors", {})
+    assert keep(Until(seconds=1.0)) == kept.path
+    assert keep(Until(seconds=2.0)) == own.path
+    assert keep(Until(steps=5)) == own.path
+    assert keep(Until(seconds=1.0), data_sha256="other") == own.path
+    assert keep(Until(seconds=1.0), seed=4) == own.path
+    assert keep(Until(seconds=1.0), beta=2.0) == own.path
+    assert keep(Until(seconds=1.0)) == kept.path
+    (kept.path / "config.json").write_text("{")
+    assert wanted.run(training).path == own.path
+    keep(Until(seconds=1.0))
+    own.path.mkdir(parents=True)
+    assert wanted.run(training).path == own.path
 
 
 def test_a_longer_runs_row_replaces_a_shorter_ones_only(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from dood_pyro import data
-from dood_pyro.checkpoints import FORMAT, Run, RunConfig
+from dood_pyro.checkpoints import FORMAT, Run, RunConfig, Until
 from dood_pyro.config import ModelConfig, TrainConfig
 from dood_pyro.data import prepared
 from dood_pyro.devices import cores
@@ -75,6 +75,8 @@ class Plan:
     """GPUs that the processes take turns with, as in CUDA_VISIBLE_DEVICES; none: the machine's."""
     train: bool = True
     """Whether to train what is missing, or to measure the runs that are there."""
+    kept: Path | None = None
+    """Folder of runs that stand in for those that ``runs`` lacks, if they are what would be trained."""
 
     def __post_init__(self) -> None:
         sources = {*(training.source for training in self.trainings), *self.targets}
@@ -85,8 +87,26 @@ class Plan:
             )
 
     def run(self, training: Training) -> Run:
-        """The run folder of a training."""
-        return Run(self.runs / str(training))
+        """The run folder of a training: a kept one, if it had these settings, data and budget and
+        ``runs`` has none."""
+        own = Run(self.runs / str(training))
+        if self.kept is None or own.path.exists():
+            return own
+        kept = Run(self.kept / str(training))
+        try:
+            config, until = kept.read_config()
+            if not (kept.path / "best.safetensors").exists():
+                return own
+        except UserError:
+            return own
+        source = known_data(self).get(data.name_of(training.source))
+        same = (
+            config.settings_sha256() == expected(training).settings_sha256()
+            and config.train.seed == training.seed
+            and (source is None or config.train.data_sha256 == source.sha256)
+            and until == Until(seconds=self.budget)
+        )
+        return kept if same else own
 
 
 def trainings(
