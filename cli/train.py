@@ -97,8 +97,8 @@ if TYPE_CHECKING:
     type=click.Choice(["explored", "drawn"]),
     default=TrainConfig.scale_learns,
     show_default=True,
-    help="The likelihood's scale: from all strokes that training explores, or as often as they would "
-    "be drawn, which makes it smaller and harder drawings' log p(x) lower. (nvil explores none.)",
+    help="The likelihood's scale: as often as strokes would be drawn, or from all that training "
+    "explores, which makes it larger and harder drawings' log p(x) higher. (nvil explores none.)",
 )
 @click.option("--learning-rate", type=float, default=TrainConfig.learning_rate, show_default=True)
 @click.option("--max-strokes", type=int, default=ModelConfig.max_strokes, show_default=True)

@@ -235,10 +235,10 @@ class TrainConfig(Config):
     """How many random doodles, for each image of the source, the guide learns to draw: pens and
     strokes that the source lacks. The model learns nothing from them. None stands for `PRACTICE`, or
     for 0 under the score function and where the guide does not learn."""
-    scale_learns: Literal["explored", "drawn"] = later("explored")
-    """From which strokes the likelihood's scale learns: from all that are explored, most of which
-    would not be drawn, so that it comes out up to a third larger than what is drawn would have it; or
-    as often as the guide draws them. The score function explores none."""
+    scale_learns: Literal["explored", "drawn"] = later(before="explored", now="drawn")
+    """From which strokes the likelihood's scale learns: as often as the guide draws them; or from all
+    that are explored, most of which would not be drawn, so that it comes out up to a third larger. The
+    score function explores none."""
     guide_channels: int = later(before=32, now=16)
     """Channels of the guide's encoders; twice as many learn no more in a step of a fifth longer."""
 

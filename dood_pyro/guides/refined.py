@@ -9,6 +9,7 @@ guide is Gaussian.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pyro
@@ -32,6 +33,9 @@ from dood_pyro.optimiser import Adam
 START_STD = 0.3
 """Standard deviations at the start, of those that the guide proposes, whose later strokes answer to
 its earlier ones: around one drawing, sites that do not answer each other have less room."""
+LARGEST_LAYOUT_STD = 0.02
+"""Of a ``layout_t`` at the start. A trained guide may leave a layout as good as free, its rotation for
+one, and make up for it by the stroke inside, which does not answer here."""
 EXPLORE = 0.1
 """How much of a uniform distribution over stops is mixed in where strokes are refined."""
 
@@ -97,6 +101,8 @@ class RefinedGuide(ImageByImage):
                     "deviation to start from: it cannot be refined"
                 ) from None
             log_std = (START_STD * spread).log().expand_as(value)
+            if name.startswith("layout_"):
+                log_std = log_std.clamp(max=math.log(LARGEST_LAYOUT_STD))
             sites[name] = Factor(value, log_std, len(events))
         return joint, Factors(sites)
 

@@ -52,7 +52,7 @@ class _MultiSample(StopTimeELBO):
         particles: int,
         beta: float,
         explore_steps: int,
-        scale_learns: Literal["explored", "drawn"] = "explored",
+        scale_learns: Literal["explored", "drawn"] = "drawn",
     ) -> None:
         super().__init__(beta, explore_steps, scale_learns=scale_learns)
         self.particles = particles

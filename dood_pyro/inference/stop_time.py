@@ -206,8 +206,8 @@ class StopTimeELBO:
             are trained, at first half and half, so that each of them learns before the guide
             would draw it. A blank canvas is a strong optimum: cold, thin pens never leave it.
         explore_always: how much of it stays mixed in.
-        scale_learns: whether the likelihood's scale learns from what is ``explored``, or from what
-            would be ``drawn``.
+        scale_learns: whether the likelihood's scale learns from what would be ``drawn``, or from all
+            that is ``explored``.
     """
 
     def __init__(
@@ -215,7 +215,7 @@ class StopTimeELBO:
         beta: float = 1.0,
         explore_steps: int = 0,
         explore_always: float = 0.0,
-        scale_learns: Literal["explored", "drawn"] = "explored",
+        scale_learns: Literal["explored", "drawn"] = "drawn",
     ) -> None:
         self.beta = beta
         self.explore_steps = explore_steps
@@ -242,6 +242,7 @@ class StopTimeELBO:
             Σ_k q_k sg[log p(x | canvas_k) + β R_k] − β Σ_k q_k (log q_k − log p_k).
 
         The value is the first less the last term: the bound, where β = 1 and nothing is explored.
+        The likelihood's scale ascends the first sum with ε = 0, if it learns from what is drawn.
         """
         log_q, log_p, log_likelihood, log_ratio = terms
         q = log_q.exp()

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
 import torch
+from pyro.distributions import Normal
 from torch import Tensor
 
 from dood_pyro.baselines.air import AIR, AIRGuide
@@ -33,6 +37,28 @@ def test_refining_raises_the_bound_of_every_image(
         (parse(model, each, images).canvas[-1] - images).abs().mean() for each in (guide, refined)
     ]
     assert error[1] < error[0]
+
+
+def test_a_layout_that_the_guide_leaves_free_is_held(
+    tiny: tuple[DooD, AmortisedGuide], images: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Strokes answer to it in the guide, and not in what is refined: free, it would ruin them."""
+    model, guide = tiny
+    q_layout = guide.q_layout
+
+    def free(*arguments: Any) -> Any:
+        narrow = q_layout(*arguments)
+        return Normal(
+            narrow.mean, narrow.stddev.clone().index_fill(-1, torch.tensor(3), 4.5)
+        ).to_event(1)
+
+    monkeypatch.setattr(guide, "q_layout", free)
+    torch.manual_seed(0)
+    started = RefinedGuide(model, guide, steps=0).start(images)
+    for name, factor in started.items():
+        assert factor.log_std is None or bool((factor.log_std.exp() < 1.0).all()), name
+    refined = bound_of(model, RefinedGuide(model, guide, steps=30), images, particles=20)
+    assert (refined.log_p > bound_of(model, guide, images, particles=20).log_p - 1).all()
 
 
 def test_without_a_step_it_is_the_guide_at_its_modes(

@@ -131,8 +131,8 @@ def test_scale_learns_from_what_is_drawn(tiny: tuple[DooD, AmortisedGuide], imag
         return found[0], found[1]
 
     of_bound = gradients(StopTimeELBO())
-    drawn = gradients(StopTimeELBO(explore_always=0.4, scale_learns="drawn"))
-    explored = gradients(StopTimeELBO(explore_always=0.4))
+    drawn = gradients(StopTimeELBO(explore_always=0.4))
+    explored = gradients(StopTimeELBO(explore_always=0.4, scale_learns="explored"))
     torch.testing.assert_close(drawn[0], of_bound[0])
     assert not torch.allclose(explored[0], of_bound[0], rtol=1e-2)
     torch.testing.assert_close(drawn[1], explored[1])
