@@ -3,8 +3,8 @@
     python experiments/keep_weights.py runs/dood-omniglot-0 dood_pyro/weights/omniglot
     python experiments/keep_weights.py runs/dair-mnist-0 experiments/runs/dair-mnist-0
 
-The first is what ``dood_pyro.load("omniglot")`` finds; the second what ``make transfer-table RUNS=
-experiments/runs`` measures and draws. Half precision: a drawing from it differs from the run's own by
+The first is what ``dood_pyro.load("omniglot")`` finds; the second what ``make transfer-table``
+takes in place of a training. Half precision: a drawing from it differs from the run's own by
 less than a printed pixel can show.
 """
 

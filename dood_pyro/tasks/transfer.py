@@ -99,14 +99,22 @@ class Plan:
                 return own
         except UserError:
             return own
-        source = known_data(self).get(data.name_of(training.source))
         same = (
-            config.settings_sha256() == expected(training).settings_sha256()
+            not self.differs(config, training)
+            and config.train.data_sha256 != ""
             and config.train.seed == training.seed
-            and (source is None or config.train.data_sha256 == source.sha256)
             and until == Until(seconds=self.budget)
         )
         return kept if same else own
+
+    def differs(self, config: RunConfig, training: Training) -> str:
+        """What a run was trained with, or on, that a training of this plan is not; or nothing."""
+        if config.settings_sha256() != expected(training).settings_sha256():
+            return "with other settings"
+        source = known_data(self).get(data.name_of(training.source))
+        if source and config.train.data_sha256 not in ("", source.sha256):
+            return f"on other data than those of {training.source} now"
+        return ""
 
 
 def trainings(
@@ -263,14 +271,8 @@ class _Worker:
         try:
             if run.path.exists():
                 config, _ = run.read_config()
-                if config.settings_sha256() != expected(training).settings_sha256():
-                    return f"{training}: {run.path} was trained with other settings{anew}"
-                source = self.known.get(data.name_of(training.source))
-                if source and config.train.data_sha256 not in ("", source.sha256):
-                    return (
-                        f"{training}: {run.path} was trained on other data than those of "
-                        f"{training.source} now{anew}"
-                    )
+                if other := self.plan.differs(config, training):
+                    return f"{training}: {run.path} was trained {other}{anew}"
                 steps, seconds = run.progress()
                 if seconds >= self.plan.budget or not self.plan.train:
                     return None
