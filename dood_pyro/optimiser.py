@@ -57,7 +57,7 @@ class Adam:
                     [],
                     [state["step"] for state in states],
                     fused=True,
-                    found_inf=skip,
+                    found_inf=skip.float(),  # whatever the precision of the parameters
                     amsgrad=False,
                     beta1=0.9,
                     beta2=0.999,

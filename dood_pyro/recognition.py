@@ -18,7 +18,7 @@ from dood_pyro.checkpoints import Run, RunConfig
 from dood_pyro.devices import choose_device
 from dood_pyro.drawing import Drawing, Stroke, visible_width
 from dood_pyro.errors import UserError
-from dood_pyro.inference.parsing import Parse, parse
+from dood_pyro.inference.parsing import Parse, Programs, in_double, parse
 from dood_pyro.model import DooD
 from dood_pyro.pictures import CHANNELS, CHANNELS_FIRST, Polarity, read_picture, resize
 from dood_pyro.rendering import peak_ink
@@ -86,6 +86,7 @@ class Recognizer:
 
     def __init__(self, model: Program[Any], guide: nn.Module, config: RunConfig) -> None:
         self.model, self.guide, self.config = model, guide, config
+        self._double: tuple[list[tuple[int, int]], Programs] | None = None
 
     @property
     def size(self) -> int:
@@ -116,6 +117,22 @@ class Recognizer:
         stack = torch.stack([resize(square, self.size) for square in squares]).clamp(0, 1)
         peak = stack.amax((-1, -2), keepdim=True)
         return stack / peak.clamp(min=1e-6), [square.shape[-1] for square in squares]
+
+    def infer(self, images: Float[Tensor, "count size size"]) -> Parse:
+        """The guide's modes for images as the model sees them (`inference.parsing.parse`), drawn on as
+        many pixels as the model expects; computed in double precision, so that what is found for an
+        image does not depend on the images beside it."""
+        model, guide = self._in_double()
+        with model.at(self.model.ink_size):
+            return parse(model, guide, images)
+
+    def _in_double(self) -> Programs:
+        """Model and guide in float64; copied again where their weights have changed."""
+        weights = [*self.model.parameters(), *self.guide.parameters()]
+        versions = [(tensor.data_ptr(), tensor._version) for tensor in weights]
+        if self._double is None or self._double[0] != versions:
+            self._double = versions, in_double(self.model, self.guide)
+        return self._double[1]
 
     def parse(self, images: Any, polarity: Polarity = "auto") -> Any:
         """The strokes of one picture, or of many.
@@ -164,7 +181,7 @@ class Recognizer:
             )
         with self.model.at(resolution):
             for batch in images.split(BATCH):
-                found += drawings_from_parse(parse(self.model, self.guide, batch.to(self.device)))
+                found += drawings_from_parse(self.infer(batch.to(self.device)))
         return found
 
 

@@ -33,7 +33,7 @@ from dood_pyro.errors import told_in_a_line
 from dood_pyro.files import read_object, update_object
 from dood_pyro.guides.refined import RefinedGuide
 from dood_pyro.inference.importance import bound_of
-from dood_pyro.inference.parsing import Parse, parse
+from dood_pyro.inference.parsing import Parse
 from dood_pyro.recognition import Recognizer, draws_curves, open_run
 from dood_pyro.stepwise import LEAST_LIKELIHOOD_SCALE
 from dood_pyro.tasks.published import SOURCES
@@ -78,7 +78,7 @@ def mean_pen(parsed: Parse) -> Tensor:
 def anatomy(dood: Recognizer, images: Tensor) -> dict[str, float]:
     """The columns of the module's docstring, with errors and strokes beside them."""
     most = dood.config.model.max_strokes
-    plain, parsed = log_p(dood, images), parse(dood.model, dood.guide, images)
+    plain, parsed = log_p(dood, images), dood.infer(images)
     error = (parsed.canvas[-1] - images).abs().mean((-1, -2))
     counts = parsed.alive.sum(0)
     scale = float(dood.model.likelihood_scale().detach())

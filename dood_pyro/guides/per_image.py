@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from dood_pyro.guides.factors import Factor, Factors
 from dood_pyro.guides.refined import RefinedGuide
+from dood_pyro.inference.common_noise import CommonNoise
 from dood_pyro.inference.stop_time import AlwaysOn, stop_time_terms
 
 START_STD = 0.05
@@ -44,24 +45,28 @@ class PerImageGuide(RefinedGuide):
         self.starts = starts
 
     def start(self, image: Float[Tensor, "images size size"]) -> dict[str, Factor]:
-        """Gaussians around a drawing of the prior's for each image."""
+        """Gaussians around drawings of the prior's, the same few for every image."""
         with AlwaysOn():
-            trace = poutine.trace(self.model).get_trace(count=image.shape[-3])
+            trace = poutine.trace(self.model).get_trace(count=self.starts)
+        each = image.shape[-3] // self.starts
         sites = {}
         for name in trace.stochastic_nodes:
+            if name in ("images", "image"):
+                continue
             value = trace.nodes[name]["value"]
+            value = value.expand(self.starts, *value.shape[1:]).repeat_interleave(each, dim=0)
             if name.startswith("on_"):
                 sites[name] = Factor(torch.zeros_like(value), None, 0)
-            elif name not in ("images", "image"):
+            else:
                 std = torch.full_like(value, math.log(START_STD))
                 sites[name] = Factor(value, std, value.ndim - 1)
         return sites
 
     def factors(self, image: Float[Tensor, "images size size"]) -> Factors:
         """Of each image's starts the one whose bound climbed highest."""
-        found = super().factors(image.repeat(self.starts, 1, 1))
-        with poutine.block(), torch.no_grad():
-            repeated = image.repeat(self.starts, 1, 1)
+        repeated = image.repeat(self.starts, 1, 1)
+        found = self._climbed(repeated, groups=self.starts)
+        with poutine.block(), torch.no_grad(), CommonNoise(groups=self.starts):
             bound = torch.stack(
                 [stop_time_terms(self.model, found, repeated).elbo() for _ in range(4)]
             )

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from dood_pyro.errors import UserError
 from dood_pyro.guides.factors import Factor, Factors, ImageByImage
+from dood_pyro.inference.common_noise import CommonNoise
 from dood_pyro.inference.parsing import Modes
 from dood_pyro.inference.stop_time import (
     StopTimeELBO,
@@ -71,7 +72,8 @@ class RefinedGuide(ImageByImage):
             drawn = [self._drawn(image)]
         if self.samples:
             # Not a plate of particles: there may be one around this guide.
-            drawn.append(self._drawn(image.repeat(self.samples, 1, 1)))
+            with CommonNoise(groups=self.samples):
+                drawn.append(self._drawn(image.repeat(self.samples, 1, 1)))
         scores = torch.cat([score for score, _ in drawn]).unflatten(0, (-1, len(image)))
         best = torch.nan_to_num(scores, nan=-torch.inf).argmax(0)
         rows = best * len(image) + torch.arange(len(image), device=image.device)
@@ -107,7 +109,12 @@ class RefinedGuide(ImageByImage):
         return joint, Factors(sites)
 
     def factors(self, image: Float[Tensor, "images size size"]) -> Factors:
-        """Factors that have climbed the bound of each image."""
+        """Factors that have climbed the bound of each image. By common random numbers: what is found
+        for an image does not depend on the others."""
+        return self._climbed(image, groups=1)
+
+    def _climbed(self, image: Float[Tensor, "images size size"], groups: int) -> Factors:
+        """The same for so many copies of the images, one after the other, whose noise differs."""
         model = self.model
         # Hidden from whatever traces or conditions this guide.
         with poutine.block(), torch.enable_grad(), pyro.validation_enabled(False):
@@ -136,7 +143,8 @@ class RefinedGuide(ImageByImage):
             # A stroke that is not drawn yet must be able to improve until it is worth drawing.
             objective = StopTimeELBO(explore_always=EXPLORE)
             for step in range(self.steps):
-                terms = stop_time_terms(model, moved(), image, self.particles)
+                with CommonNoise(groups):
+                    terms = stop_time_terms(model, moved(), image, self.particles)
                 loss = -objective.objective(terms).sum() / self.particles
                 for leaf, gradient in zip(leaves, torch.autograd.grad(loss, leaves), strict=True):
                     leaf.grad = torch.nan_to_num(gradient, nan=0.0, posinf=0.0, neginf=0.0)

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from pyro import poutine
 from torch import Tensor
 
+from dood_pyro.devices import seeded
 from dood_pyro.errors import UserError
 from dood_pyro.guides.factors import Factor, Factors, ImageByImage
 from dood_pyro.inference.smc import smc
@@ -40,9 +41,21 @@ class SMCGuide(ImageByImage):
         self.particles = particles
 
     def factors(self, image: Float[Tensor, "images size size"]) -> Factors:
-        """The Gaussians with which the likeliest drawing was proposed, around what was drawn."""
-        with poutine.block():
-            found = smc(self.model, self.guide, image, self.particles)
+        """The Gaussians with which the likeliest drawing was proposed, around what was drawn.
+
+        Every image has particles by the same random numbers: what is found for it does not depend on
+        the others.
+        """
+        # One by one, which costs what all together would: particles fill a batch by themselves.
+        seed = int(torch.randint(2**31, ()))
+        parts = []
+        for one in image.split(1):
+            with poutine.block(), seeded(seed, image.device):
+                parts.append(self._proposed(one))
+        return Factors.joined(parts)
+
+    def _proposed(self, image: Float[Tensor, "images size size"]) -> Factors:
+        found = smc(self.model, self.guide, image, self.particles)
         log_stop, (best, stop) = found.log_stop(), found.best()
         sites = {}
         for t, drawn in enumerate(best, start=1):

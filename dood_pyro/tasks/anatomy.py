@@ -11,7 +11,6 @@ from torch import Tensor
 from dood_pyro import drawing
 from dood_pyro.drawing import STROKE_COLOURS
 from dood_pyro.errors import UserError
-from dood_pyro.inference.parsing import parse
 from dood_pyro.networks import glimpse
 from dood_pyro.plots import new_figure, save_figure
 from dood_pyro.recognition import Recognizer, draws_curves
@@ -30,7 +29,7 @@ def draw_anatomy(dood: Recognizer, image: Float[Tensor, "size size"], out: Path)
     """
     if not draws_curves(dood.model):
         raise UserError(f"a {dood.config.program} model draws no strokes that could be shown")
-    parsed = parse(dood.model, dood.guide, image[None])
+    parsed = dood.infer(image[None])
     steps = len(parsed.alive)
     drawn = int(parsed.alive.sum())
     columns = min(steps, drawn + 1)

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from dood_pyro import drawing
 from dood_pyro.errors import UserError
-from dood_pyro.inference.parsing import parse
 from dood_pyro.plots import new_figure, save_figure
 from dood_pyro.recognition import BATCH, Recognizer, draws_curves
 from dood_pyro.rendering import canvas_from_ink, curve_points
@@ -66,7 +65,7 @@ def vocabulary(
     features, pictures, curves, as_drawn = [], [], [], []
     size = dood.config.model.glimpse_size
     for images in dood.meet(target, limit, data_dir=data_dir).split(BATCH):
-        parsed = parse(dood.model, dood.guide, images)
+        parsed = dood.infer(images)
         alive = parsed.alive > 0
         if draws_curves(dood.model):
             stroke, pen = parsed.values["stroke"][alive], parsed.values["pen"][alive]

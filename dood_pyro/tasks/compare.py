@@ -11,10 +11,9 @@ import numpy as np
 import torch
 from jaxtyping import Int
 
-from dood_pyro.inference.parsing import parse
 from dood_pyro.plots import new_figure, save_figure, source_title
 from dood_pyro.programs import PROGRAMS
-from dood_pyro.recognition import BATCH, Recognizer
+from dood_pyro.recognition import BATCH, Recognizer, draws_curves
 from dood_pyro.tasks.reconstruct import draw_steps
 
 
@@ -49,10 +48,10 @@ def draw_reconstructions(
     sheets, ends = [], [0]
     for dood in models:
         # Each target by itself: a batch is drawn at one resolution.
-        parts = [
-            draw_steps(dood.model, dood.guide, dood.meet(target, count, data_dir=data_dir))[0]
-            for target in targets
-        ]
+        parts = []
+        for target in targets:
+            images = dood.meet(target, count, data_dir=data_dir)
+            parts.append(draw_steps(images, dood.infer(images), draws_curves(dood.model))[0])
         ends = [0, *np.cumsum([part.shape[1] for part in parts]).tolist()]
         sheets.append(np.concatenate(parts, axis=1))
     height = sum(sheet.shape[0] for sheet in sheets) / 200 + 0.1 * len(sheets) + 0.3
@@ -81,7 +80,7 @@ def stroke_counts(
         UserError: the target cannot be had.
     """
     images = dood.meet(target, limit, data_dir=data_dir)
-    counts = [parse(dood.model, dood.guide, part).alive.sum(0) for part in images.split(BATCH)]
+    counts = [dood.infer(part).alive.sum(0) for part in images.split(BATCH)]
     stops = dood.config.model.max_strokes + 1
     return np.bincount(torch.cat(counts).long().cpu().numpy(), minlength=stops)
 

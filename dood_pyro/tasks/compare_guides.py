@@ -18,11 +18,12 @@ from dood_pyro.errors import UserError
 from dood_pyro.guides import REFINEMENTS, refine_guide
 from dood_pyro.guides.factors import ImageByImage
 from dood_pyro.inference.importance import ImportanceBound, bound_of
-from dood_pyro.inference.parsing import parse
+from dood_pyro.inference.parsing import in_double, parse
 from dood_pyro.plots import new_figure, save_figure, source_title
 from dood_pyro.recognition import BATCH, open_run
 from dood_pyro.stepwise import Program, StepwiseGuide
 from dood_pyro.tasks.evaluate import mean_and_se
+from dood_pyro.tasks.sensitivity import sensitivity
 
 
 def load_guides(
@@ -89,7 +90,8 @@ def compare_guides(
     Carlo has one bound for both); ``gap``, between
     the ELBO and the highest log p(x) that any guide here finds for the image; ``effective_samples``
     of ``particles`` (None for sequential Monte Carlo); ``mean_absolute_error`` of the best guess, in
-    brightness a pixel; ``milliseconds`` for that guess, a drawing, in batches of `BATCH`.
+    brightness a pixel; ``milliseconds`` for that guess, a drawing, in batches of `BATCH`; and how far
+    its strokes move where the picture moves by 10⁻⁵ (`dood_pyro.tasks.sensitivity.Sensitivity`).
 
     Args:
         progress: called with a guide's name, images done since the last call, and images in all.
@@ -119,6 +121,7 @@ def compare_guides(
             ]
             bound = ImportanceBound.joined(parts)
             error, seconds = _best_guess(model, recognition, images)
+            moved = sensitivity(model, recognition, images)
         bounds.append(bound.log_p_summed)
         elbos.append(bound.elbo)
         _, log_p_se = mean_and_se(bound.log_p_summed)
@@ -133,6 +136,7 @@ def compare_guides(
                 "mean_absolute_error": error,
                 "strokes": float(bound.strokes.mean()),
                 "milliseconds": 1000 * seconds / len(images),
+                **moved.summary(),
             }
         )
     highest = torch.stack(bounds).amax(0)
@@ -141,9 +145,10 @@ def compare_guides(
     return rows
 
 
-def _best_guess(model: nn.Module, guide: nn.Module, images: Tensor) -> tuple[float, float]:
+def _best_guess(model: Program[Any], guide: nn.Module, images: Tensor) -> tuple[float, float]:
     """Mean absolute error of the guide's modes, and the seconds that they took."""
     errors = []
+    model, guide = in_double(model, guide)
     # The first parse of a process pays for more than itself; one that searches does not notice.
     if not isinstance(guide, ImageByImage):
         parse(model, guide, images[:BATCH])

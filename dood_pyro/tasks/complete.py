@@ -18,7 +18,6 @@ from torch import Tensor
 from dood_pyro import drawing
 from dood_pyro.devices import seeded
 from dood_pyro.errors import UserError
-from dood_pyro.inference.parsing import parse
 from dood_pyro.model import DooD, State, StepValues
 from dood_pyro.plots import CELL, grey_cell, rows_sheet
 from dood_pyro.recognition import Recognizer, draws_curves
@@ -59,7 +58,7 @@ def complete(
         raise UserError(f"a {dood.config.program} model has no strokes to go on with")
     # On the canvas's pixels: what ink a given picture is of can be told there alone.
     with torch.no_grad(), model.at(dood.size):
-        parsed = parse(model, dood.guide, images)
+        parsed = dood.infer(images)
         steps = parsed.alive.shape[0] if strokes is None else min(strokes, parsed.alive.shape[0])
 
         def repeat(values: Tensor) -> Tensor:

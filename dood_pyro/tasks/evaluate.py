@@ -19,7 +19,6 @@ import numpy as np
 import pyro
 import torch
 from jaxtyping import Float
-from torch import nn
 
 from dood_pyro import data
 from dood_pyro.checkpoints import Run
@@ -28,8 +27,7 @@ from dood_pyro.errors import UserError
 from dood_pyro.files import check_output, locked, write_atomically
 from dood_pyro.guides.factors import ImageByImage
 from dood_pyro.inference.importance import ImportanceBound, bound_of
-from dood_pyro.inference.parsing import parse
-from dood_pyro.stepwise import Program
+from dood_pyro.inference.parsing import Programs, in_double, parse
 
 COLUMNS = (
     "model",
@@ -75,10 +73,6 @@ def mean_and_se(values: Float[torch.Tensor, "images"]) -> tuple[float, float | N
     # 0 would be read as certainty, and NaN is no JSON.
     spread = float(values.std()) / len(values) ** 0.5 if len(values) > 1 else None
     return float(values.mean()), spread
-
-
-Programs = tuple[Program[Any], nn.Module]
-"""Model and guide."""
 
 
 def evaluate(
@@ -213,7 +207,11 @@ def _shard(
     model, guide = programs
     factors = guide.factors(images) if isinstance(guide, ImageByImage) else None
     bound = bound_of(model, guide, images, particles, show, factors)
-    guess = parse(model, guide if factors is None else factors, images).canvas[-1]
+    if factors is None:
+        parsed = parse(*in_double(model, guide), images)
+    else:  # a search has been: what it found is drawn
+        parsed = parse(model, factors, images)
+    guess = parsed.canvas[-1]
     return _Measured(bound, (guess - images).abs().mean((-1, -2)))
 
 

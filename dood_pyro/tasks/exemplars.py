@@ -8,7 +8,6 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from dood_pyro.devices import seeded
-from dood_pyro.inference.parsing import parse
 from dood_pyro.plots import CELL, colour_steps, enlarge, grey_cell, rows_sheet
 from dood_pyro.recognition import Recognizer, draws_curves
 from dood_pyro.tokens import TokenNoise, parts_of, sample_token, strokes_of, write, write_parts
@@ -29,7 +28,7 @@ def exemplars(
     the picture.
     """
     noise = noise or TokenNoise()
-    parsed = parse(dood.model, dood.guide, images)
+    parsed = dood.infer(images)
     with seeded(seed, images.device):
         if draws_curves(dood.model):
             types = strokes_of(parsed)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from dood_pyro.data.one_shot_runs import Trials
 from dood_pyro.devices import seeded
 from dood_pyro.errors import UserError
-from dood_pyro.inference.parsing import parse, sample_parse
+from dood_pyro.inference.parsing import sample_parse
 from dood_pyro.optimiser import Adam
 from dood_pyro.recognition import Recognizer, draws_curves
 from dood_pyro.rendering import canvas_from_ink
@@ -70,7 +70,7 @@ def types_of(
     dood: Recognizer, images: Float[Tensor, "images size size"], settings: Settings
 ) -> Types:
     """Types of each image: the guide's modes, then samples."""
-    found = [parse(dood.model, dood.guide, images)]
+    found = [dood.infer(images)]
     found += [sample_parse(dood.model, dood.guide, images) for _ in range(settings.parses - 1)]
     curves = draws_curves(dood.model)
     parts = [strokes_of(parsed) if curves else parts_of(parsed) for parsed in found]

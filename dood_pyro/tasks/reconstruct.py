@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,26 +12,26 @@ from torch import Tensor, nn
 
 from dood_pyro.drawing import STROKE_COLOURS, Drawing
 from dood_pyro.errors import UserError
-from dood_pyro.inference.parsing import parse
+from dood_pyro.inference.parsing import Parse, parse
 from dood_pyro.plots import save_png, step_inks, stepwise_sheet
 from dood_pyro.recognition import Recognizer, drawings_from_parse, draws_curves
+from dood_pyro.stepwise import Program
 
 
 def preview(
-    model: nn.Module, guide: nn.Module, images: Float[Tensor, "count size size"]
+    model: Program[Any], guide: nn.Module, images: Float[Tensor, "count size size"]
 ) -> UInt8[Tensor, "3 height width"]:
     """A sheet of ``images`` and their drawings, channels first as TensorBoard takes it."""
-    sheet, _ = draw_steps(model, guide, images)
+    sheet, _ = draw_steps(images, parse(model, guide, images), draws_curves(model))
     return torch.from_numpy(sheet).permute(2, 0, 1)
 
 
 def draw_steps(
-    model: nn.Module, guide: nn.Module, images: Float[Tensor, "count size size"]
+    images: Float[Tensor, "count size size"], parsed: Parse, curves: bool
 ) -> tuple[UInt8[np.ndarray, "height width 3"], list[Drawing]]:
     """A sheet of ``images`` and what any program makes of them, and their drawings where the program
-    draws curves."""
-    parsed = parse(model, guide, images)
-    drawings = drawings_from_parse(parsed) if draws_curves(model) else []
+    draws ``curves`` (`draws_curves`)."""
+    drawings = drawings_from_parse(parsed) if curves else []
     return stepwise_sheet(images, step_inks(parsed, drawings), len(parsed.alive)), drawings
 
 
@@ -52,7 +53,7 @@ def reconstruct(
         UserError: the target cannot be had or ``out`` not be written.
     """
     images = dood.meet(target, count, part, data_dir)
-    sheet, drawings = draw_steps(dood.model, dood.guide, images)
+    sheet, drawings = draw_steps(images, dood.infer(images), draws_curves(dood.model))
     try:
         if svg and drawings:
             out.with_suffix("").mkdir(exist_ok=True)

@@ -13,9 +13,9 @@ from jaxtyping import UInt8
 from dood_pyro import data
 from dood_pyro.devices import choose_device
 from dood_pyro.errors import UserError
-from dood_pyro.inference.parsing import parse
 from dood_pyro.plots import new_figure, save_figure, source_title
 from dood_pyro.programs import PROGRAMS
+from dood_pyro.recognition import Recognizer
 from dood_pyro.tasks.transfer import Cell, Plan, minutes
 
 Thumbnails = Callable[[str, str, str], UInt8[np.ndarray, "height width 3"] | None]
@@ -132,8 +132,9 @@ def thumbnails_of(plan: Plan, count: int = 4) -> Thumbnails:
             drawings = data.load(targets[target], "test", config.model.canvas_size, plan.data_dir)
         except UserError:
             return None
-        images = program.to(device).meet(drawings, count)
-        made = parse(program, guide.to(device), images).canvas[-1]
+        dood = Recognizer(program.to(device), guide.to(device), config)
+        images = dood.model.meet(drawings, count)
+        made = dood.infer(images).canvas[-1]
         rows = [torch.cat(list(part.cpu()), dim=-1) for part in (images, made)]
         grey = (255 * (1 - torch.cat(rows))).round().clamp(0, 255).byte().numpy()
         return np.repeat(grey[..., None], 3, axis=-1)
