@@ -134,6 +134,58 @@ def fid_samples(
     click.echo(json.dumps({key: found}, indent=2))
 
 
+@click.command("fid-memorisers")
+@click.argument("run")
+@click.option("--target", help="Source to compare with.  [default: what RUN was trained on]")
+@click.option(
+    "--limit",
+    type=click.IntRange(min=2),
+    default=2500,
+    show_default=True,
+    metavar="N",
+    help="Pictures a set, at most.",
+)
+@click.option(
+    "--seeds",
+    type=options.Numbers(),
+    default="0,1,2,3,4",
+    show_default=True,
+    help="Of splitting and noise, by comma: mean and deviation are over them.",
+)
+@options.record("Put under memorisers and the target's name, too.")
+@options.trained
+@options.data_dir
+def fid_memorisers(
+    run: str,
+    target: str | None,
+    limit: int,
+    seeds: tuple[int, ...],
+    record: Path | None,
+    use: options.Use,
+    data_dir: Path | None,
+) -> None:
+    """Measures how far two copyists are from a target.
+
+    The control of fid-samples: the training pictures under small affine maps, and their parses by RUN
+    written anew. A distance as small as theirs may be had by copying.
+    """
+    from dood_pyro import data
+    from dood_pyro.features import load_features
+    from dood_pyro.files import update_object
+    from dood_pyro.recognition import open_run
+    from dood_pyro.tasks.fid import memorisers
+
+    opened = open_run(run)
+    made_by = opened.provenance(use.which)
+    target = target or opened.read_config()[0].train.source
+    name = data.name_of(target)
+    key = options.entry(name, "limit", "seeds", "guide", "which", by=(made_by["source"], name))
+    found = memorisers(use.load(run), target, load_features(name), limit, seeds, data_dir)
+    found |= {"seeds": list(seeds), "run": made_by}
+    update_object(record, {key: found}, under="memorisers")
+    click.echo(json.dumps({key: found}, indent=2))
+
+
 @click.command("train-features")
 @click.option("--source", required=True, help="Source whose labels are learned.")
 @click.option(

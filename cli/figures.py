@@ -80,7 +80,7 @@ def stroke_counts(
 )
 @options.limit(1000)
 @options.figure("clusters.png")
-@options.record("Put silhouettes here, too, under the programs' names.")
+@options.record("Put silhouettes here, too, under the runs' names.")
 @options.trained
 @options.data_dir
 def clusters(
@@ -106,7 +106,7 @@ def clusters(
     on = data.name_of(target), "mnist"
     keys = [
         options.entry(name, "limit", "guide", "which", on=on)
-        for name in distinct([run["model"] for run in made_by])
+        for name in distinct([options.run_name(run) for run in runs])
     ]
     for key, run in zip(keys, made_by, strict=True):
         refuse_another_run(record, key, run)

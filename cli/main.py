@@ -9,7 +9,7 @@ import click
 from dood_pyro.errors import UserError
 
 from .evaluate import evaluate
-from .fid import fid, fid_samples, train_features
+from .fid import fid, fid_memorisers, fid_samples, train_features
 from .figures import anatomy, clusters, compare, stroke_counts
 from .guides import calibrate, compare_guides
 from .one_shot import one_shot
@@ -30,7 +30,7 @@ def cli() -> None:
 
 for command in (
     *(train, parse, reconstruct, evaluate, sample, exemplars, complete, one_shot, sources),
-    *(fid, fid_samples, train_features),
+    *(fid, fid_samples, fid_memorisers, train_features),
     *(compare_guides, calibrate),
     *(transfer_table, compare, stroke_counts, clusters, anatomy),
 ):

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from dood_pyro.errors import UserError
+
 from . import options
+
+if TYPE_CHECKING:
+    from dood_pyro.data.one_shot_runs import Trials
+    from dood_pyro.tasks.one_shot import Settings
+    from dood_pyro.tasks.one_shot_image import Fit
+
+Show = Callable[[float], None]
+"""Called with each run's accuracy."""
 
 
 @click.command("one-shot")
@@ -29,7 +41,7 @@ from . import options
     is_flag=True,
     help="Trials of the background set instead of the official ones: to choose settings by.",
 )
-@options.record("Put under dood or air, too, with whatever is not the default.")
+@options.record("Put under dood, air or image, too, with whatever is not the default.")
 @options.trained
 @options.data_dir
 def one_shot(
@@ -45,20 +57,20 @@ def one_shot(
 ) -> None:
     """Classifies characters from one example each.
 
-    Omniglot's 20 runs of 20 ways (Table 1).
+    Omniglot's 20 runs of 20 ways (Table 1). RUN may be the word image: the control without a model,
+    which fits the support image itself to the query, unfitted, by an affine map, and bent. (A folder of
+    that name is ./image.)
     """
     import dataclasses
-    import time
 
-    from tqdm import tqdm
-
-    from dood_pyro import data
-    from dood_pyro.data.one_shot_runs import background_trials, official_trials
     from dood_pyro.files import refuse_another_run, update_object
     from dood_pyro.recognition import open_run
     from dood_pyro.tasks.one_shot import Settings
     from dood_pyro.tasks.one_shot import one_shot as classify
 
+    if run == CONTROL:
+        _control(runs, background, record, data_dir)
+        return
     made_by = open_run(run).provenance(use.which)
     dood = use.load(run)
     given = {"parses": parses, "steps": steps, "two_way": two_way}
@@ -74,24 +86,72 @@ def one_shot(
         **of_settings,
     )
     refuse_another_run(record, key, made_by)
-    if background:
-        trials = background_trials(data.locate("omniglot", data_dir), dood.size, runs)
-    else:
-        trials = official_trials(dood.size, data_dir)[:runs]
-    bar = tqdm(total=len(trials), unit="run")
-
-    def show(accuracy: float) -> None:
-        bar.set_postfix_str(f"{100 * accuracy:.0f} %")
-        bar.update()
-
-    began = time.perf_counter()
-    found = classify(dood, trials, settings, show)
-    bar.close()
-    entry = {**found, "seconds": time.perf_counter() - began, "run": made_by}
-    update_object(record, {key: {**entry, "settings": dataclasses.asdict(settings)}})
+    trials = _trials(runs, background, dood.size, data_dir)
+    found = _measured(lambda show: classify(dood, trials, settings, show), len(trials), settings)
+    update_object(record, {key: {**found, "run": made_by}})
     for index, accuracy in enumerate(found["runs"], start=1):
         click.echo(f"run {index:02d}  {100 * accuracy:5.1f} %")
+    click.echo(f"accuracy {_accuracy(found)}")
+
+
+CONTROL = "image"
+"""In place of a run: the support image itself is fitted to the query."""
+
+
+def _control(runs: int, background: bool, record: Path | None, data_dir: Path | None) -> None:
+    from dood_pyro.config import ModelConfig
+    from dood_pyro.files import update_object
+    from dood_pyro.tasks.one_shot_image import SETTINGS, one_shot_image
+
+    context = click.get_current_context()
+    for name in ("parses", "steps", "two_way", "guide"):
+        if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
+            option = "--" + name.replace("_", "-")
+            raise UserError(f"{option} is for a model's parses; {CONTROL} has none: leave it out")
+    trials = _trials(runs, background, ModelConfig.canvas_size, data_dir)
+    entries: dict[str, dict[str, Any]] = {}
+    for fit, settings in SETTINGS.items():
+
+        def classify(show: Show, fit: Fit = fit) -> dict[str, Any]:
+            return one_shot_image(trials, fit, show=show)
+
+        entries[fit] = _measured(classify, len(trials), settings)
+        click.echo(f"{fit:<9} accuracy {_accuracy(entries[fit])}")
+    update_object(record, {options.entry(CONTROL + ", background" * background, "runs"): entries})
+
+
+def _trials(runs: int, background: bool, size: int, data_dir: Path | None) -> list[Trials]:
+    from dood_pyro import data
+    from dood_pyro.data.one_shot_runs import background_trials, official_trials
+
+    if background:
+        return background_trials(data.locate("omniglot", data_dir), size, runs)
+    return official_trials(size, data_dir)[:runs]
+
+
+def _measured(
+    classify: Callable[[Show], dict[str, Any]], runs: int, settings: Settings
+) -> dict[str, Any]:
+    """Accuracies with their settings and how long it took, behind a bar."""
+    import dataclasses
+    import time
+
+    from tqdm import tqdm
+
+    began = time.perf_counter()
+    with tqdm(total=runs, unit="run") as bar:
+
+        def show(accuracy: float) -> None:
+            bar.set_postfix_str(f"{100 * accuracy:.0f} %")
+            bar.update()
+
+        found = classify(show)
+    seconds = time.perf_counter() - began
+    return {**found, "seconds": seconds, "settings": dataclasses.asdict(settings)}
+
+
+def _accuracy(found: dict[str, Any]) -> str:
     between = ""
     if found["interval"] is not None:
         between = ", 95 % interval {:.1f} to {:.1f}".format(*(100 * b for b in found["interval"]))
-    click.echo(f"accuracy {100 * found['accuracy']:.1f} %{between}")
+    return f"{100 * found['accuracy']:.1f} %{between}"

@@ -140,8 +140,11 @@ def refuse_another_run(path: Path | None, key: str, run: dict[str, Any]) -> None
         )
 
 
-def update_object(path: Path | None, entries: dict[str, Any]) -> None:
+def update_object(path: Path | None, entries: dict[str, Any], under: str | None = None) -> None:
     """Puts entries into the JSON object in a file, beside those of other keys; None: nowhere.
+
+    Args:
+        under: a key of that object, whose value is the object that they go into.
 
     Raises:
         UserError: the file holds something else, or the disk does not take it.
@@ -150,5 +153,7 @@ def update_object(path: Path | None, entries: dict[str, Any]) -> None:
         return
     read_object(path)  # says what is wrong with the path
     with locked(path.parent):
-        content = {**read_object(path), **entries}
+        content = read_object(path)
+        place = content if under is None else content.setdefault(under, {})
+        place |= entries
         write_atomically(path, (json.dumps(content, indent=2, sort_keys=True) + "\n").encode())

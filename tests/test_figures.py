@@ -113,7 +113,9 @@ def test_clusters_are_drawn(
     assert status == 0, err
     assert out.exists() and out.with_suffix(".pdf").exists()
     scores = json.loads(figures.read_text())
-    air, dood = (scores[f"{name}, on {source.stem}"] for name in ("air", "dood"))
+    dood, air = (scores[f"{name.name}, on {source.stem}"] for name in names)
+    if dood["run"]["model"] != "dood":
+        dood, air = air, dood
     assert len(scores) == 2 and -1 <= air["silhouette"] <= 1 and dood["run"]["model"] == "dood"
-    for other in ("of_curves", "as_drawn"):
+    for other in ("re_oriented", "along_curves"):
         assert -1 <= dood[other]["silhouette"] <= 1 and other not in air

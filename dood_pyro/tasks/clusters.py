@@ -33,15 +33,15 @@ class Vocabulary(NamedTuple):
     """The strokes, or parts, that a model drew with."""
 
     features: Float[np.ndarray, "strokes dims"]
-    """What is clustered: control points in the glimpse's frame, each stroke run the same way
-    (`one_way`), or a part's latent vector."""
+    """What is clustered: control points in the glimpse's frame, as the sites sample them, or a part's
+    latent vector."""
     pictures: Float[Tensor, "strokes size size"]
     """Each in its frame, in [0, 1)."""
-    curves: Float[np.ndarray, "strokes dims"] | None
-    """Points along each stroke, of models that draw curves: control points that lie apart can draw what
-    looks the same."""
-    as_drawn: Float[np.ndarray, "strokes dims"] | None
-    """Control points in the order in which the model draws them, of models that draw curves."""
+    re_oriented: Float[np.ndarray, "strokes dims"] | None
+    """Control points of every stroke run towards the lower right (`one_way`), of models that draw
+    curves."""
+    along: Float[np.ndarray, "strokes dims"] | None
+    """Points along those curves: control points that lie apart can draw what looks the same."""
 
 
 def one_way(control: Float[Tensor, "*batch controls 2"]) -> Float[Tensor, "*batch controls 2"]:
@@ -62,7 +62,7 @@ def vocabulary(
     Raises:
         UserError: the target cannot be had, or the model drew next to nothing.
     """
-    features, pictures, curves, as_drawn = [], [], [], []
+    features, pictures, re_oriented, along = [], [], [], []
     size = dood.config.model.glimpse_size
     for images in dood.meet(target, limit, data_dir=data_dir).split(BATCH):
         parsed = dood.infer(images)
@@ -74,9 +74,9 @@ def vocabulary(
             framed = profile._replace(sigma=profile.sigma / scale)
             ink = drawing.draw_strokes(stroke, framed, size)
             turned = one_way(stroke)
-            features.append(turned.flatten(1))
-            curves.append(curve_points(turned, ALONG)[0].flatten(1).cpu())
-            as_drawn.append(stroke.flatten(1).cpu())
+            features.append(stroke.flatten(1))
+            re_oriented.append(turned.flatten(1).cpu())
+            along.append(curve_points(turned, ALONG)[0].flatten(1).cpu())
         else:
             part = parts_of(parsed)[0].movedim(1, 0)[alive]
             ink = dood.model.decoder(part)  # type: ignore[operator]
@@ -88,7 +88,7 @@ def vocabulary(
             f"{title(dood)} drew {len(found)} strokes on {target}: too few to cluster; take more "
             "images (--limit)"
         )
-    others = [torch.cat(each).numpy() if each else None for each in (curves, as_drawn)]
+    others = [torch.cat(each).numpy() if each else None for each in (re_oriented, along)]
     return Vocabulary(found, torch.cat(pictures), *others)
 
 
@@ -132,9 +132,9 @@ def draw_clusters(
     data_dir: str | Path | None = None,
 ) -> tuple[list[Path], list[dict[str, Any]]]:
     """Writes Fig. 5 as PNG and PDF: a t-SNE panel a model, coloured by k-means' clusters, exemplars of
-    each drawn on it. Returns the paths, and each model's `silhouettes`; of models that draw curves,
-    ``of_curves`` has those of points along the strokes in place of their control points, ``as_drawn``
-    those of strokes run as the model draws them (`one_way`).
+    each drawn on it. Returns the paths, and each model's `silhouettes` of what its sites sample; of
+    models that draw curves, ``re_oriented`` has those of strokes that all run the same way, and
+    ``along_curves`` those of points along these.
 
     Raises:
         UserError: the target cannot be had, a model drew too little, or the figure cannot be written.
@@ -146,9 +146,9 @@ def draw_clusters(
     words = [vocabulary(dood, target, limit, data_dir) for dood in models]
     scores = [silhouettes(found.features) for found in words]
     for score, found in zip(scores, words, strict=True):
-        if found.curves is not None and found.as_drawn is not None:
-            score["of_curves"] = silhouettes(found.curves)
-            score["as_drawn"] = silhouettes(found.as_drawn)
+        if found.re_oriented is not None and found.along is not None:
+            score["re_oriented"] = silhouettes(found.re_oriented)
+            score["along_curves"] = silhouettes(found.along)
     figure = new_figure(4.2 * len(models), 4.4)
     panels = figure.subplots(1, len(models), squeeze=False)[0]
     colours = colormaps["tab10"].colors  # type: ignore[attr-defined]

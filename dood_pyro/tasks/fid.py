@@ -11,14 +11,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dood_pyro import data
+from dood_pyro import data, drawing
 from dood_pyro.data.folder import read_all
+from dood_pyro.devices import seeded
 from dood_pyro.errors import UserError
 from dood_pyro.features import SIZE, FeatureNetwork
+from dood_pyro.networks import glimpse
 from dood_pyro.pictures import resize
 from dood_pyro.recognition import Recognizer, draws_curves
 from dood_pyro.tasks.generate import generate
-from dood_pyro.tokens import strokes_of
+from dood_pyro.tokens import TokenNoise, affine_map, sample_token, strokes_of, write
 
 BATCH = 256
 
@@ -48,7 +50,7 @@ class Reference:
         """
         self._metric.reset()
         self._take(pictures, real=False)
-        return float(self._metric.compute())
+        return max(0.0, float(self._metric.compute()))  # of a set to itself, less by rounding
 
     @torch.no_grad()
     def _take(self, pictures: Tensor, real: bool) -> None:
@@ -129,6 +131,69 @@ def shuffled_strokes(dood: Recognizer, count: int, seed: int) -> Float[Tensor, "
     return resize(torch.cat(parts), SIZE)
 
 
+@torch.no_grad()
+def affinely_moved(
+    pictures: Float[Tensor, "count size size"], noise: TokenNoise, seed: int
+) -> Float[Tensor, "count size size"]:
+    """Pictures under small random affine maps about the canvas's middle, a token's (`TokenNoise`)."""
+    with seeded(seed, pictures.device):
+        token = sample_token(pictures.new_zeros(len(pictures), 1, 0, 2))
+    matrix = drawing.inverse(affine_map(token, noise))
+    return glimpse(pictures, matrix, pictures.shape[-1])
+
+
+@torch.no_grad()
+def rewritten(
+    dood: Recognizer, pictures: Float[Tensor, "count size size"], noise: TokenNoise, seed: int
+) -> Float[Tensor, "count size size"]:
+    """Pictures parsed, and written anew with the noise of tokens, on as many pixels as the model
+    expects."""
+    parts = []
+    for index, part in enumerate(pictures.split(BATCH)):
+        strokes = strokes_of(dood.infer(part.to(dood.device)))
+        with seeded(seed * 100_003 + index, dood.device):
+            token = sample_token(strokes.control)
+        written = write(strokes, token, noise)
+        ink = written.ink(dood.model.ink_size).sum(-3)
+        parts.append(dood.model.picture(ink).cpu())
+    return torch.cat(parts)
+
+
+def memorisers(
+    dood: Recognizer,
+    target: str,
+    network: FeatureNetwork,
+    count: int = 2500,
+    seeds: Sequence[int] = range(5),
+    data_dir: str | Path | None = None,
+) -> dict[str, Any]:
+    """How far two copyists of the training pictures are from the test pictures: what samples must be
+    better than to show more than that, and what a distance alone cannot tell from drawing.
+
+    The reference and the denominators are those of `report`; so are the seeds.
+
+    Returns:
+        ``affine`` (training pictures under small affine maps) and ``tokens`` (training pictures, parsed
+        by the model and written anew with the noise of tokens): means over seeds, each with ``…_std``
+        and ``…_ratio``, to ``real``; ``pictures`` a set.
+
+    Raises:
+        UserError: the target cannot be had or is too small, or the model draws no curves.
+    """
+    if not draws_curves(dood.model):
+        raise UserError(f"a {dood.config.program} model draws no strokes to write anew")
+    noise = TokenNoise()
+    sets = _Sets(dood, target, network, count, "test", data_dir)
+    columns: dict[str, list[float]] = {"affine": [], "tokens": [], "real": []}
+    for seed in seeds:
+        reference, _, training = sets.split(seed)
+        columns["real"].append(reference.distance(training))
+        columns["affine"].append(reference.distance(affinely_moved(training, noise, seed)))
+        columns["tokens"].append(reference.distance(rewritten(dood, training, noise, seed)))
+    found = {"pictures": sets.count, **_means(columns)}
+    return found | {f"{n}_ratio": found[n] / found["real"] for n in ("affine", "tokens")}
+
+
 def report(
     dood: Recognizer,
     rival: Recognizer | None,
@@ -153,34 +218,63 @@ def report(
     Raises:
         UserError: the target cannot be had, or is too small.
     """
-    drawings = data.load(target, part, SIZE, data_dir)
-    everything = drawings.shuffled(None).float() / 255
-    others = pictures_of(target, "test" if part == "train" else "train", data_dir)
-    # Samples are compared with pictures of the target's: they are drawn on as many pixels.
-    for sampled in (dood, rival):
-        if sampled is not None:
-            sampled.model.expect(drawings.resolution)
-    count = min(count, len(everything) // 2, len(others))
+    sets = _Sets(dood, target, network, count, part, data_dir)
+    if rival is not None:
+        rival.model.expect(sets.resolution)
     columns: dict[str, list[float]] = {
         name: [] for name in ("samples", "real", "halves", "air", "shuffled")
     }
     for seed in seeds:
-        rng = np.random.default_rng(seed)
-        order = torch.from_numpy(rng.permutation(len(everything)))
-        half, rest = everything[order[:count]], everything[order[count : 2 * count]]
-        other = others[torch.from_numpy(rng.permutation(len(others))[:count])]
-        reference = Reference(network, half)
+        reference, rest, other = sets.split(seed)
         columns["halves"].append(reference.distance(rest))
         columns["real"].append(reference.distance(other))
-        columns["samples"].append(reference.distance(samples(dood, count, seed)))
+        columns["samples"].append(reference.distance(samples(dood, sets.count, seed)))
         if draws_curves(dood.model):
-            columns["shuffled"].append(reference.distance(shuffled_strokes(dood, count, seed)))
+            shuffled = shuffled_strokes(dood, sets.count, seed)
+            columns["shuffled"].append(reference.distance(shuffled))
         if rival is not None:
-            columns["air"].append(reference.distance(samples(rival, count, seed)))
-    found: dict[str, Any] = {"pictures": count}
+            columns["air"].append(reference.distance(samples(rival, sets.count, seed)))
+    found = {"pictures": sets.count, **_means(columns)}
+    found["ratio"] = found["samples"] / found["real"]
+    return found
+
+
+class _Sets:
+    """A target's pictures, split by seed into what is compared. The model draws on as many pixels as
+    they came with from here on."""
+
+    def __init__(
+        self,
+        dood: Recognizer,
+        target: str,
+        network: FeatureNetwork,
+        count: int,
+        part: str,
+        data_dir: str | Path | None,
+    ) -> None:
+        drawings = data.load(target, part, SIZE, data_dir)
+        self.network = network
+        self.resolution = drawings.resolution
+        self.everything = drawings.shuffled(None).float() / 255
+        self.others = pictures_of(target, "test" if part == "train" else "train", data_dir)
+        dood.model.expect(drawings.resolution)
+        self.count = min(count, len(self.everything) // 2, len(self.others))
+        """Pictures a set."""
+
+    def split(self, seed: int) -> tuple[Reference, Tensor, Tensor]:
+        """One half of the part to compare with, the other half, and as many of the other part."""
+        rng, count = np.random.default_rng(seed), self.count
+        order = torch.from_numpy(rng.permutation(len(self.everything)))
+        half, rest = self.everything[order[:count]], self.everything[order[count : 2 * count]]
+        other = self.others[torch.from_numpy(rng.permutation(len(self.others))[:count])]
+        return Reference(self.network, half), rest, other
+
+
+def _means(columns: dict[str, list[float]]) -> dict[str, Any]:
+    """Means and standard deviations over seeds of what was measured."""
+    found: dict[str, Any] = {}
     for name, values in columns.items():
         if values:
             found[name] = float(np.mean(values))
             found[f"{name}_std"] = float(np.std(values, ddof=1)) if len(values) > 1 else None
-    found["ratio"] = found["samples"] / found["real"]
     return found

@@ -37,7 +37,7 @@ class Settings:
     parses: int = 3
     """Types a support image: the guide's best guess, and samples."""
     steps: int = 60
-    """Gradient steps a token."""
+    """Gradient steps a token; 0 compares with the types as they are."""
     rate: float = 0.2
     """Of Adam, in standard deviations of the token's variables."""
     scale: float = 0.5
@@ -51,9 +51,11 @@ class Settings:
     noise: TokenNoise = field(default_factory=lambda: TokenNoise(0.06, 0.1, 0.15, 0.15, 0.15, 0.15))
 
     def __post_init__(self) -> None:
-        counts = min(self.parses, self.steps, self.points)
+        counts = min(self.parses, self.steps + 1, self.points)
         if counts < 1 or not 0 < self.scale < 100 or not self.blurs:
-            raise UserError("one-shot: parses, steps, points, scale and blurs must be positive")
+            raise UserError(
+                "one-shot: parses, points, scale and blurs must be positive, steps not negative"
+            )
 
 
 class Types(NamedTuple):
@@ -168,19 +170,29 @@ def one_shot(
     settings: Settings | None = None,
     show: Callable[[float], None] | None = None,
 ) -> dict[str, Any]:
+    """A model's accuracy on several runs (`accuracy_of`)."""
+    chosen = settings or Settings()
+    return accuracy_of(lambda trials: classify(dood, trials, chosen), runs, show)
+
+
+def accuracy_of(
+    score: Callable[[Trials], Float[Tensor, "queries ways"]],
+    runs: Sequence[Trials],
+    show: Callable[[float], None] | None = None,
+) -> dict[str, Any]:
     """Accuracy on several runs.
 
     Args:
+        score: of a run's queries; the class whose score is highest is the answer.
         show: called with each run's accuracy as it is known.
 
     Returns:
         ``accuracy`` (over all trials), ``interval`` (95 %, over runs; None for a single one), ``runs``
         (of each).
     """
-    settings = settings or Settings()
     accuracies = []
     for trials in runs:
-        best = classify(dood, trials, settings).argmax(-1).cpu()
+        best = score(trials).argmax(-1).cpu()
         accuracies.append(float((best == trials.answers).double().mean()))
         if show is not None:
             show(accuracies[-1])
