@@ -18,9 +18,7 @@ from . import options
 @click.option("--target", required=True, help="Source whose test images are explained, or a path.")
 @options.particles()
 @options.limit(1000)
-@click.option(
-    "--csv", "table", type=click.Path(path_type=Path), help="Record the row in this table."
-)
+@click.option("--csv", "table", type=options.PathTo(), help="Record the row in this table.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON alone.")
 @options.trained
 @options.data_dir
@@ -39,9 +37,9 @@ def evaluate(
     The importance-weighted log p(x), its bound, strokes and errors (section 3.1).
     """
     import torch
-    from tqdm import tqdm
 
     from dood_pyro import data
+    from dood_pyro.progress import progress_bar
     from dood_pyro.recognition import open_run
     from dood_pyro.tasks.evaluate import evaluate as measure
     from dood_pyro.tasks.evaluate import read_rows, record
@@ -50,13 +48,15 @@ def evaluate(
         raise UserError("a table holds the best checkpoints: leave out --which or --csv")
     if table is not None:
         read_rows(table)  # a damaged table is found out before the work, not after
-    bar: tqdm | None = None
+    bar: Any = None
 
-    def show(done: int, total: int) -> None:
+    def show(done: float, total: int) -> None:
         nonlocal bar
         if bar is None:
             name = f"{options.run_name(run)} on {data.name_of(target)}"
-            bar = tqdm(total=total, unit="image", desc=name, disable=as_json)
+            bar = progress_bar(
+                total=total, unit="image", desc=name, disable=as_json, bar_format=options.IMAGES
+            )
         bar.update(done)
 
     row = measure(

@@ -84,7 +84,7 @@ def fid(
     help="Of sampling, by comma: mean and deviation are over them.",
 )
 @options.record("Put under the target's name, too.")
-@options.trained
+@options.trained_model
 @options.data_dir
 def fid_samples(
     run: str,
@@ -116,7 +116,7 @@ def fid_samples(
     features = features or name
     key = options.entry(
         name,
-        *("part", "limit", "seeds", "guide", "which"),
+        *("part", "limit", "seeds", "which"),
         by=(made_by["source"], name),
         model=(made_by["model"], "dood"),
         fit=(trained.fit, "both"),
@@ -124,9 +124,9 @@ def fid_samples(
     )
     refuse_another_run(record, key, made_by)
     network = load_features(features)
-    dood, *rivals = use.load_all([run] if air is None else [run, air])
-    rival = rivals[0] if rivals else None
-    found = report(dood, rival, target, network, limit, seeds, part, data_dir)
+    model = use.load_model(run)
+    rival = use.load_model(air) if air else None
+    found = report(model, rival, target, network, limit, seeds, part, data_dir)
     found |= {"seeds": list(seeds), "run": made_by}
     if rival_run is not None:
         found["air_run"] = rival_run.provenance(use.which)
@@ -137,6 +137,9 @@ def fid_samples(
 @click.command("fid-memorisers")
 @click.argument("run")
 @click.option("--target", help="Source to compare with.  [default: what RUN was trained on]")
+@click.option(
+    "--features", help="A source's, or a file of train-features.  [default: the target's]"
+)
 @click.option(
     "--limit",
     type=click.IntRange(min=2),
@@ -158,6 +161,7 @@ def fid_samples(
 def fid_memorisers(
     run: str,
     target: str | None,
+    features: str | None,
     limit: int,
     seeds: tuple[int, ...],
     record: Path | None,
@@ -179,8 +183,15 @@ def fid_memorisers(
     made_by = opened.provenance(use.which)
     target = target or opened.read_config()[0].train.source
     name = data.name_of(target)
-    key = options.entry(name, "limit", "seeds", "guide", "which", by=(made_by["source"], name))
-    found = memorisers(use.load(run), target, load_features(name), limit, seeds, data_dir)
+    features = features or name
+    key = options.entry(
+        name,
+        *("limit", "seeds", "guide", "which"),
+        by=(made_by["source"], name),
+        features=(Path(features).stem, name),
+    )
+    network = load_features(features)
+    found = memorisers(use.load(run), target, network, limit, seeds, data_dir)
     found |= {"seeds": list(seeds), "run": made_by}
     update_object(record, {key: found}, under="memorisers")
     click.echo(json.dumps({key: found}, indent=2))
@@ -198,22 +209,21 @@ def fid_memorisers(
 )
 @options.seed
 @click.option(
-    "--out", type=click.Path(path_type=Path), help="File of weights.  [default: SOURCE.safetensors]"
+    "--out", type=options.PathTo(), help="File of weights.  [default: SOURCE.safetensors]"
 )
 @options.data_dir
 def train_features(
     source: str, steps: int, seed: int, out: Path | None, data_dir: Path | None
 ) -> None:
     """Trains the network whose features are compared."""
-    from tqdm import tqdm
-
     from dood_pyro import data, features
     from dood_pyro.files import check_output
+    from dood_pyro.progress import progress_bar
 
     out = Path(f"{data.name_of(source)}.safetensors") if out is None else out
     check_output(out)
     data.locate(source, data_dir)  # an error stands on a line of its own, before the bar
-    with tqdm(total=steps, unit="step") as bar:
+    with progress_bar(total=steps, unit="step") as bar:
 
         def show(step: int, loss: float) -> None:
             bar.n = step

@@ -43,10 +43,9 @@ def compare_guides(
     drawings), and leaps the share of drawings of which a stroke moves by a pixel, or their number
     changes: a guide of which many leap is ill-conditioned.
     """
-    from tqdm import tqdm
-
     from dood_pyro import data
     from dood_pyro.files import refuse_another_run, update_object
+    from dood_pyro.progress import progress_bar
     from dood_pyro.recognition import open_run
     from dood_pyro.tasks.compare_guides import compare_guides as compare
     from dood_pyro.tasks.compare_guides import draw_guides
@@ -60,9 +59,11 @@ def compare_guides(
     refuse_another_run(record, key, made_by)
     bars: dict[str, Any] = {}
 
-    def show(name: str, done: int, total: int) -> None:
+    def show(name: str, done: float, total: int) -> None:
         if name not in bars:
-            bars[name] = tqdm(total=total, unit="image", desc=name)
+            bars[name] = progress_bar(
+                total=total, unit="image", desc=name, bar_format=options.IMAGES
+            )
         bars[name].update(done)
 
     rows = compare(

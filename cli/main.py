@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 import sys
+from typing import Any
 
 import click
 
-from dood_pyro.errors import UserError
+from dood_pyro.errors import Interrupted, UserError
 
 from .evaluate import evaluate
 from .fid import fid, fid_memorisers, fid_samples, train_features
@@ -39,6 +43,7 @@ for command in (
 
 def main(arguments: list[str] | None = None) -> None:
     """Runs the command line; a user's mistake is one line on standard error and status 1 or 2."""
+    _occupy_standard_streams()
     try:
         status = cli.main(args=arguments, standalone_mode=False)
     except UserError as error:
@@ -58,8 +63,15 @@ def main(arguments: list[str] | None = None) -> None:
             "there is not enough memory for that; lower --batch-size, --count or --limit, where given",
             1,
         )
+    except BrokenPipeError:
+        # Whoever read what is printed has read enough (head, less): nothing to complain about.
+        _let_go(sys.stdout)
+        sys.exit(128 + signal.SIGPIPE)
     except OSError as error:
+        _let_go(sys.stdout)
         fail(f"{error.filename or 'what it prints'}: {error.strerror or error}", 1)
+    except Interrupted as error:
+        fail(str(error), error.status)
     except (KeyboardInterrupt, click.Abort):
         fail("interrupted", 130)
     sys.exit(status if isinstance(status, int) else 0)
@@ -67,5 +79,25 @@ def main(arguments: list[str] | None = None) -> None:
 
 def fail(message: str, status: int) -> None:
     """Ends the program with one line."""
-    click.echo("dood-pyro: " + " ".join(message.split()), err=True)
+    try:
+        click.echo("dood-pyro: " + " ".join(message.split()), err=True)
+    except (OSError, ValueError):  # nobody is there to read it; the status still tells
+        _let_go(sys.stderr)
     sys.exit(status)
+
+
+def _occupy_standard_streams() -> None:
+    """Opens what is closed of the first three descriptors on nothing (``2>&-``): the next file to be
+    opened would take its number, and get what libraries print there."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest that is free: this one
+
+
+def _let_go(stream: Any) -> None:
+    """What a stream that cannot be written to still holds goes nowhere, lest it fail once more when
+    Python ends."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

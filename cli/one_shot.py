@@ -136,10 +136,10 @@ def _measured(
     import dataclasses
     import time
 
-    from tqdm import tqdm
+    from dood_pyro.progress import progress_bar
 
     began = time.perf_counter()
-    with tqdm(total=runs, unit="run") as bar:
+    with progress_bar(total=runs, unit="run") as bar:
 
         def show(accuracy: float) -> None:
             bar.set_postfix_str(f"{100 * accuracy:.0f} %")

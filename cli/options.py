@@ -15,12 +15,13 @@ if TYPE_CHECKING:
     import torch
 
     from dood_pyro.recognition import Recognizer
+    from dood_pyro.stepwise import Program
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class Folder(click.ParamType):
-    """A folder's path; an empty one, a variable that is not set, is not the working folder."""
+class PathTo(click.ParamType):
+    """A path; an empty one, of a variable that is not set, is not the working folder."""
 
     name = "path"
 
@@ -32,7 +33,7 @@ class Folder(click.ParamType):
 
 data_dir = click.option(
     "--data-dir",
-    type=Folder(),
+    type=PathTo(),
     metavar="PATH",
     help="Data folder.  [default: DOOD_DATA, else the platform's cache folder]",
 )
@@ -71,6 +72,12 @@ class Use(NamedTuple):
 
         return load(run, self.device, self.which, self.guide)
 
+    def load_model(self, run: str) -> Program[Any]:
+        """The model alone."""
+        from dood_pyro.recognition import load_model
+
+        return load_model(run, self.device, self.which)
+
     def load_all(self, runs: Sequence[str]) -> list[Recognizer]:
         """Several of them: what is put over a guide is put over each one's, and a guide
         ``module:Class`` is permitted to those that were trained with it.
@@ -107,6 +114,22 @@ def trained(command: Callable[..., None]) -> Callable[..., None]:
         command(use=Use(which, guide, device), **given)
 
     return which(guide(device(collected)))
+
+
+IMAGES = (
+    "{desc} {percentage:3.0f}%|{bar:20}| {n:.0f}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}]"
+)
+"""A bar of images, of which a search may have done a part."""
+
+
+def trained_model(command: Callable[..., None]) -> Callable[..., None]:
+    """The options of every command that takes a trained run's model and has no use for its guide."""
+
+    @functools.wraps(command)
+    def collected(which: str, device: str, **given: Any) -> None:
+        command(use=Use(which, None, device), **given)
+
+    return which(device(collected))
 
 
 def run_name(run: str) -> str:
@@ -196,7 +219,7 @@ def count(most: int, default: int, what: str) -> Callable[[F], F]:
     )
 
 
-class Png(click.ParamType):
+class Png(PathTo):
     """A path that ends in .png and can be written: found out before long work."""
 
     name = "png"
@@ -204,14 +227,14 @@ class Png(click.ParamType):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         from dood_pyro.files import check_output
 
-        path = Path(value)
+        path = super().convert(value, param, ctx)
         if path.suffix.lower() != ".png":
             self.fail(f"it must end in .png; {path} does not", param, ctx)
         check_output(path)
         return path
 
 
-class JsonObject(click.ParamType):
+class JsonObject(PathTo):
     """A JSON file that entries are put into beside others: one that is damaged, or in no folder, is
     found out before long work."""
 
@@ -220,8 +243,9 @@ class JsonObject(click.ParamType):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         from dood_pyro.files import read_object
 
-        read_object(Path(value))
-        return Path(value)
+        path = super().convert(value, param, ctx)
+        read_object(path)
+        return path
 
 
 class Numbers(Names):

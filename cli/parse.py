@@ -20,7 +20,7 @@ BATCH = 256
 
 
 @click.command()
-@click.argument("pictures", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("pictures", nargs=-1, required=True, type=options.PathTo())
 @click.option(
     "--run",
     default="omniglot",
@@ -29,7 +29,7 @@ BATCH = 256
 )
 @click.option(
     "--out",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=options.PathTo(),
     default=Path("."),
     show_default=True,
     help="Folder that the files go to, named after the pictures.",
@@ -52,11 +52,15 @@ def parse(
     stem, count = Counter(path.stem for path in pictures).most_common(1)[0]
     if count > 1:
         raise UserError(f"{count} pictures are called {stem}; parse them into different folders")
+    from dood_pyro.files import unwritable
+
     dood = use.load(run)
     try:
         out.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise UserError(f"--out {out} is a file; name a folder") from None
     except OSError as error:
-        raise UserError(f"cannot create {out}: {error.strerror}") from None
+        raise unwritable(out, error) from None
     for first in range(0, len(pictures), BATCH):
         batch = pictures[first : first + BATCH]
         for path, drawing in zip(batch, dood.parse(list(batch), polarity), strict=True):

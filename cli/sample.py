@@ -14,7 +14,7 @@ from . import options
 @options.count(1024, 64, "Drawings")
 @options.seed
 @click.option("--out", type=options.Png(), help="PNG.  [default: RUN-samples.png]")
-@options.trained
+@options.trained_model
 def sample(run: str, count: int, seed: int, out: Path | None, use: options.Use) -> None:
     """Draws new drawings, from RUN's prior.
 
@@ -22,9 +22,9 @@ def sample(run: str, count: int, seed: int, out: Path | None, use: options.Use) 
     """
     from dood_pyro.tasks.generate import sample as draw
 
-    dood = use.load(run)
+    model = use.load_model(run)
     out = out or Path(f"{options.run_name(run)}-samples.png")
-    written = draw(dood, out, count, seed)
+    written = draw(model, out, count, seed)
     folder = out.with_suffix("")
     sheets = [path for path in written if path.parent != folder]
     for path in sheets:

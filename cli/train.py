@@ -35,10 +35,8 @@ if TYPE_CHECKING:
 )
 @click.option("--steps", type=click.IntRange(min=1), help="Train for so many steps in all.")
 @click.option("--budget", type=options.Duration(), help="Train for so long in all: 90m, 1h30m.")
-@click.option(
-    "--out", type=click.Path(path_type=Path), help="Run folder.  [default: runs/MODEL-SOURCE-SEED]"
-)
-@click.option("--resume", type=click.Path(path_type=Path), help="Go on with this run folder.")
+@click.option("--out", type=options.PathTo(), help="Run folder.  [default: runs/MODEL-SOURCE-SEED]")
+@click.option("--resume", type=options.PathTo(), help="Go on with this run folder.")
 @click.option(
     "--batch-size", type=click.IntRange(min=1), default=TrainConfig.batch_size, show_default=True
 )
@@ -50,6 +48,13 @@ if TYPE_CHECKING:
     show_default=True,
     help="Stops summed out exactly; the paper's score function; the importance-weighted bound; "
     "reweighted wake-sleep.",
+)
+@click.option(
+    "--normalise/--no-normalise",
+    default=TrainConfig.normalise,
+    show_default=True,
+    help="Of nvil: whether learning signals are centred and divided by their running deviation, as in "
+    "NVIL's algorithm, which the paper names; without, its gradient is that of the bound on average.",
 )
 @click.option(
     "--particles",
@@ -185,7 +190,10 @@ def train(ctx: click.Context, /, **given: Any) -> None:
         until = run.read_config()[1].raised(given["steps"], given["budget"], *run.progress())
     else:
         run, until = _create(ctx, given, device)
-    trainer = _train(run, until, device, given)
+    tensorboard = _named(ctx, "tensorboard")
+    if tensorboard is None:  # as the run was told before
+        tensorboard = run.logs_for_tensorboard()
+    trainer = _train(run, until, device, tensorboard, given)
     picture = _reconstructions(run, trainer, given["data_dir"])
     click.echo(f"run: {run.path}")
     click.echo(f"reconstructions, stroke by stroke: {picture}")
@@ -218,7 +226,6 @@ def _refuse_changes(ctx: click.Context) -> None:
 def _create(ctx: click.Context, given: dict[str, Any], device: Any) -> tuple[Run, Until]:
     from dood_pyro import data
     from dood_pyro.checkpoints import Run, RunConfig, Until
-    from dood_pyro.data import prepared
     from dood_pyro.guides import check_guide
     from dood_pyro.programs import PROGRAMS
     from dood_pyro.training import split_held_out
@@ -230,7 +237,7 @@ def _create(ctx: click.Context, given: dict[str, Any], device: Any) -> tuple[Run
     absolute = source if source in data.NAMES else os.path.abspath(os.path.expanduser(source))
     train_names = (
         *("seed", "batch_size", "estimator", "guide", "beta", "learning_rate"),
-        *("fit", "corrections", "dream_steps", "practice", "scale_learns"),
+        *("fit", "corrections", "dream_steps", "practice", "scale_learns", "normalise"),
     )
     settings = {name: given[name] for name in train_names}
     weighs = given["estimator"] in ("iwae", "rws")
@@ -247,7 +254,7 @@ def _create(ctx: click.Context, given: dict[str, Any], device: Any) -> tuple[Run
     until = Until(given["steps"], given["budget"])
     # What cannot be is found out before anything is written.
     check_guide(*config.build())
-    images, *_ = prepared.read_part(data.locate(source, given["data_dir"]), "train")
+    images, *_ = data.read(source, "train", given["data_dir"])
     split_held_out(len(images))
     out = given["out"]
     out = out or Path("runs") / f"{program}-{data.name_of(source)}-{given['seed']}"
@@ -291,32 +298,34 @@ def _start(ctx: click.Context, name: str) -> tuple[str, Any, dict[str, Any], dic
     return config.program, config.model, weights, known
 
 
-def _train(run: Run, until: Until, device: Any, given: dict[str, Any]) -> Trainer:
-    from tqdm import tqdm
-
+def _train(
+    run: Run, until: Until, device: Any, tensorboard: bool, given: dict[str, Any]
+) -> Trainer:
+    from dood_pyro.progress import print_across, progress_bar
     from dood_pyro.training import train as train_run
 
     by_steps = until.steps is not None
     unit, total = ("step", until.steps) if by_steps else ("s", round(until.seconds or 0))
-    bar: tqdm | None = None
+    bar: Any = None
 
     def show(trainer: Trainer, line: dict[str, Any]) -> None:
         nonlocal bar
+        come = trainer.step if by_steps else round(trainer.seconds)
         if bar is None:
-            bar = tqdm(total=total, unit=unit, desc=run.path.name, bar_format=BAR)
-        bar.n = trainer.step if by_steps else round(trainer.seconds)
+            name = run.path.resolve().name
+            bar = progress_bar(total=total, initial=come, unit=unit, desc=name, bar_format=BAR)
+        bar.n = come
         if line["kind"] == "train":
             bar.set_postfix_str(_progress(line))
         elif line["kind"] == "held-out":
-            bar.write(
+            print_across(
+                bar,
                 f"step {line['step']:>6}  held-out ELBO {_mean(line['elbo'], 1):>8}  "
-                f"strokes {_mean(line['strokes'], 2)}  after {line['seconds'] / 60:.1f} min"
+                f"strokes {_mean(line['strokes'], 2)}  after {line['seconds'] / 60:.1f} min",
             )
 
     try:
-        return train_run(run, device, given["data_dir"], show, given["tensorboard"], until)
-    except KeyboardInterrupt:
-        raise UserError(f"interrupted; go on with: dood-pyro train --resume {run.path}") from None
+        return train_run(run, device, given["data_dir"], show, tensorboard, until)
     finally:
         if bar is not None:
             bar.close()

@@ -35,7 +35,7 @@ from . import options
 @click.option(
     "--runs-dir",
     "runs",
-    type=click.Path(path_type=Path),
+    type=options.PathTo(),
     default=Path("runs"),
     show_default=True,
     help="Folder of the run folders.",
@@ -43,13 +43,13 @@ from . import options
 @click.option(
     "--kept-runs",
     "kept",
-    type=click.Path(path_type=Path),
+    type=options.PathTo(),
     help="Folder of trained runs: what --runs-dir lacks is not trained if it is there, of the same "
     "settings, data and budget.",
 )
 @click.option(
     "--table",
-    type=click.Path(path_type=Path),
+    type=options.PathTo(),
     default=Path("experiments/results/transfer.csv"),
     show_default=True,
     help="Rows go here; cells that it has, of as long a training, are not measured again.",

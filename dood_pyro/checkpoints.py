@@ -13,15 +13,19 @@ A run folder holds
     reconstructions.png   what it draws
     .lock                 held by the process that trains it
 
-Files are replaced in one move, so that a reader sees the old one or the new one; metrics and
-TensorBoard's events are added to.
+Files are replaced in one move, once the new one has been read back, so that a reader sees the old one
+or the new one; metrics and TensorBoard's events are added to. Files of tensors hold a checksum of all
+that is in them, which is verified whenever they are read. Those of before there were checksums may
+have theirs in a file ``SHA256SUMS`` of a folder above (in the form of the command ``sha256sum``).
 """
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import platform
+import re
 import subprocess
 from dataclasses import dataclass
 from importlib import metadata
@@ -38,7 +42,14 @@ from dood_pyro import data
 from dood_pyro.config import Config, ModelConfig, TrainConfig
 from dood_pyro.devices import hardware
 from dood_pyro.errors import UserError
-from dood_pyro.files import locked, replacing, write_atomically
+from dood_pyro.files import (
+    locked,
+    read_bytes,
+    replacing,
+    unreadable,
+    unwritable,
+    write_atomically,
+)
 from dood_pyro.guides import GUIDES, REFINEMENTS, make_guide, refine_guide, split_guide
 from dood_pyro.programs import PROGRAMS
 from dood_pyro.stepwise import Program
@@ -64,9 +75,14 @@ class RunConfig(Config):
     def build(self) -> tuple[Program[Any], nn.Module]:
         """A new model, which expects pictures like its source's, and guide, initialised from the
         current random state."""
+        model = self.build_model()
+        return model, make_guide(self.train, model)
+
+    def build_model(self) -> Program[Any]:
+        """A new model alone."""
         model = PROGRAMS[self.program].make(self.model)
         model.expect(self.train.resolution)
-        return model, make_guide(self.train, model)
+        return model
 
     def settings_sha256(self) -> str:
         """A hash of every setting but the data and the seed: runs that share it compare."""
@@ -135,10 +151,37 @@ def _write_json(path: Path, values: Any) -> None:
 
 
 def _read_json(path: Path) -> Any:
+    content = read_bytes(path)
+    _verify_listed(path, content)
     try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
+        return json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise unreadable(path, error) from None
+
+
+SUMS = "SHA256SUMS"
+"""Checksums of files that do not hold their own, a line each: the sum, two spaces, the path from the
+folder that this file is in."""
+
+
+def _verify_listed(path: Path, content: bytes) -> None:
+    """Verifies a file's content where a `SUMS` of its folder, or of the one above, lists it.
+
+    Raises:
+        UserError: it is not what it was.
+    """
+    for folder in (path.parent, path.parent.parent):
+        sums = folder / SUMS
+        if not sums.is_file():
+            continue
+        lines = (line.split(maxsplit=1) for line in sums.read_text(errors="replace").splitlines())
+        listed = {words[1]: words[0] for words in lines if len(words) == 2}
+        expected = listed.get(path.relative_to(folder).as_posix())
+        if expected is not None and expected != hashlib.sha256(content).hexdigest():
+            raise UserError(
+                f"{path} is damaged: its checksum is not the one in {sums}; take it from where it "
+                "came from once more"
+            )
 
 
 def revision() -> str:
@@ -202,7 +245,7 @@ class Run:
                 # With the configuration alone a run can begin.
                 run.write_config(config, until)
         except OSError as error:
-            raise UserError(f"cannot create {path}: {error.strerror}") from None
+            raise unwritable(path, error) from None
         versions = {name: version for name in PACKAGES if (version := _version(name)) is not None}
         versions |= {"python": platform.python_version(), "revision": revision()}
         versions["hardware"] = hardware(device)
@@ -212,17 +255,42 @@ class Run:
     def _refuse_if_begun(self) -> None:
         """Unless nothing is there, or what a process left that was killed in `create`."""
         left = (START, f".{START}.", ".config.json.", LOCK)
-        if self.path.exists() and (
-            not self.path.is_dir() or any(not f.name.startswith(left) for f in self.path.iterdir())
-        ):
+        try:
+            if not self.path.exists():
+                return
+            if not self.path.is_dir():
+                raise UserError(
+                    f"{self.path} is a file; name a folder that is not there yet: --out"
+                )
+            begun = any(not file.name.startswith(left) for file in self.path.iterdir())
+        except OSError as error:
+            raise unwritable(self.path, error) from None
+        if not begun:
+            return
+        if (self.path / "config.json").is_file():
             raise UserError(
                 f"{self.path} exists; go on with it by --resume {self.path}, or choose another --out"
             )
+        raise UserError(f"{self.path} is a folder of other things, no run; choose another --out")
 
-    def write_config(self, config: RunConfig, until: Until) -> None:
-        """Writes config.json."""
-        values = {"format": FORMAT, **config.to_json(), "until": vars(until)}
-        _write_json(self.path / "config.json", values)
+    def write_config(
+        self, config: RunConfig, until: Until, tensorboard: bool | None = None
+    ) -> None:
+        """Writes config.json.
+
+        Args:
+            tensorboard: whether training logs for TensorBoard; None leaves it at what it was.
+        """
+        if tensorboard is None:
+            tensorboard = self.logs_for_tensorboard()
+        ends = {"until": vars(until)} | ({} if tensorboard else {"tensorboard": False})
+        _write_json(self.path / "config.json", {"format": FORMAT, **config.to_json(), **ends})
+
+    def logs_for_tensorboard(self) -> bool:
+        """Whether training logs for TensorBoard, as the run was last told; a new one does."""
+        path = self.path / "config.json"
+        values = _read_json(path) if path.is_file() else {}
+        return not isinstance(values, dict) or values.get("tensorboard", True) is not False
 
     def read_config(self) -> tuple[RunConfig, Until]:
         """What the run computes and where it ends.
@@ -307,6 +375,19 @@ class Run:
         if over:
             recognition = refine_guide(over, model, recognition).eval()
         return model, recognition, config
+
+    def load_model(self, which: str = "best") -> Program[Any]:
+        """The model alone, for what needs no guide; a guide's own code is not run.
+
+        Raises:
+            UserError: as for `load`.
+        """
+        config, _ = self.read_config()
+        tensors, _ = self.read_tensors(f"{which}.safetensors")
+        with torch.random.fork_rng(devices=[]):
+            model = config.build_model()
+        load_tensors(model, _part(tensors, "model"), f"{self.path}/{which}.safetensors")
+        return model.eval()
 
     def load_guide(
         self, model: nn.Module, which: str = "best", guide: str | None = None
@@ -408,17 +489,19 @@ class Run:
 
     def append_metrics(self, lines: list[dict[str, Any]]) -> None:
         """Adds lines to metrics.jsonl."""
+        path = self.path / "metrics.jsonl"
         try:
-            with open(self.path / "metrics.jsonl", "a") as file:
+            with open(path, "a") as file:
                 file.writelines(json.dumps(line) + "\n" for line in lines)
         except OSError as error:
-            raise UserError(f"cannot write {self.path}/metrics.jsonl: {error.strerror}") from None
+            raise unwritable(path, error) from None
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl; one that was cut short or damaged is left out."""
         path = self.path / "metrics.jsonl"
         lines = []
-        for text in path.read_text(errors="replace").splitlines() if path.exists() else []:
+        content = read_bytes(path) if path.exists() else b""
+        for text in content.decode(errors="replace").splitlines():
             try:
                 line = json.loads(text)
                 whole = {"kind", "step", "seconds"} <= line.keys()
@@ -436,37 +519,77 @@ class Run:
         write_atomically(self.path / "metrics.jsonl", content.encode())
 
 
+CHECKSUM = "sha256"
+
+
+"""Note of a file of tensors: the checksum of all that is in it."""
+
+
 def write_tensors(
     path: Path, tensors: dict[str, Tensor], notes: dict[str, str] | None = None
 ) -> None:
-    """Writes a safetensors file.
+    """Writes a safetensors file, with a checksum among its notes. What was at ``path`` stays until the
+    new file has been read back.
 
     Raises:
-        UserError: the disk does not take it.
+        UserError: the disk does not take it, or does not give it back as it was.
     """
     packed = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
-    with replacing(path) as file:
+    notes = dict(notes or {})
+    notes[CHECKSUM] = _checksum(packed, notes)
+
+    def verify(written: Path) -> None:
+        try:
+            read_tensors(written)
+        except UserError:
+            raise UserError(
+                f"{path} was not written as it should have been: what the disk gives back is another; "
+                "look after the disk. The last checkpoint is still there"
+            ) from None
+
+    with replacing(path, verify) as file:
         try:
             save_file(packed, file.name, metadata=notes)
         except safetensors.SafetensorError as error:
-            raise OSError(0, str(error)) from None
+            # It tells of the system's errors in words alone.
+            number = re.search(r"os error (\d+)", str(error))
+            raise OSError(int(number[1]) if number else 0, str(error)) from None
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """A safetensors file's tensors and notes.
 
     Raises:
-        UserError: it is missing or damaged.
+        UserError: it is missing or damaged, or its checksum tells that it has been changed.
     """
+    content = read_bytes(path)
     try:
-        content = path.read_bytes()
         tensors = unpack(content)
         # The header, of as many bytes as the first eight say. Read from the file a second time, it
         # could be that of a newer one.
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-        return tensors, header.get("__metadata__") or {}
-    except (OSError, safetensors.SafetensorError) as error:
-        raise UserError(f"{path} is damaged: {str(error).splitlines()[0]}") from None
+    except (safetensors.SafetensorError, ValueError) as error:
+        raise unreadable(path, error) from None
+    notes: dict[str, str] = header.get("__metadata__") or {}
+    expected = notes.pop(CHECKSUM, None)
+    if expected is None:
+        _verify_listed(path, content)
+    elif expected != _checksum(tensors, notes):
+        raise UserError(
+            f"{path} is damaged: its checksum is not that of what is in it; go back to another "
+            "checkpoint or copy"
+        )
+    return tensors, notes
+
+
+def _checksum(tensors: dict[str, Tensor], notes: dict[str, str]) -> str:
+    """SHA-256 of notes and tensors: names, types, shapes and numbers."""
+    digest = hashlib.sha256(json.dumps(notes, sort_keys=True).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def number_in(values: Any, name: str, kind: type[N], what: str = "") -> N:
@@ -498,7 +621,8 @@ def load_tensors(module: nn.Module, tensors: dict[str, Tensor], what: str) -> No
     """Copies tensors into a module's parameters and buffers.
 
     Raises:
-        UserError: names or shapes differ, or a number is not finite; ``what`` says whose.
+        UserError: names, shapes or kinds of numbers differ, or a number is not finite; ``what`` says
+            whose.
     """
     own = module.state_dict()
     differ = [
@@ -509,6 +633,22 @@ def load_tensors(module: nn.Module, tensors: dict[str, Tensor], what: str) -> No
     if differ:
         more = f" and {len(differ) - 1} more do" if len(differ) > 1 else " does"
         raise UserError(f"{what} holds the weights of something else: {differ[0]}{more} not fit")
-    if not all(bool(t.isfinite().all()) for t in tensors.values() if t.is_floating_point()):
-        raise UserError(f"{what} holds weights that are not finite numbers: its training diverged")
+    for name, tensor in tensors.items():
+        # Kept weights are in half precision.
+        both_float = tensor.is_floating_point() and own[name].is_floating_point()
+        if tensor.dtype != own[name].dtype and not both_float:
+            raise UserError(
+                f"{what} is damaged: {name} is of {tensor.dtype}, and should be of {own[name].dtype}"
+            )
+    refuse_not_finite(tensors, what)
     module.load_state_dict(tensors)
+
+
+def refuse_not_finite(tensors: dict[str, Tensor], what: str) -> None:
+    """Raises `UserError` naming the first of the tensors that holds NaN or infinity, and ``what``."""
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise UserError(
+                f"{what} holds numbers that are not finite, in {name}: its training diverged, or it is "
+                "damaged"
+            )

@@ -221,6 +221,10 @@ class TrainConfig(Config):
     resolution: int = later(0)
     """Pixels a side of the source's pictures as they came, which follows from the data; 0: not known,
     or not square."""
+    normalise: bool = later(True)
+    """Whether the score function's signals are centred and divided by their running standard
+    deviation, as NVIL's algorithm has it; without, its gradient agrees in expectation with that of the
+    summed bound."""
     particles: int = later(1)
     """Samples an image, of the estimators that weigh samples."""
     start: str = later("")
@@ -253,6 +257,10 @@ class TrainConfig(Config):
             "resolution must be a whole number of pixels",
         )
         _require(1 <= self.particles <= 10_000, "--particles must lie between 1 and 10,000")
+        _require(
+            self.normalise or self.estimator == "nvil",
+            "--no-normalise is for --estimator nvil, whose signals it leaves as they are",
+        )
         _require(
             self.particles == 1 or self.estimator in ("iwae", "rws"),
             "--particles are for --estimator iwae and rws",

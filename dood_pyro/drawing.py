@@ -217,11 +217,15 @@ class Drawing:
         """Writes ``stem``.svg and ``stem``.json; returns their paths.
 
         Args:
+            stem: a path; one that ends in .svg or .json stands for the one without.
             colours: as for `svg`.
 
         Raises:
             UserError: they cannot be written.
         """
+        stem = Path(stem)
+        if stem.suffix.lower() in (".svg", ".json"):
+            stem = stem.with_suffix("")
         contents = {"svg": self.svg(colours=colours), "json": json.dumps(self.json())}
         paths = [Path(f"{stem}.{suffix}") for suffix in contents]
         for path, content in zip(paths, contents.values(), strict=True):

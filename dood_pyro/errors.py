@@ -14,6 +14,19 @@ class UserError(Exception):
     """
 
 
+class Interrupted(KeyboardInterrupt):
+    """What was asked for was broken off by a signal, after all of it had been saved.
+
+    Args:
+        message: what to do to go on.
+        number: the signal's; the exit status is 128 more, as shells have it.
+    """
+
+    def __init__(self, message: str, number: int) -> None:
+        super().__init__(message)
+        self.status = 128 + number
+
+
 @contextmanager
 def told_in_a_line() -> Iterator[None]:
     """Inside a script: such an error ends it with one line on standard error and status 1."""

@@ -1,4 +1,5 @@
-"""Files that are replaced in one move, so that a reader sees the old one or the new one."""
+"""Files that are replaced in one move, so that a reader sees the old one or the new one; and what is
+said of those that cannot be read or written."""
 
 from __future__ import annotations
 
@@ -6,19 +7,89 @@ import errno
 import fcntl
 import json
 import os
+import stat
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
 from dood_pyro.errors import UserError
 
 
+def unreadable(path: str | Path, error: BaseException, advice: str = "") -> UserError:
+    """The error to raise where reading a file raised ``error``: what is wrong and what to do.
+
+    Args:
+        advice: what to do where the file is damaged.
+    """
+    if isinstance(error, FileNotFoundError):
+        return UserError(f"there is no {path}")
+    if isinstance(error, IsADirectoryError):
+        return UserError(f"{path} is a folder, not a file")
+    if isinstance(error, PermissionError):
+        return UserError(f"{path} cannot be read: {error.strerror}; permit it, and call again")
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        return UserError(f"the name {str(path)[:60]}… is too long for a file; choose a shorter one")
+    if isinstance(error, OSError) and error.errno in (errno.EIO, errno.ESTALE):
+        return UserError(f"{path} cannot be read: {error.strerror}; look after the disk")
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return UserError(f"{path} is damaged ({reason}){advice}")
+
+
+def unwritable(path: str | Path, error: OSError) -> UserError:
+    """The error to raise where writing a file raised ``error``: what is wrong and what to do."""
+    reason = error.strerror or str(error)
+    if error.errno == errno.ENAMETOOLONG:
+        return UserError(f"the name {str(path)[:60]}… is too long for a file; choose a shorter one")
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return UserError(f"cannot write {path}: {reason}; free some space, and call again")
+    if error.errno in (errno.ENOENT, errno.ENOTDIR):
+        folder = Path(path).parent
+        return UserError(f"cannot write {path}: the folder {folder} is not there, or no longer")
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return UserError(f"cannot write {path}: {reason}; permit it, and call again")
+    return UserError(f"cannot write {path}: {reason}")
+
+
+def refuse_special(path: str | Path) -> None:
+    """Called before a file is opened to be read.
+
+    Raises:
+        UserError: it is a pipe, a device or a socket, on which reading might wait for ever. What is
+            not there, or cannot be looked at, is for whoever opens it to say.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):
+        return
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise UserError(
+            f"{path} is a pipe or a device, not a file; write what it gives to a file, and name that"
+        )
+
+
+def read_bytes(path: Path, advice: str = "") -> bytes:
+    """A file's content.
+
+    Raises:
+        UserError: it cannot be read (`unreadable`, `refuse_special`).
+    """
+    refuse_special(path)
+    try:
+        return path.read_bytes()
+    except (OSError, ValueError) as error:
+        raise unreadable(path, error, advice) from None
+
+
 @contextmanager
-def replacing(path: Path) -> Iterator[IO[bytes]]:
+def replacing(path: Path, verify: Callable[[Path], None] | None = None) -> Iterator[IO[bytes]]:
     """A file to write to (or, by its ``name``, to have written to) that takes its place at ``path``
     once it is whole and on the disk.
+
+    Args:
+        verify: called with the path of the new file before it takes its place; what it raises leaves
+            the old one there.
 
     Raises:
         UserError: the disk does not take it; what was at ``path`` is still there.
@@ -31,16 +102,16 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
+            if verify is not None:
+                verify(Path(temporary))
             os.chmod(temporary, 0o644)
             os.replace(temporary, path)
         except BaseException:
-            os.unlink(temporary)
+            with suppress(OSError):  # the folder may be gone
+                os.unlink(temporary)
             raise
     except OSError as error:
-        raise UserError(
-            f"cannot write {path}: {error.strerror or error}; free some space or permit it, and "
-            "call again"
-        ) from None
+        raise unwritable(path, error) from None
 
 
 def named(path: str | Path) -> Path:
@@ -76,7 +147,9 @@ def locked(path: Path, wait: bool = True) -> Iterator[None]:
     Raises:
         BlockingIOError: another process is inside and is not waited for.
     """
-    descriptor = os.open(path, os.O_RDONLY | (0 if path.is_dir() else os.O_CREAT), 0o644)
+    # O_NONBLOCK: whatever lies there by that name is not waited for.
+    flags = os.O_RDONLY | os.O_NONBLOCK | (0 if path.is_dir() else os.O_CREAT)
+    descriptor = os.open(path, flags, 0o644)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
@@ -109,9 +182,10 @@ def read_object(path: Path) -> dict[str, Any]:
     check_output(path)
     if not path.exists():
         return {}
+    content = read_bytes(path)
     try:
-        known = json.loads(path.read_text())
-    except (OSError, ValueError, RecursionError):
+        known = json.loads(content)
+    except (ValueError, RecursionError):
         known = None
     if not isinstance(known, dict):
         raise UserError(f"{path} is damaged: it is not a JSON object; move it away")

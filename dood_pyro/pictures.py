@@ -13,6 +13,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from dood_pyro.errors import UserError
+from dood_pyro.files import refuse_special, unreadable
 
 Polarity = Literal["auto", "bright-ink", "dark-ink"]
 
@@ -125,6 +126,7 @@ def _grey(picture: Any, name: str) -> Tensor:
 def _grey_from_file(path: Path) -> Tensor:
     from PIL import Image, UnidentifiedImageError
 
+    refuse_special(path)
     try:
         with warnings.catch_warnings():
             # PIL warns of large pictures before it refuses them; the check below is ours.
@@ -140,7 +142,7 @@ def _grey_from_file(path: Path) -> Tensor:
     except UnidentifiedImageError:
         raise UserError(f"{path} is not a picture that can be read (PNG, JPEG, …)") from None
     except (OSError, SyntaxError, ValueError) as error:
-        raise UserError(f"{path} is damaged: {str(error).splitlines()[0]}") from None
+        raise unreadable(path, error) from None
 
 
 def _grey_from_pil(image: Any, name: str) -> Tensor:

@@ -42,6 +42,8 @@ def open_run(run: str | os.PathLike[str]) -> Run:
     Raises:
         UserError: there is neither.
     """
+    if str(run) == "":
+        raise UserError("the run has no name: give a run folder's path or the name of weights")
     # A folder of that name that is no run does not hide the weights.
     if str(run) in trained_weights() and not (Path(run) / "config.json").exists():
         return Run(Path(str(resources.files("dood_pyro") / "weights" / str(run))))
@@ -74,6 +76,18 @@ def load(
     chosen = choose_device(device)
     model, recognition, config = open_run(run).load(which, guide)
     return Recognizer(model.to(chosen), recognition.to(chosen), config)
+
+
+def load_model(
+    run: str | os.PathLike[str], device: str | torch.device = "cpu", which: str = "best"
+) -> Program[Any]:
+    """The generative program alone of a run folder, or of trained weights by name.
+
+    Raises:
+        UserError: as for `load`.
+    """
+    chosen = choose_device(device)
+    return open_run(run).load_model(which).to(chosen)
 
 
 class Recognizer:

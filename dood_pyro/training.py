@@ -32,10 +32,11 @@ from dood_pyro.checkpoints import (
     Until,
     load_tensors,
     number_in,
+    refuse_not_finite,
 )
 from dood_pyro.devices import keep_freed_memory, seeded
 from dood_pyro.doodling import doodle
-from dood_pyro.errors import UserError
+from dood_pyro.errors import Interrupted, UserError
 from dood_pyro.files import locked
 from dood_pyro.guides.stopping import UNBOUNDED
 from dood_pyro.inference import Estimator, Report, StopTimeTerms, make_estimator, stop_time_terms
@@ -315,8 +316,9 @@ class Trainer:
         """Takes up what `state` gave.
 
         Raises:
-            UserError: it is of another model or training.
+            UserError: it is of another model or training, or damaged.
         """
+        refuse_not_finite(tensors, what)
 
         def part(prefix: str) -> dict[str, Tensor]:
             return {
@@ -340,14 +342,17 @@ class Trainer:
                 raise UserError(f"{what} does not fit the training of its config.json")
             for name, value in found.items():
                 parameter = self.parameters[name]
-                if value.shape != (() if key == "step" else parameter.shape):
+                shape = () if key == "step" else parameter.shape
+                if value.shape != shape or value.dtype != parameter.dtype:
                     raise UserError(f"{what} does not fit the training of its config.json")
                 self.optimiser.state.setdefault(parameter, {})[key] = value.to(self.device)
         with torch.no_grad():
             for prefix, mine in own.items():
                 theirs = part(prefix)
-                shapes = [{n: t.shape for n, t in tensors.items()} for tensors in (mine, theirs)]
-                if shapes[0] != shapes[1]:
+                kinds = [
+                    {n: (t.shape, t.dtype) for n, t in each.items()} for each in (mine, theirs)
+                ]
+                if kinds[0] != kinds[1]:
                     raise UserError(f"{what} does not fit the model of its config.json")
                 for name, tensor in mine.items():
                     tensor.copy_(theirs[name])
@@ -361,7 +366,8 @@ class Trainer:
             torch.set_rng_state(tensors["random.cpu"])
             if self.device.type == "cuda" and "random.cuda" in tensors:
                 torch.cuda.set_rng_state(tensors["random.cuda"], self.device)
-            self.skipped, self.skipped_in_a_row = tensors["skipped"].to(self.device).unbind()
+            skipped = tensors["skipped"].to(self.device, self.skipped.dtype)
+            self.skipped, self.skipped_in_a_row = skipped.unbind()
         except (KeyError, ValueError, TypeError, RuntimeError):
             raise UserError(f"{what} is incomplete or damaged; train a new run") from None
 
@@ -381,6 +387,8 @@ def split_held_out(count: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 Show = Callable[["Trainer", dict[str, Any]], None]
+"""Called with the trainer and a line of metrics. An `OSError` that it raises, of a display that cannot
+be written to, ends the showing, not the training."""
 
 
 def train(
@@ -394,6 +402,7 @@ def train(
     """Trains a run, from its start or its last checkpoint, until its end.
 
     Args:
+        tensorboard: whether to log for it; with ``until`` the run keeps that, too.
         until: another end than the run's own, which takes its place.
         show: called with the trainer and a line of kind ``"start"`` when training begins, then
             with each line of metrics as it is written.
@@ -402,7 +411,7 @@ def train(
         UserError: the data cannot be had or is not what the run began with; the checkpoint is
             damaged; the disk is full; the training diverged; another process trains the run. The
             last checkpoint stays as it was.
-        KeyboardInterrupt: passed on, after a checkpoint.
+        Interrupted: by SIGINT (Ctrl-C) or SIGTERM, after a checkpoint.
     """
     run.read_config()  # says what is wrong with the path
     with contextlib.ExitStack() as stack:
@@ -446,8 +455,12 @@ def _train(
         run.write_tensors("state.safetensors", *trainer.state())
     if other_end is not None:  # only now: what cannot be gone on with stays as it was
         until = other_end
-        run.write_config(config, until)
+        run.write_config(config, until, tensorboard)
     run.forget_metrics_after(trainer.step)
+    if not any(
+        line["kind"] == "held-out" and line["step"] == trainer.step for line in run.read_metrics()
+    ):
+        trainer.evaluated = 0  # killed before the line was written: evaluated again at the end
     settings = config.train
     batches = Batches(drawings.images, trained_on, settings.batch_size, settings.seed, device)
     log = _Log(run, trainer, show, tensorboard)
@@ -478,32 +491,40 @@ def _loop(
                         "try a lower --learning-rate"
                     )
             if trainer.step % EVALUATE_EVERY == 0:
-                _evaluate(run, trainer, held_out, log)
+                log.write_held_out(_evaluate(run, trainer, held_out), held_out)
             if now - saved > CHECKPOINT_SECONDS:
                 _checkpoint(run, trainer)
                 saved = time.perf_counter()
-            if interrupt.asked:
+            if interrupt.asked is not None:
                 _checkpoint(run, trainer)
-                raise KeyboardInterrupt
+                raise Interrupted(
+                    f"interrupted; go on with: dood-pyro train --resume {run.path}", interrupt.asked
+                )
+        # All is saved before anything is said about it, which may fail: nobody may be there to hear.
+        terms = None
         if trainer.evaluated != trainer.step or not (run.path / "best.safetensors").exists():
-            _evaluate(run, trainer, held_out, log)
+            terms = _evaluate(run, trainer, held_out)
+        if (run.path / "best.safetensors").exists():
+            _checkpoint(run, trainer)
+        if terms is not None:
+            log.write_held_out(terms, held_out)
         if not (run.path / "best.safetensors").exists():
             raise UserError(
                 f"training diverged: no held-out bound of {run.path} was finite; try a lower "
                 "--learning-rate"
             )
-        _checkpoint(run, trainer)
 
 
 class _Interrupt:
     """Ctrl-C waits for the end of a step, so that what is saved is a whole step; a second one does not.
-    SIGTERM waits, too, however often it comes.
+    SIGTERM waits, too, however often it comes. The end of the terminal ends no training.
 
     Half a step, its random numbers drawn and its weights not yet moved, could not be gone on from.
     """
 
     def __init__(self) -> None:
-        self.asked = False
+        self.asked: int | None = None
+        """The signal that came."""
 
     def __enter__(self) -> _Interrupt:
         self.before: dict[signal.Signals, Any] = {}
@@ -511,13 +532,14 @@ class _Interrupt:
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 self.before[number] = signal.signal(number, self._handle)
+            self.before[signal.SIGHUP] = signal.signal(signal.SIGHUP, signal.SIG_IGN)
         return self
 
     def _handle(self, number: int, frame: Any) -> None:
         # A terminal's Ctrl-C may come twice over: from it, and as SIGTERM from the parent.
-        if self.asked and number == signal.SIGINT:
+        if self.asked is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.asked = True
+        self.asked = self.asked or number
 
     def __exit__(self, *exception: object) -> None:
         for number, before in self.before.items():
@@ -525,17 +547,23 @@ class _Interrupt:
                 signal.signal(number, before)
 
 
-def _evaluate(run: Run, trainer: Trainer, held_out: Tensor, log: _Log) -> None:
-    elbo = log.write_held_out(trainer.evaluate(held_out), held_out)
+def _evaluate(run: Run, trainer: Trainer, held_out: Tensor) -> StopTimeTerms:
+    """The held-out images' terms; the weights are kept where they are the best so far."""
+    terms = trainer.evaluate(held_out)
+    elbo = float(terms.report().elbo)
     trainer.evaluated = trainer.step
     if elbo > trainer.best:
         trainer.best = elbo
         run.write_tensors("best.safetensors", trainer.weights(), {"step": str(trainer.step)})
+    return terms
 
 
 def _checkpoint(run: Run, trainer: Trainer) -> None:
-    run.write_tensors("last.safetensors", trainer.weights(), {"step": str(trainer.step)})
-    run.write_tensors("state.safetensors", *trainer.state())
+    weights, (tensors, notes) = trainer.weights(), trainer.state()
+    # What could not be gone on from must not take the place of what can.
+    refuse_not_finite(weights | tensors, f"what would be saved of {run.path}")
+    run.write_tensors("last.safetensors", weights, {"step": str(trainer.step)})
+    run.write_tensors("state.safetensors", tensors, notes)
 
 
 def _finite(value: float) -> float | None:
@@ -553,8 +581,7 @@ class _Log:
         self.run, self.trainer, self.show = run, trainer, show
         self.sums: list[Tensor] = []
         self.clock = (time.perf_counter(), trainer.step)
-        if show is not None:
-            show(trainer, {"kind": "start", "step": trainer.step})
+        self._show({"kind": "start", "step": trainer.step})
         self.writer: Any = None
         if tensorboard:
             # Imported here: it takes a second, and only trainings need it.
@@ -583,8 +610,8 @@ class _Log:
         }
         self._write("train", values)
 
-    def write_held_out(self, terms: StopTimeTerms, images: Tensor) -> float:
-        """A line, and a picture, for the held-out images; returns their bound."""
+    def write_held_out(self, terms: StopTimeTerms, images: Tensor) -> None:
+        """A line, and a picture, for the held-out images."""
         report = {name: float(value) for name, value in terms.report()._asdict().items()}
         self._write("held-out", {name: _finite(value) for name, value in report.items()})
         if self.writer is not None:
@@ -595,7 +622,6 @@ class _Log:
             self._board("add_image", "held-out/reconstructions", picture)
         # Evaluation is not training: the pace counts from here.
         self.clock = (time.perf_counter(), self.trainer.step)
-        return report["elbo"]
 
     def _write(self, kind: str, values: dict[str, Any]) -> None:
         line = {
@@ -608,8 +634,15 @@ class _Log:
         for name, value in values.items():
             if value is not None:
                 self._board("add_scalar", f"{kind}/{name}", value)
-        if self.show is not None:
+        self._show(line)
+
+    def _show(self, line: dict[str, Any]) -> None:
+        if self.show is None:
+            return
+        try:
             self.show(self.trainer, line)
+        except OSError:
+            self.show = None
 
     def _board(self, method: str, name: str, value: Any) -> None:
         """Hands a value to TensorBoard; what it cannot write is no reason to stop training."""

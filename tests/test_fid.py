@@ -87,8 +87,8 @@ def test_canvases_of_other_sizes_are_compared_at_the_networks_size(source_50: Pa
     torch.manual_seed(0)
     config = RunConfig("dood", ModelConfig(features=8, canvas_size=32), TrainConfig("none"))
     dood = Recognizer(*config.build(), config)
-    assert fid.samples(dood, 3, seed=0).shape == (3, 50, 50)
-    assert fid.shuffled_strokes(dood, 3, seed=0).shape == (3, 50, 50)
+    assert fid.samples(dood.model, 3, seed=0).shape == (3, 50, 50)
+    assert fid.shuffled_strokes(dood.model, 3, seed=0).shape == (3, 50, 50)
 
 
 def test_command_says_what_was_measured(
@@ -116,7 +116,7 @@ def test_samples_are_measured_beside_real_pictures(source_50: Path) -> None:
     models = []
     for program in ("dood", "air"):
         run_config = RunConfig(program, PROGRAMS[program].configure(config), TrainConfig("none"))
-        models.append(Recognizer(*run_config.build(), run_config))
+        models.append(run_config.build_model())
     found = fid.report(models[0], models[1], str(source_50), Pixels(), count=500, seeds=(0, 1))
     assert found["pictures"] == 80
     assert found["ratio"] == pytest.approx(found["samples"] / found["real"])
@@ -129,8 +129,8 @@ def test_shuffling_strokes_keeps_their_number() -> None:
     torch.manual_seed(0)
     config = RunConfig("dood", ModelConfig(features=8, max_strokes=3), TrainConfig("none"))
     dood = Recognizer(*config.build(), config)
-    mixed = fid.shuffled_strokes(dood, 60, seed=0)
-    plain = fid.samples(dood, 60, seed=0)
+    mixed = fid.shuffled_strokes(dood.model, 60, seed=0)
+    plain = fid.samples(dood.model, 60, seed=0)
     assert mixed.shape == plain.shape
     blank = [int((pictures.amax((-1, -2)) < 1e-6).sum()) for pictures in (mixed, plain)]
     # A stroke beside the canvas leaves its picture blank, and another one once it is exchanged.

@@ -32,7 +32,7 @@ def build(program: str) -> Recognizer:
 
 def test_samples_follow_the_prior_and_the_seed() -> None:
     dood = build("dood")
-    first, again, other = (generate.generate(dood, 200, seed) for seed in (0, 0, 1))
+    first, again, other = (generate.generate(dood.model, 200, seed) for seed in (0, 0, 1))
     torch.testing.assert_close(first.canvas, again.canvas)
     assert not torch.equal(first.canvas, other.canvas)
     assert first.canvas.shape == (TINY.max_strokes, 200, TINY.canvas_size, TINY.canvas_size)

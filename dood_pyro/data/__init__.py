@@ -22,7 +22,7 @@ from torch import Tensor
 from dood_pyro.data import folder as picture_folder
 from dood_pyro.data import prepared
 from dood_pyro.errors import UserError
-from dood_pyro.files import named
+from dood_pyro.files import named, refuse_special
 from dood_pyro.pictures import resize_bytes
 
 NAMES = ("mnist", "emnist", "kmnist", "quickdraw", "omniglot", "digits", "doodles")
@@ -83,6 +83,7 @@ def describe(name: str) -> str:
 def find(name: str, data_dir: str | Path | None = None) -> Path | None:
     """Where a built-in source lies prepared, or None."""
     for folder in (data_folder(data_dir), cache_folder()):
+        refuse_special(folder / f"{name}.npz")
         if (folder / f"{name}.npz").is_file():
             return folder / f"{name}.npz"
     return None
@@ -102,6 +103,7 @@ def locate(source: str, data_dir: str | Path | None = None) -> Path:
     if source in NAMES:
         return find(source, data_dir) or _prepare(source, data_dir)
     path = Path(source).expanduser()
+    refuse_special(path)
     if path.is_file() and path.suffix == ".npz":
         return path
     if path.is_dir():
@@ -115,14 +117,25 @@ def locate(source: str, data_dir: str | Path | None = None) -> Path:
     )
 
 
+def read(
+    source: str, part: str, data_dir: str | Path | None = None
+) -> tuple[UInt8[np.ndarray, "count height width"], Integer[np.ndarray, "count"], str]:
+    """Images, ink bright, and labels of one part of a source as they came, and the hash of both parts.
+
+    Raises:
+        UserError: as for `locate`, or the file is damaged.
+    """
+    path = locate(source, data_dir)
+    return prepared.read_part(path, part, foreign=source not in NAMES)
+
+
 def load(source: str, part: str, size: int, data_dir: str | Path | None = None) -> Drawings:
     """One part, ``"train"`` or ``"test"``, of a source at ``size`` × ``size`` pixels.
 
     Raises:
         UserError: as for `locate`, or the file is damaged.
     """
-    path = locate(source, data_dir)
-    images, labels, sha256 = prepared.read_part(path, part)
+    images, labels, sha256 = read(source, part, data_dir)
     height, width = images.shape[1:]
     resolution = height if height == width else 0
     return Drawings(source, resize_bytes(images, size), labels, sha256, resolution)

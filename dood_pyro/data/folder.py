@@ -8,27 +8,35 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 from torch import Tensor
-from tqdm import tqdm
 
 from dood_pyro import pictures
 from dood_pyro.data.prepared import Arrays
 from dood_pyro.errors import UserError
+from dood_pyro.files import refuse_special
+from dood_pyro.progress import progress_bar
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
 SIZE = 105
 """Pixels a side that pictures of a folder are prepared at, unless all have the same and fewer."""
 
 
-def picture_files(folder: Path) -> list[Path]:
+def picture_files(folder: Path, least: int = 3) -> list[Path]:
     """The pictures in a folder and its subfolders, in order.
 
+    Args:
+        least: pictures that there must be; a source tests by one and holds one out, and trains on the
+            rest.
+
     Raises:
-        UserError: there are fewer than two.
+        UserError: there are fewer.
     """
-    files = sorted(f for f in folder.rglob("*") if f.suffix.lower() in SUFFIXES and f.is_file())
-    if len(files) < 2:
+    named = sorted(f for f in folder.rglob("*") if f.suffix.lower() in SUFFIXES)
+    for file in named:
+        refuse_special(file)
+    files = [file for file in named if file.is_file()]
+    if len(files) < least:
         raise UserError(
-            f"{folder} holds {len(files)} pictures; a source needs two or more "
+            f"{folder} holds {len(files)} picture{'s' * (len(files) != 1)}; {least} or more are needed "
             f"({', '.join(sorted(SUFFIXES))})"
         )
     return files
@@ -77,7 +85,7 @@ def read_all(folder: Path, size: int) -> UInt8[np.ndarray, "count size size"]:
     Raises:
         UserError: a file is not a picture or is too small; it is named.
     """
-    read = _read(folder, picture_files(folder), size, blank=True)
+    read = _read(folder, picture_files(folder, least=2), size, blank=True)
     return np.stack([_bytes(pictures.resize(picture, size)) for picture in read])
 
 
@@ -85,7 +93,7 @@ def _read(folder: Path, files: list[Path], size: int, blank: bool) -> list[Tenso
     """Pictures of at most ``size`` pixels a side: larger ones, of which few might fit in memory, are
     resized as they are read."""
     read = []
-    for file in tqdm(files, desc=folder.name, unit="picture", leave=False):
+    for file in progress_bar(iterable=files, desc=folder.name, unit="picture", leave=False):
         picture = pictures.read_picture(file, blank=blank)
         read.append(picture if len(picture) <= size else pictures.resize(picture, size))
     return read

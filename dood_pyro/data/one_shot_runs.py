@@ -19,7 +19,7 @@ from torch import Tensor
 
 from dood_pyro.data import cache_folder, data_folder, original, prepared
 from dood_pyro.errors import UserError
-from dood_pyro.files import write_atomically
+from dood_pyro.files import unreadable, write_atomically
 from dood_pyro.pictures import resize
 
 NAME = "omniglot_one_shot_runs.zip"
@@ -52,9 +52,7 @@ def official_trials(size: int, data_dir: str | Path | None = None) -> list[Trial
             names = sorted(n for n in archive.namelist() if n.endswith("class_labels.txt"))
             runs = [_read(archive, name, size) for name in names]
     except (OSError, zipfile.BadZipFile, zlib.error, KeyError, ValueError, RuntimeError) as error:
-        raise UserError(
-            f"{path} is damaged ({str(error).splitlines()[0]}); delete it to have it fetched again"
-        ) from None
+        raise unreadable(path, error, "; delete it to have it fetched again") from None
     if len(runs) != RUNS or any(len(r.queries) != WAYS or len(r.support) != WAYS for r in runs):
         raise UserError(f"{path} does not hold {RUNS} runs of {WAYS} + {WAYS} images; delete it")
     return runs

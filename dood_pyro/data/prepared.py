@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import UInt8
 
 from dood_pyro.errors import UserError
-from dood_pyro.files import replacing
+from dood_pyro.files import refuse_special, replacing, unreadable, unwritable
+from dood_pyro.pictures import LEAST_CONTRAST
 
 Arrays = dict[str, np.ndarray]
 
@@ -67,11 +69,12 @@ ADVICE = "; a built-in source's file is prepared again once it is deleted"
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[Any]:
     """The archive at ``path``; whatever reading it raises becomes a `UserError`."""
+    refuse_special(path)
     try:
         with np.load(path, allow_pickle=False) as archive:
             yield archive
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist") from None
+    except (FileNotFoundError, PermissionError) as error:
+        raise unreadable(path, error) from None
     except DAMAGED as error:
         raise UserError(
             f"{path} is damaged or not an .npz file ({_reason(error)}){ADVICE}"
@@ -90,29 +93,68 @@ def read(path: Path) -> Arrays:
     return arrays
 
 
-def read_part(path: Path, part: str) -> tuple[np.ndarray, np.ndarray, str]:
+def read_part(path: Path, part: str, foreign: bool = False) -> tuple[np.ndarray, np.ndarray, str]:
     """Images and labels of one part, and the hash of both parts' images and labels: the same
     however the file was compressed.
 
     The parts are in memory one after the other.
 
+    Args:
+        foreign: whether somebody else made the file: the polarity of its pictures is detected
+            (`with_bright_ink`), and a part that is blank is refused.
+
     Raises:
-        UserError: as for `read`.
+        UserError: as for `read`; or pictures for test are of another size than those for training.
     """
     digest = hashlib.sha256()
     kept: list[np.ndarray] = []
+    sizes: list[tuple[int, ...]] = []
     for each in PARTS:
         names = (f"{each}_images", f"{each}_labels")
         with _opened(path) as archive:
             arrays = {name: archive[name] for name in names if name in archive.files}
         check(arrays, str(path), (each,))
         images, labels = (arrays[name] for name in names)
+        sizes.append(images.shape[1:])
+        if foreign:
+            images = with_bright_ink(images, f"{path}, {names[0]},")
         for plain in (images, labels.astype(np.int64)):
             digest.update(f"{each} {plain.shape}".encode())
             digest.update(np.ascontiguousarray(plain).data)
         if each == part:
             kept = [images, labels]
+    if sizes[0] != sizes[1]:
+        training, test = (f"{height}×{width}" for height, width in sizes)
+        raise UserError(
+            f"{path}: test_images are of {test} pixels, train_images of {training}; resize them alike"
+        )
     return kept[0], kept[1], digest.hexdigest()
+
+
+ALIKE = 0.9
+"""Of a file's pictures: where so many are of one polarity, all are taken to be."""
+
+
+def with_bright_ink(
+    images: UInt8[np.ndarray, "count height width"], what: str
+) -> UInt8[np.ndarray, "count height width"]:
+    """Pictures whose ink is bright: as they are, or as their negatives.
+
+    Whatever most of a picture's border is, is paper (`dood_pyro.pictures.read_picture`). What nearly
+    all pictures say counts for all of them; where they are of both kinds, each is by itself.
+
+    Raises:
+        UserError: all of the pictures, of which ``what`` says whose they are, are blank.
+    """
+    flat = images.reshape(len(images), -1)
+    if bool((flat.max(1).astype(int) - flat.min(1) < LEAST_CONTRAST * 255).all()):
+        raise UserError(f"{what} is blank: in none of its pictures is there any ink")
+    edges = (images[:, 0], images[:, -1], images[:, :, 0], images[:, :, -1])
+    light = np.median(np.concatenate(edges, axis=1), axis=1) > 127.5
+    share = float(light.mean())
+    if min(share, 1 - share) <= 1 - ALIKE:
+        light[:] = share > 0.5
+    return np.where(light[:, None, None], 255 - images, images)
 
 
 def counts(path: Path) -> dict[str, tuple[int, ...]]:
@@ -129,6 +171,8 @@ def counts(path: Path) -> dict[str, tuple[int, ...]]:
                     version = np.lib.format.read_magic(member)
                     assert version == (1, 0)
                     shapes[part] = np.lib.format.read_array_header_1_0(member)[0]
+    except PermissionError as error:
+        raise unreadable(path, error) from None
     except DAMAGED as error:
         raise UserError(f"{path} is damaged ({_reason(error)}){ADVICE}") from None
     if any(len(shape) != 3 for shape in shapes.values()):
@@ -146,7 +190,7 @@ def write(path: Path, arrays: Arrays) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from None
+        raise unwritable(path, error) from None
     with replacing(path) as file:
         np.savez_compressed(file, allow_pickle=False, **arrays)
 

@@ -7,10 +7,10 @@ them for test.
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from dood_pyro.data import original
 from dood_pyro.data.prepared import Arrays
+from dood_pyro.progress import progress_bar
 
 DESCRIPTION = "doodles of 25 categories"
 
@@ -51,7 +51,7 @@ def prepare(folder: Path, scratch: Path) -> Arrays:
     parts: dict[str, list[np.ndarray]] = {"train": [], "test": []}
     labels: dict[str, list[int]] = {"train": [], "test": []}
     total = sum(CATEGORIES.values()) * 28 * 28
-    with tqdm(total=total, unit="B", unit_scale=True, desc="quickdraw") as progress:
+    with progress_bar(total=total, unit="B", unit_scale=True, desc="quickdraw") as progress:
         for label, (category, count) in enumerate(CATEGORIES.items()):
             url = URL.format(category=category.replace("_", "%20"))
             rows = original.first_rows(url, count, "quickdraw", progress).reshape(-1, 28, 28)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import pyro
@@ -12,6 +12,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dood_pyro.guides.stopping import DEAD_LOGIT
+
+Progress = Callable[[float], None]
 
 
 class Factor(NamedTuple):
@@ -96,8 +98,14 @@ class ImageByImage(nn.Module):
             program._apply(fn, recurse)
         return super()._apply(fn, recurse)
 
-    def factors(self, image: Float[Tensor, "images size size"]) -> Factors:
-        """What the search finds. It is hidden from whatever traces or conditions this guide."""
+    def factors(
+        self, image: Float[Tensor, "images size size"], progress: Progress | None = None
+    ) -> Factors:
+        """What the search finds. It is hidden from whatever traces or conditions this guide.
+
+        Args:
+            progress: called with the images done since the last call, parts of them counted.
+        """
         raise NotImplementedError
 
     def forward(self, image: Float[Tensor, "images size size"]) -> None:

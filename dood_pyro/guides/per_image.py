@@ -13,7 +13,7 @@ from jaxtyping import Float
 from pyro import poutine
 from torch import Tensor, nn
 
-from dood_pyro.guides.factors import Factor, Factors
+from dood_pyro.guides.factors import Factor, Factors, Progress
 from dood_pyro.guides.refined import RefinedGuide
 from dood_pyro.inference.common_noise import CommonNoise
 from dood_pyro.inference.stop_time import AlwaysOn, stop_time_terms
@@ -62,10 +62,12 @@ class PerImageGuide(RefinedGuide):
                 sites[name] = Factor(value, std, value.ndim - 1)
         return sites
 
-    def factors(self, image: Float[Tensor, "images size size"]) -> Factors:
+    def factors(
+        self, image: Float[Tensor, "images size size"], progress: Progress | None = None
+    ) -> Factors:
         """Of each image's starts the one whose bound climbed highest."""
         repeated = image.repeat(self.starts, 1, 1)
-        found = self._climbed(repeated, groups=self.starts)
+        found = self._climbed(repeated, self.starts, progress)
         with poutine.block(), torch.no_grad(), CommonNoise(groups=self.starts):
             bound = torch.stack(
                 [stop_time_terms(self.model, found, repeated).elbo() for _ in range(4)]

@@ -19,7 +19,7 @@ from pyro import poutine
 from torch import Tensor, nn
 
 from dood_pyro.errors import UserError
-from dood_pyro.guides.factors import Factor, Factors, ImageByImage
+from dood_pyro.guides.factors import Factor, Factors, ImageByImage, Progress
 from dood_pyro.inference.common_noise import CommonNoise
 from dood_pyro.inference.parsing import Modes
 from dood_pyro.inference.stop_time import (
@@ -108,12 +108,16 @@ class RefinedGuide(ImageByImage):
             sites[name] = Factor(value, log_std, len(events))
         return joint, Factors(sites)
 
-    def factors(self, image: Float[Tensor, "images size size"]) -> Factors:
+    def factors(
+        self, image: Float[Tensor, "images size size"], progress: Progress | None = None
+    ) -> Factors:
         """Factors that have climbed the bound of each image. By common random numbers: what is found
         for an image does not depend on the others."""
-        return self._climbed(image, groups=1)
+        return self._climbed(image, 1, progress)
 
-    def _climbed(self, image: Float[Tensor, "images size size"], groups: int) -> Factors:
+    def _climbed(
+        self, image: Float[Tensor, "images size size"], groups: int, progress: Progress | None
+    ) -> Factors:
         """The same for so many copies of the images, one after the other, whose noise differs."""
         model = self.model
         # Hidden from whatever traces or conditions this guide.
@@ -149,5 +153,7 @@ class RefinedGuide(ImageByImage):
                 for leaf, gradient in zip(leaves, torch.autograd.grad(loss, leaves), strict=True):
                     leaf.grad = torch.nan_to_num(gradient, nan=0.0, posinf=0.0, neginf=0.0)
                 optimiser.step([self.rate * (1 - step / self.steps)], skip=never)
+                if progress is not None:
+                    progress(len(image) / groups / self.steps)
             with torch.no_grad():
                 return moved()

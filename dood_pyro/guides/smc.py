@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dood_pyro.devices import seeded
 from dood_pyro.errors import UserError
-from dood_pyro.guides.factors import Factor, Factors, ImageByImage
+from dood_pyro.guides.factors import Factor, Factors, ImageByImage, Progress
 from dood_pyro.inference.smc import smc
 from dood_pyro.stepwise import StepwiseGuide
 
@@ -40,7 +40,9 @@ class SMCGuide(ImageByImage):
             )
         self.particles = particles
 
-    def factors(self, image: Float[Tensor, "images size size"]) -> Factors:
+    def factors(
+        self, image: Float[Tensor, "images size size"], progress: Progress | None = None
+    ) -> Factors:
         """The Gaussians with which the likeliest drawing was proposed, around what was drawn.
 
         Every image has particles by the same random numbers: what is found for it does not depend on
@@ -52,6 +54,8 @@ class SMCGuide(ImageByImage):
         for one in image.split(1):
             with poutine.block(), seeded(seed, image.device):
                 parts.append(self._proposed(one))
+            if progress is not None:
+                progress(1)
         return Factors.joined(parts)
 
     def _proposed(self, image: Float[Tensor, "images size size"]) -> Factors:

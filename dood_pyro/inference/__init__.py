@@ -51,5 +51,5 @@ def make_estimator(config: TrainConfig, max_strokes: int) -> Estimator:
     if config.estimator == "rws":
         return ReweightedWakeSleep(config.particles, config.beta, explore, config.scale_learns)
     if config.estimator == "nvil":
-        return NVIL(config.beta, max_strokes=max_strokes, hold_steps=hold)
+        return NVIL(config.beta, config.normalise, max_strokes, hold)
     return StopTimeELBO(config.beta, explore, always, config.scale_learns)

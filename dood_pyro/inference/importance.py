@@ -115,13 +115,24 @@ def importance_bound(
     return ImportanceBound.joined(parts)
 
 
+SEARCH = 0.7
+"""The share of the time that an image takes which goes into a search, roughly."""
+
+
+def search(
+    guide: ImageByImage, images: Tensor, progress: Callable[[float], None] | None = None
+) -> Factors:
+    """What a guide that searches finds for images; it counts as `SEARCH` of the progress."""
+    return guide.factors(images, progress and (lambda done: progress(SEARCH * done)))
+
+
 @torch.no_grad()
 def bound_of(
     model: nn.Module,
     guide: nn.Module,
     images: Float[Tensor, "images size size"],
     particles: int = 200,
-    progress: Callable[[int], None] | None = None,
+    progress: Callable[[float], None] | None = None,
     factors: Factors | None = None,
 ) -> ImportanceBound:
     """`importance_bound` of any guide; one that searches image by image does so once an image.
@@ -130,12 +141,15 @@ def bound_of(
     estimate of p(x), whose stops are summed out.
 
     Args:
+        progress: called with the images done since the last call, of which a search is `SEARCH`.
         factors: what a guide that searches has found for these images already.
     """
     if not isinstance(guide, ImageByImage):
         return importance_bound(model, guide, images, particles, progress=progress)
+    searched = factors is not None
     if factors is None and not isinstance(guide, SMCGuide):
-        factors = guide.factors(images)
+        factors, searched = search(guide, images, progress), True
+    rest = 1 - SEARCH if searched else 1.0
     few = max(1, chunk_on(images.device) // particles)
     parts = []
     for first in range(0, len(images), few):
@@ -146,7 +160,7 @@ def bound_of(
             assert factors is not None
             parts.append(importance_bound(model, factors.of(rows), images[rows], particles))
         if progress is not None:
-            progress(len(images[rows]))
+            progress(rest * len(images[rows]))
     return ImportanceBound.joined(parts)
 
 

@@ -1,8 +1,13 @@
 """The paper's estimator: score function for the stop variable with learned baselines (section 2.3).
 
 NVIL (Mnih and Gregor 2014) over Pyro's ``TraceGraph_ELBO``: each ``on_t`` is charged with what
-comes after it alone, less a learned baseline, centred, and divided by its standard deviation where
-that exceeds one nat.
+comes after it alone, less a learned baseline; what is left, the learning signal, is centred by its
+running mean and divided by its running standard deviation where that exceeds one nat. That is NVIL's
+algorithm 1, which the paper names; the paper's own text does not say which of these steps it takes.
+
+Centring changes no expectation: the mean is of earlier batches. Division does: every ``on_t``'s gradient
+is scaled by another number, so that only the unnormalised form (``normalise=False``) agrees in
+expectation with the gradient of the bound, as its stops summed out give it.
 """
 
 from __future__ import annotations
@@ -77,7 +82,8 @@ class NVIL(TraceGraph_ELBO):
     Args:
         beta: β, as for `dood_pyro.inference.stop_time.StopTimeELBO`: the stop variable weighs its
             own KL and that of the strokes it lets through by β.
-        normalise: whether signals are centred and divided by their standard deviation. Baselines
+        normalise: whether signals are centred and divided by their running standard deviation
+            (``--normalise``); else they are what they are. Baselines
             (``infer={"baseline": {"nn_baseline": …, "nn_baseline_input": …}}`` at a guide's
             ``on_t``) predict in units of the cost's running moments either way, one number a drawing.
         hold_steps: where a guide has ``on_bounds``, for how many steps the lower one falls from 0.8

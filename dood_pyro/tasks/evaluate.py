@@ -24,9 +24,9 @@ from dood_pyro import data
 from dood_pyro.checkpoints import Run
 from dood_pyro.devices import keep_freed_memory
 from dood_pyro.errors import UserError
-from dood_pyro.files import check_output, locked, write_atomically
+from dood_pyro.files import check_output, locked, read_bytes, write_atomically
 from dood_pyro.guides.factors import ImageByImage
-from dood_pyro.inference.importance import ImportanceBound, bound_of
+from dood_pyro.inference.importance import ImportanceBound, bound_of, search
 from dood_pyro.inference.parsing import Programs, in_double, parse
 
 COLUMNS = (
@@ -84,7 +84,7 @@ def evaluate(
     data_dir: str | Path | None = None,
     which: str = "best",
     guide: str | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[float, int], None] | None = None,
     jobs: int = 1,
 ) -> dict[str, Any]:
     """Measures a run on the first ``limit`` test images of the target's shuffle of seed 0.
@@ -110,7 +110,7 @@ def evaluate(
     drawings = data.load(target, "test", config.model.canvas_size, data_dir)
     images = model.meet(drawings, limit)
 
-    def show(done: int) -> None:
+    def show(done: float) -> None:
         if progress is not None:
             progress(done, len(images))
 
@@ -160,7 +160,7 @@ def _measure(
     images: torch.Tensor,
     particles: int,
     jobs: int,
-    show: Callable[[int], None],
+    show: Callable[[float], None],
 ) -> _Measured:
     """Bounds and errors, by ``jobs`` processes: on small tensors threads wait for each other more
     than they help."""
@@ -201,11 +201,11 @@ def _shard(
     index: int,
     images: torch.Tensor,
     particles: int,
-    show: Callable[[int], None] | None = None,
+    show: Callable[[float], None] | None = None,
 ) -> _Measured:
     torch.manual_seed(index)
     model, guide = programs
-    factors = guide.factors(images) if isinstance(guide, ImageByImage) else None
+    factors = search(guide, images, show) if isinstance(guide, ImageByImage) else None
     bound = bound_of(model, guide, images, particles, show, factors)
     if factors is None:
         parsed = parse(*in_double(model, guide), images)
@@ -254,8 +254,8 @@ def read_rows(path: Path) -> list[dict[str, str]]:
     if not path.exists():
         return []
     try:
-        lines = list(csv.reader(path.read_text().splitlines()))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        lines = list(csv.reader(read_bytes(path).decode().splitlines()))
+    except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path} is not a table: {str(error).splitlines()[0]}") from None
     if not lines or tuple(lines[0]) != COLUMNS:
         raise UserError(f"{path}, line 1: the columns are not {', '.join(COLUMNS)}")

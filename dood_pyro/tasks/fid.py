@@ -19,6 +19,7 @@ from dood_pyro.features import SIZE, FeatureNetwork
 from dood_pyro.networks import glimpse
 from dood_pyro.pictures import resize
 from dood_pyro.recognition import Recognizer, draws_curves
+from dood_pyro.stepwise import Program
 from dood_pyro.tasks.generate import generate
 from dood_pyro.tokens import TokenNoise, affine_map, sample_token, strokes_of, write
 
@@ -101,23 +102,23 @@ def folder_or_source(
     return pictures[np.random.default_rng(0).permutation(len(pictures))].float() / 255
 
 
-def samples(dood: Recognizer, count: int, seed: int) -> Float[Tensor, "count 50 50"]:
+def samples(model: Program[Any], count: int, seed: int) -> Float[Tensor, "count 50 50"]:
     """Pictures from a model's prior."""
     parts = [
-        generate(dood, min(BATCH, count - start), seed * 100_003 + start).canvas[-1].cpu()
+        generate(model, min(BATCH, count - start), seed * 100_003 + start).canvas[-1].cpu()
         for start in range(0, count, BATCH)
     ]
     return resize(torch.cat(parts), SIZE)
 
 
-def shuffled_strokes(dood: Recognizer, count: int, seed: int) -> Float[Tensor, "count 50 50"]:
+def shuffled_strokes(model: Program[Any], count: int, seed: int) -> Float[Tensor, "count 50 50"]:
     """Pictures whose strokes come from different drawings of the prior: what a model would draw
     that had learned single strokes and nothing of their order."""
     parts = []
     for start in range(0, count, BATCH):
-        parsed = generate(dood, min(BATCH, count - start), seed * 100_003 + start)
+        parsed = generate(model, min(BATCH, count - start), seed * 100_003 + start)
         strokes = strokes_of(parsed)
-        ink = strokes.ink(dood.model.ink_size)
+        ink = strokes.ink(model.ink_size)
         generator = torch.Generator().manual_seed(seed)
         columns = []
         for t in range(ink.shape[1]):
@@ -127,7 +128,7 @@ def shuffled_strokes(dood: Recognizer, count: int, seed: int) -> Float[Tensor, "
             column = ink[:, t].clone()
             column[drawn] = ink[order, t]
             columns.append(column)
-        parts.append(dood.model.picture(torch.stack(columns).sum(0)).cpu())
+        parts.append(model.picture(torch.stack(columns).sum(0)).cpu())
     return resize(torch.cat(parts), SIZE)
 
 
@@ -183,7 +184,7 @@ def memorisers(
     if not draws_curves(dood.model):
         raise UserError(f"a {dood.config.program} model draws no strokes to write anew")
     noise = TokenNoise()
-    sets = _Sets(dood, target, network, count, "test", data_dir)
+    sets = _Sets(dood.model, target, network, count, "test", data_dir)
     columns: dict[str, list[float]] = {"affine": [], "tokens": [], "real": []}
     for seed in seeds:
         reference, _, training = sets.split(seed)
@@ -195,8 +196,8 @@ def memorisers(
 
 
 def report(
-    dood: Recognizer,
-    rival: Recognizer | None,
+    model: Program[Any],
+    rival: Program[Any] | None,
     target: str,
     network: FeatureNetwork,
     count: int = 2500,
@@ -218,9 +219,9 @@ def report(
     Raises:
         UserError: the target cannot be had, or is too small.
     """
-    sets = _Sets(dood, target, network, count, part, data_dir)
+    sets = _Sets(model, target, network, count, part, data_dir)
     if rival is not None:
-        rival.model.expect(sets.resolution)
+        rival.expect(sets.resolution)
     columns: dict[str, list[float]] = {
         name: [] for name in ("samples", "real", "halves", "air", "shuffled")
     }
@@ -228,9 +229,9 @@ def report(
         reference, rest, other = sets.split(seed)
         columns["halves"].append(reference.distance(rest))
         columns["real"].append(reference.distance(other))
-        columns["samples"].append(reference.distance(samples(dood, sets.count, seed)))
-        if draws_curves(dood.model):
-            shuffled = shuffled_strokes(dood, sets.count, seed)
+        columns["samples"].append(reference.distance(samples(model, sets.count, seed)))
+        if draws_curves(model):
+            shuffled = shuffled_strokes(model, sets.count, seed)
             columns["shuffled"].append(reference.distance(shuffled))
         if rival is not None:
             columns["air"].append(reference.distance(samples(rival, sets.count, seed)))
@@ -245,7 +246,7 @@ class _Sets:
 
     def __init__(
         self,
-        dood: Recognizer,
+        model: Program[Any],
         target: str,
         network: FeatureNetwork,
         count: int,
@@ -257,7 +258,7 @@ class _Sets:
         self.resolution = drawings.resolution
         self.everything = drawings.shuffled(None).float() / 255
         self.others = pictures_of(target, "test" if part == "train" else "train", data_dir)
-        dood.model.expect(drawings.resolution)
+        model.expect(drawings.resolution)
         self.count = min(count, len(self.everything) // 2, len(self.others))
         """Pictures a set."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
@@ -14,7 +15,8 @@ from dood_pyro.errors import UserError
 from dood_pyro.files import write_atomically
 from dood_pyro.inference.parsing import Parse, dream
 from dood_pyro.plots import CELL, colour_steps, grid_sheet, save_png, step_inks
-from dood_pyro.recognition import Recognizer, drawings_from_parse, draws_curves
+from dood_pyro.recognition import drawings_from_parse, draws_curves
+from dood_pyro.stepwise import Program
 
 FRAMES_A_STROKE = 8
 """Of an animation."""
@@ -22,10 +24,10 @@ FRAME_MILLISECONDS = 60
 LAST_MILLISECONDS = 1500
 
 
-def generate(dood: Recognizer, count: int, seed: int = 0) -> Parse:
+def generate(model: Program[Any], count: int, seed: int = 0) -> Parse:
     """``count`` drawings from a model's prior, the same for the same seed."""
-    with seeded(seed, dood.device):
-        return dream(dood.model, count)
+    with seeded(seed, model.raw_scale.device):
+        return dream(model, count)
 
 
 def sheet(parsed: Parse, drawings: list[Drawing]) -> UInt8[np.ndarray, "height width 3"]:
@@ -63,7 +65,7 @@ def animation(drawings: list[Drawing]) -> bytes:
     return buffer.getvalue()
 
 
-def sample(dood: Recognizer, out: Path, count: int = 64, seed: int = 0) -> list[Path]:
+def sample(model: Program[Any], out: Path, count: int = 64, seed: int = 0) -> list[Path]:
     """Draws ``count`` drawings from the prior.
 
     Writes ``out`` (PNG) and, in a folder of the same name, each drawing's canvas (PNG, dark on white);
@@ -73,8 +75,8 @@ def sample(dood: Recognizer, out: Path, count: int = 64, seed: int = 0) -> list[
     Raises:
         UserError: something cannot be written.
     """
-    parsed = generate(dood, count, seed)
-    drawings = drawings_from_parse(parsed) if draws_curves(dood.model) else []
+    parsed = generate(model, count, seed)
+    drawings = drawings_from_parse(parsed) if draws_curves(model) else []
     folder = out.with_suffix("")
     try:
         folder.mkdir(exist_ok=True)

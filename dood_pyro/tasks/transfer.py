@@ -23,7 +23,6 @@ from typing import Any, Literal, NamedTuple
 from dood_pyro import data
 from dood_pyro.checkpoints import FORMAT, Run, RunConfig, Until
 from dood_pyro.config import ModelConfig, TrainConfig
-from dood_pyro.data import prepared
 from dood_pyro.devices import cores
 from dood_pyro.errors import UserError
 from dood_pyro.programs import PROGRAMS
@@ -163,7 +162,7 @@ def known_data(plan: Plan) -> dict[str, Known]:
         if name in data.NAMES and data.find(name, plan.data_dir) is None:
             continue
         try:
-            images, _, sha256 = prepared.read_part(data.locate(name, plan.data_dir), "test")
+            images, _, sha256 = data.read(name, "test", plan.data_dir)
         except UserError:
             continue
         found[data.name_of(name)] = Known(sha256, len(images))

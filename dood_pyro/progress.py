@@ -1,0 +1,54 @@
+"""Progress bars that no display can bring down.
+
+What a bar is written to may go away: a terminal that is closed, a pipe that nobody reads any more, a
+disk that is full. The work behind the bar goes on without it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from typing import Any
+
+from tqdm import tqdm
+
+
+class Expendable:
+    """A stream that drops what cannot be written. A missing one (``2>&-``) takes nothing."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Writes text, or drops it."""
+        if self._stream is not None:
+            # ValueError: it has been closed.
+            with contextlib.suppress(OSError, ValueError):
+                self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flushes, or does not."""
+        if self._stream is not None:
+            with contextlib.suppress(OSError, ValueError):
+                self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    # tqdm tells by == whether a line is printed across a bar, which then makes way.
+    def __eq__(self, other: object) -> bool:
+        return self._stream is getattr(other, "_stream", other)
+
+    def __hash__(self) -> int:
+        return id(self._stream)
+
+
+def progress_bar(**options: Any) -> tqdm:
+    """A `tqdm` bar on standard error, with its options."""
+    return tqdm(file=Expendable(sys.stderr), **options)
+
+
+def print_across(bar: tqdm, text: str) -> None:
+    """Prints a line on standard output, where a bar may stand."""
+    bar.write(text, file=Expendable(sys.stdout))
