@@ -95,7 +95,7 @@ def fid_samples(
     limit: int,
     seeds: tuple[int, ...],
     record: Path | None,
-    use: options.Use,
+    use_model: options.UseModel,
     data_dir: Path | None,
 ) -> None:
     """Measures how far RUN's samples are from a target.
@@ -109,7 +109,7 @@ def fid_samples(
     from dood_pyro.tasks.fid import report
 
     opened, rival_run = open_run(run), open_run(air) if air else None
-    made_by = opened.provenance(use.which)
+    made_by = opened.provenance(use_model.which)
     trained = opened.read_config()[0].train
     target = target or trained.source
     name = data.name_of(target)
@@ -124,12 +124,12 @@ def fid_samples(
     )
     refuse_another_run(record, key, made_by)
     network = load_features(features)
-    model = use.load_model(run)
-    rival = use.load_model(air) if air else None
+    model = use_model.load(run)
+    rival = use_model.load(air) if air else None
     found = report(model, rival, target, network, limit, seeds, part, data_dir)
     found |= {"seeds": list(seeds), "run": made_by}
     if rival_run is not None:
-        found["air_run"] = rival_run.provenance(use.which)
+        found["air_run"] = rival_run.provenance(use_model.which)
     update_object(record, {key: found})
     click.echo(json.dumps({key: found}, indent=2))
 

@@ -46,6 +46,11 @@ def main(arguments: list[str] | None = None) -> None:
     _occupy_standard_streams()
     try:
         status = cli.main(args=arguments, standalone_mode=False)
+    except (KeyboardInterrupt, click.Abort) as error:  # an Abort is a RuntimeError
+        cause = error.__cause__ or error  # click makes an Abort of it
+        if isinstance(cause, Interrupted):
+            fail(str(cause), cause.status)
+        fail("interrupted", 128 + signal.SIGINT)
     except UserError as error:
         fail(str(error), 1)
     except click.exceptions.NoArgsIsHelpError as error:
@@ -70,10 +75,6 @@ def main(arguments: list[str] | None = None) -> None:
     except OSError as error:
         _let_go(sys.stdout)
         fail(f"{error.filename or 'what it prints'}: {error.strerror or error}", 1)
-    except Interrupted as error:
-        fail(str(error), error.status)
-    except (KeyboardInterrupt, click.Abort):
-        fail("interrupted", 130)
     sys.exit(status if isinstance(status, int) else 0)
 
 

@@ -72,12 +72,6 @@ class Use(NamedTuple):
 
         return load(run, self.device, self.which, self.guide)
 
-    def load_model(self, run: str) -> Program[Any]:
-        """The model alone."""
-        from dood_pyro.recognition import load_model
-
-        return load_model(run, self.device, self.which)
-
     def load_all(self, runs: Sequence[str]) -> list[Recognizer]:
         """Several of them: what is put over a guide is put over each one's, and a guide
         ``module:Class`` is permitted to those that were trained with it.
@@ -106,6 +100,19 @@ class Use(NamedTuple):
         return choose_device(self.device)
 
 
+class UseModel(NamedTuple):
+    """How a command takes up models of trained runs: what `trained_model` collects."""
+
+    which: str
+    device: str
+
+    def load(self, run: str) -> Program[Any]:
+        """The model of a run folder, or of weights that come with the package."""
+        from dood_pyro.recognition import load_model
+
+        return load_model(run, self.device, self.which)
+
+
 def trained(command: Callable[..., None]) -> Callable[..., None]:
     """The options of every command that takes trained runs, handed over together as ``use``."""
 
@@ -123,11 +130,12 @@ IMAGES = (
 
 
 def trained_model(command: Callable[..., None]) -> Callable[..., None]:
-    """The options of every command that takes a trained run's model and has no use for its guide."""
+    """The options of every command that takes a trained run's model and has no use for its guide,
+    handed over together as ``use_model``."""
 
     @functools.wraps(command)
     def collected(which: str, device: str, **given: Any) -> None:
-        command(use=Use(which, None, device), **given)
+        command(use_model=UseModel(which, device), **given)
 
     return which(device(collected))
 

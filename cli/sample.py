@@ -15,14 +15,14 @@ from . import options
 @options.seed
 @click.option("--out", type=options.Png(), help="PNG.  [default: RUN-samples.png]")
 @options.trained_model
-def sample(run: str, count: int, seed: int, out: Path | None, use: options.Use) -> None:
+def sample(run: str, count: int, seed: int, out: Path | None, use_model: options.UseModel) -> None:
     """Draws new drawings, from RUN's prior.
 
     A sheet of them (Fig. 6), its animation, and in a folder a PNG, SVG and JSON each.
     """
     from dood_pyro.tasks.generate import sample as draw
 
-    model = use.load_model(run)
+    model = use_model.load(run)
     out = out or Path(f"{options.run_name(run)}-samples.png")
     written = draw(model, out, count, seed)
     folder = out.with_suffix("")

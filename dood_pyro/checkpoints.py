@@ -288,8 +288,10 @@ class Run:
 
     def logs_for_tensorboard(self) -> bool:
         """Whether training logs for TensorBoard, as the run was last told; a new one does."""
-        path = self.path / "config.json"
-        values = _read_json(path) if path.is_file() else {}
+        try:
+            values = _read_json(self.path / "config.json")
+        except UserError:  # it is not there yet, or is about to be replaced
+            return True
         return not isinstance(values, dict) or values.get("tensorboard", True) is not False
 
     def read_config(self) -> tuple[RunConfig, Until]:

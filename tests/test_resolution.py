@@ -213,7 +213,7 @@ def test_all_tasks_take_a_model_of_few_pixels(tmp_path: Path, coarse: Path) -> N
     trials = Trials(images, images, torch.arange(4))
     assert classify(dood, trials, Settings(parses=1, steps=3)).shape == (4, 4)
     assert dood.model.ink_size == COARSE
-    for drawn in (samples(dood, 3, 0), shuffled_strokes(dood, 3, 0)):
+    for drawn in (samples(dood.model, 3, 0), shuffled_strokes(dood.model, 3, 0)):
         assert drawn.shape == (3, 50, 50)
         assert torch.linalg.matrix_rank(drawn, atol=1e-3).max() <= COARSE
 

@@ -215,10 +215,10 @@ def test_the_last_evaluation_is_made_up_for(
     train(whole, CPU, tensorboard=False)
     evaluate = training._evaluate
 
-    def killed(run: Run, trainer: Trainer, *rest: Any) -> None:
+    def killed(run: Run, trainer: Trainer, *rest: Any) -> Any:
         if trainer.step == 7:
             raise KeyboardInterrupt
-        evaluate(run, trainer, *rest)
+        return evaluate(run, trainer, *rest)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(training, "_evaluate", killed)

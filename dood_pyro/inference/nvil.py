@@ -5,9 +5,9 @@ comes after it alone, less a learned baseline; what is left, the learning signal
 running mean and divided by its running standard deviation where that exceeds one nat. That is NVIL's
 algorithm 1, which the paper names; the paper's own text does not say which of these steps it takes.
 
-Centring changes no expectation: the mean is of earlier batches. Division does: every ``on_t``'s gradient
-is scaled by another number, so that only the unnormalised form (``normalise=False``) agrees in
-expectation with the gradient of the bound, as its stops summed out give it.
+Centring changes no expectation: the mean is of earlier batches. Division does: the gradient of every
+``on_t`` is scaled by another number, so that only the unnormalised form (``normalise=False``) agrees
+in expectation with the gradient of the bound, as the exact sum over stops gives it.
 """
 
 from __future__ import annotations
