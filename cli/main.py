@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import sys
-from typing import Any
 
 import click
 
 from dood_pyro.errors import Interrupted, UserError
+from dood_pyro.progress import let_go
 
 from .evaluate import evaluate
 from .fid import fid, fid_memorisers, fid_samples, train_features
@@ -70,10 +69,10 @@ def main(arguments: list[str] | None = None) -> None:
         )
     except BrokenPipeError:
         # Whoever read what is printed has read enough (head, less): nothing to complain about.
-        _let_go(sys.stdout)
+        let_go(sys.stdout)
         sys.exit(128 + signal.SIGPIPE)
     except OSError as error:
-        _let_go(sys.stdout)
+        let_go(sys.stdout)
         fail(f"{error.filename or 'what it prints'}: {error.strerror or error}", 1)
     sys.exit(status if isinstance(status, int) else 0)
 
@@ -83,7 +82,7 @@ def fail(message: str, status: int) -> None:
     try:
         click.echo("dood-pyro: " + " ".join(message.split()), err=True)
     except (OSError, ValueError):  # nobody is there to read it; the status still tells
-        _let_go(sys.stderr)
+        let_go(sys.stderr)
     sys.exit(status)
 
 
@@ -95,10 +94,3 @@ def _occupy_standard_streams() -> None:
             os.fstat(descriptor)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # the lowest that is free: this one
-
-
-def _let_go(stream: Any) -> None:
-    """What a stream that cannot be written to still holds goes nowhere, lest it fail once more when
-    Python ends."""
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

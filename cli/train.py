@@ -175,6 +175,7 @@ def train(ctx: click.Context, /, **given: Any) -> None:
     """
     from dood_pyro.checkpoints import Run
     from dood_pyro.devices import choose_device
+    from dood_pyro.progress import print_if_read
     from dood_pyro.recognition import trained_weights
 
     device = choose_device(given["device"])
@@ -195,8 +196,8 @@ def train(ctx: click.Context, /, **given: Any) -> None:
         tensorboard = run.logs_for_tensorboard()
     trainer = _train(run, until, device, tensorboard, given)
     picture = _reconstructions(run, trainer, given["data_dir"])
-    click.echo(f"run: {run.path}")
-    click.echo(f"reconstructions, stroke by stroke: {picture}")
+    print_if_read(f"run: {run.path}")
+    print_if_read(f"reconstructions, stroke by stroke: {picture}")
 
 
 MAY_CHANGE = {"resume", "steps", "budget", "device", "data_dir", "tensorboard", "guide"}

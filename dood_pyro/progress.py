@@ -7,10 +7,18 @@ disk that is full. The work behind the bar goes on without it.
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from typing import Any
 
 from tqdm import tqdm
+
+
+def let_go(stream: Any) -> None:
+    """What a stream that cannot be written to still holds, and all that is written to it later, goes
+    nowhere, lest it fail once more when Python ends."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 class Expendable:
@@ -22,16 +30,19 @@ class Expendable:
     def write(self, text: str) -> int:
         """Writes text, or drops it."""
         if self._stream is not None:
-            # ValueError: it has been closed.
-            with contextlib.suppress(OSError, ValueError):
+            try:
                 self._stream.write(text)
+            except (OSError, ValueError):  # ValueError: it has been closed
+                let_go(self._stream)
         return len(text)
 
     def flush(self) -> None:
         """Flushes, or does not."""
         if self._stream is not None:
-            with contextlib.suppress(OSError, ValueError):
+            try:
                 self._stream.flush()
+            except (OSError, ValueError):
+                let_go(self._stream)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
@@ -50,5 +61,10 @@ def progress_bar(**options: Any) -> tqdm:
 
 
 def print_across(bar: tqdm, text: str) -> None:
-    """Prints a line on standard output, where a bar may stand."""
+    """Prints a line on standard output, where a bar may stand, if anyone is there to read it."""
     bar.write(text, file=Expendable(sys.stdout))
+
+
+def print_if_read(text: str) -> None:
+    """Prints a line on standard output, if anyone is there to read it: after work that is saved."""
+    print(text, file=Expendable(sys.stdout), flush=True)
