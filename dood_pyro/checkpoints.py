@@ -170,6 +170,7 @@ def _verify_listed(path: Path, content: bytes) -> None:
     Raises:
         UserError: it is not what it was.
     """
+    path = path.resolve()
     for folder in (path.parent, path.parent.parent):
         sums = folder / SUMS
         if not sums.is_file():
@@ -187,7 +188,7 @@ def _verify_listed(path: Path, content: bytes) -> None:
 def revision() -> str:
     """The commit that the package was imported from, or its version where there is no repository."""
     here = Path(__file__).resolve().parent
-    version = metadata.version("dood-pyro")
+    version = _version("dood-pyro") or "unknown"
     if not (here.parent / ".git").exists():
         return version
     try:

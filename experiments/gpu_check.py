@@ -1,0 +1,308 @@
+"""The stages of gpu_check.sh, each of which adds what it finds to DIR/gpu_check.json.
+
+    experiments/gpu_check.sh --out DIR [--dry-run] [--minutes 5]
+
+A stage that fails is recorded with its error, and the next one begins; a stage for which no time is
+left is recorded as left out. The status is 1 where one failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyro
+import torch
+from torch import Tensor
+
+from dood_pyro import data, recognition
+from dood_pyro.checkpoints import Run, RunConfig, Until, revision
+from dood_pyro.config import ModelConfig, TrainConfig
+from dood_pyro.devices import hardware
+from dood_pyro.errors import told_in_a_line
+from dood_pyro.files import write_atomically
+from dood_pyro.inference.parsing import in_double, parse
+from dood_pyro.rendering import canvas_from_ink, stroke_ink
+from dood_pyro.rendering.reference import stroke_ink_per_pixel
+from dood_pyro.training import Trainer, train
+
+TREE = Path(__file__).resolve().parent.parent
+
+
+class Check(NamedTuple):
+    """What all stages go by."""
+
+    device: torch.device
+    toy: bool
+    out: Path
+    """Folder of the figures."""
+    scratch: Path
+    """Folder of what is not kept."""
+
+    def size(self, real: int, toy: int) -> int:
+        """A number, less in a dry run."""
+        return toy if self.toy else real
+
+    def wait(self) -> None:
+        """For what is queued on the device."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+    def seconds(self, work: Callable[[], Any], repeats: int) -> float:
+        """Median time of ``work``, the device waited for."""
+        times = []
+        for repeat in range(repeats + 1):
+            self.wait()
+            began = time.perf_counter()
+            work()
+            self.wait()
+            if repeat:
+                times.append(time.perf_counter() - began)
+        return statistics.median(times)
+
+
+def environment(check: Check) -> dict[str, Any]:
+    """The card and the versions."""
+    found: dict[str, Any] = {
+        "device": hardware(check.device),
+        "torch": torch.__version__,
+        "pyro": pyro.__version__,
+        "cuda": torch.version.cuda,
+        "revision": revision(),
+        "dry_run": check.toy,
+    }
+    if check.device.type == "cuda":
+        properties = torch.cuda.get_device_properties(check.device)
+        found["memory_gib"] = properties.total_memory / 2**30
+        found["capability"] = list(torch.cuda.get_device_capability(check.device))
+    return found
+
+
+def tests(check: Check) -> dict[str, Any]:
+    """The tests that CUDA matters to."""
+    command = [sys.executable, "-m", "pytest", "tests/test_cuda.py", "-q", "-p", "no:cacheprovider"]
+    environ = os.environ | {"DOOD_TEST_DEVICE": check.device.type}
+    ran = subprocess.run(
+        command, cwd=TREE, env=environ, capture_output=True, text=True, check=False
+    )
+    print(ran.stdout[-4000:] + ran.stderr[-2000:], flush=True)
+    if ran.returncode:
+        raise RuntimeError(f"pytest ended with status {ran.returncode}: {ran.stdout[-1500:]}")
+    return {"summary": ran.stdout.strip().splitlines()[-1]}
+
+
+def renderer(check: Check) -> dict[str, Any]:
+    """Forward and backward of 384 strokes × 128 points × 50², against the plain formula."""
+    strokes = check.size(384, 8)
+    torch.manual_seed(0)
+    inputs = [
+        torch.rand(strokes, 5, 2, device=check.device) - 0.5,
+        torch.rand(strokes, device=check.device) * 0.1 + 0.03,
+        torch.rand(strokes, device=check.device) * 3,
+    ]
+    inputs = [tensor.requires_grad_() for tensor in inputs]
+    gradient = torch.randn(strokes, 50, 50, device=check.device)
+
+    def both(render: Callable[..., Tensor]) -> None:
+        for tensor in inputs:
+            tensor.grad = None
+        render(*inputs, 50, points=128).backward(gradient)
+
+    return {
+        "strokes": strokes,
+        "ms": 1000 * check.seconds(lambda: both(stroke_ink), check.size(50, 2)),
+        "plain_formula_ms": 1000
+        * check.seconds(lambda: both(stroke_ink_per_pixel), check.size(5, 1)),
+    }
+
+
+def source(check: Check, name: str) -> str:
+    """A source of that name, or random pen strokes where it is not at hand."""
+    if not check.toy and data.find(name) is not None:
+        return name
+    return "digits" if check.toy else "doodles"
+
+
+def training(check: Check, name: str) -> dict[str, Any]:
+    """A minute of training: steps a second, bounds, memory."""
+    if check.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(check.device)
+    chosen = source(check, name)
+    model = ModelConfig(features=32, canvas_size=28) if check.toy else ModelConfig()
+    settings = TrainConfig(chosen, batch_size=check.size(64, 8))
+    seconds = float(check.size(60, 4))
+    folder = check.scratch / f"run-{name}"
+    run = Run.create(
+        folder, RunConfig("dood", model, settings), Until(seconds=seconds), check.device
+    )
+
+    def show(trainer: Trainer, line: dict[str, Any]) -> None:
+        if line["kind"] == "held-out":
+            print(f"    step {line['step']}: held-out ELBO {line['elbo']}", flush=True)
+
+    trainer = train(run, check.device, show=show, tensorboard=False)
+    lines = run.read_metrics()
+    found: dict[str, Any] = {
+        "source": chosen,
+        "steps": trainer.step,
+        "seconds": trainer.seconds,
+        "steps_per_second": trainer.step / trainer.seconds,
+        "held_out": [
+            {key: line[key] for key in ("step", "seconds", "elbo", "strokes")}
+            for line in lines
+            if line["kind"] == "held-out"
+        ],
+        "skipped": int(trainer.skipped),
+    }
+    if check.device.type == "cuda":
+        found["peak_memory_gib"] = torch.cuda.max_memory_allocated(check.device) / 2**30
+    return found
+
+
+def parsing(check: Check) -> dict[str, Any]:
+    """Parses a second by the packaged weights, by batch and precision, and the largest difference
+    between the device's and the CPU's strokes."""
+    dood = recognition.load("omniglot", check.device)
+    count = check.size(2048, 16)
+    generator = torch.Generator().manual_seed(0)
+    control = torch.rand(count, 3, 5, 2, generator=generator) * 1.2 - 0.6
+    ink = stroke_ink(control, torch.full((count, 3), 0.04), torch.full((count, 3), 3.0), dood.size)
+    images = canvas_from_ink(ink.sum(1)).to(check.device)
+    double = in_double(dood.model, dood.guide)
+    found: dict[str, Any] = {"pictures": count}
+    for kind, programs in (("float32", (dood.model, dood.guide)), ("float64", double)):
+        for batch in (1, 64, 512, count):
+            part = images[: min(batch, count)]
+            took = check.seconds(lambda p=programs, x=part: parse(*p, x), check.size(5, 1))  # type: ignore[misc]
+            found[f"{kind}_batch_{len(part)}_per_second"] = len(part) / took
+    on_cpu = recognition.load("omniglot").infer(images[:16].cpu())
+    here = dood.infer(images[:16])
+    both = (here.alive.cpu() > 0) & (on_cpu.alive > 0)
+    apart = (here.values["stroke"].cpu() - on_cpu.values["stroke"]).abs().amax((-1, -2))
+    found["largest_difference_from_cpu"] = float((apart * both).max())
+    found["stroke_counts_alike"] = bool((here.alive.cpu() == on_cpu.alive).all())
+    return found
+
+
+def profile(check: Check) -> dict[str, Any]:
+    """Where a training step's time goes: kernels, launches and waits."""
+    from torch.profiler import ProfilerActivity
+    from torch.profiler import profile as profiled
+
+    model = ModelConfig(features=32, canvas_size=28) if check.toy else ModelConfig()
+    settings = TrainConfig("profile", practice=0.0, batch_size=check.size(64, 8))
+    trainer = Trainer(RunConfig("dood", model, settings), check.device)
+    trainer.step = 10_000  # past what differs at the start
+    image = torch.rand(check.size(64, 8), model.canvas_size, model.canvas_size).to(check.device)
+    steps = check.size(5, 1)
+    for _ in range(2):
+        trainer.train_step(image)
+    check.wait()
+    activities = [ProfilerActivity.CPU]
+    cuda = check.device.type == "cuda"
+    if cuda:
+        activities.append(ProfilerActivity.CUDA)
+    with profiled(activities=activities) as recorded:
+        for _ in range(steps):
+            trainer.train_step(image)
+        check.wait()
+    events = recorded.key_averages()
+    by = "self_device_time_total" if cuda else "self_cpu_time_total"
+    top = sorted(events, key=lambda event: getattr(event, by), reverse=True)[:25]
+    waits = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "aten::_local_scalar_dense")
+    counts = {event.key: event.count / steps for event in events}
+    return {
+        "step_ms": 1000 * check.seconds(lambda: trainer.train_step(image), check.size(20, 2)),
+        "device_ms_a_step": sum(getattr(event, by) for event in events) / steps / 1000,
+        "launches_a_step": counts.get("cudaLaunchKernel", 0) + counts.get("cuLaunchKernelEx", 0),
+        "waits_a_step": {name: counts[name] for name in waits if name in counts},
+        "top": [
+            {
+                "name": event.key[:100],
+                "ms_a_step": getattr(event, by) / steps / 1000,
+                "calls_a_step": event.count / steps,
+            }
+            for event in top
+        ],
+    }
+
+
+class Stage(NamedTuple):
+    """A part of the check, and the seconds that it needs at least."""
+
+    name: str
+    work: Callable[[Check], dict[str, Any]]
+    needs: float
+
+
+STAGES = (
+    Stage("environment", environment, 0),
+    Stage("tests", tests, 20),
+    Stage("renderer", renderer, 5),
+    Stage("training_mnist", lambda check: training(check, "mnist"), 70),
+    Stage("training_omniglot", lambda check: training(check, "omniglot"), 70),
+    Stage("parsing", parsing, 15),
+    Stage("profile", profile, 15),
+)
+
+
+def run_stages(check: Check, deadline: float) -> dict[str, Any]:
+    """Every stage in turn; returns what was found, which is on disk after each."""
+    found: dict[str, Any] = {}
+    for stage in STAGES:
+        left = deadline - time.monotonic()
+        began = time.perf_counter()
+        if left < (0 if check.toy else stage.needs):
+            found[stage.name] = {"left_out": f"{left:.0f} s were left"}
+        else:
+            print(f"{stage.name} …", flush=True)
+            try:
+                found[stage.name] = stage.work(check)
+            except Exception as error:  # whatever a card does, the other stages go on
+                traceback.print_exc()
+                found[stage.name] = {"error": f"{type(error).__name__}: {error}"[:2000]}
+            found[stage.name]["took_seconds"] = round(time.perf_counter() - began, 2)
+        print(f"{stage.name}: {json.dumps(found[stage.name])[:1500]}", flush=True)
+        path = check.out / "gpu_check.json"
+        write_atomically(path, (json.dumps(found, indent=2) + "\n").encode())
+    return found
+
+
+def main() -> None:
+    """Reads the arguments."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, required=True, help="Folder for gpu_check.json.")
+    parser.add_argument("--dry-run", action="store_true", help="At toy size on a CPU.")
+    parser.add_argument("--minutes", type=float, default=5.0, help="Limit.  [default: 5]")
+    arguments = parser.parse_args()
+    deadline = time.monotonic() + 60 * arguments.minutes
+    if not arguments.dry_run and not torch.cuda.is_available():
+        sys.exit("gpu_check: torch finds no CUDA GPU here; --dry-run needs none")
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    device = torch.device("cpu" if arguments.dry_run else "cuda")
+    with tempfile.TemporaryDirectory() as scratch:
+        check = Check(device, arguments.dry_run, arguments.out, Path(scratch))
+        found = run_stages(check, deadline)
+    failed = [name for name, entry in found.items() if "error" in entry]
+    print(
+        f"{arguments.out / 'gpu_check.json'}: "
+        + (f"failed: {', '.join(failed)}" if failed else "all passed")
+    )
+    sys.exit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    with told_in_a_line():
+        main()
