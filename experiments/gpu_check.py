@@ -18,6 +18,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -90,7 +91,8 @@ def environment(check: Check) -> dict[str, Any]:
 
 def tests(check: Check) -> dict[str, Any]:
     """The tests that CUDA matters to."""
-    command = [sys.executable, "-m", "pytest", "tests/test_cuda.py", "-q", "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", "tests/test_cuda.py", "-o", "addopts="]
+    command += ["-p", "no:cacheprovider"]
     environ = os.environ | {"DOOD_TEST_DEVICE": check.device.type}
     ran = subprocess.run(
         command, cwd=TREE, env=environ, capture_output=True, text=True, check=False
@@ -183,7 +185,7 @@ def parsing(check: Check) -> dict[str, Any]:
     for kind, programs in (("float32", (dood.model, dood.guide)), ("float64", double)):
         for batch in (1, 64, 512, count):
             part = images[: min(batch, count)]
-            took = check.seconds(lambda p=programs, x=part: parse(*p, x), check.size(5, 1))  # type: ignore[misc]
+            took = check.seconds(partial(parse, *programs, part), check.size(5, 1))
             found[f"{kind}_batch_{len(part)}_per_second"] = len(part) / took
     on_cpu = recognition.load("omniglot").infer(images[:16].cpu())
     here = dood.infer(images[:16])
@@ -296,10 +298,8 @@ def main() -> None:
         check = Check(device, arguments.dry_run, arguments.out, Path(scratch))
         found = run_stages(check, deadline)
     failed = [name for name, entry in found.items() if "error" in entry]
-    print(
-        f"{arguments.out / 'gpu_check.json'}: "
-        + (f"failed: {', '.join(failed)}" if failed else "all passed")
-    )
+    verdict = f"failed: {', '.join(failed)}" if failed else "all passed"
+    print(f"{arguments.out / 'gpu_check.json'}: {verdict}")
     sys.exit(1 if failed else 0)
 
 
