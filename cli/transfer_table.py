@@ -96,7 +96,7 @@ def transfer_table(
     from dood_pyro.devices import parallel_jobs
     from dood_pyro.tasks import transfer
     from dood_pyro.tasks.evaluate import read_rows
-    from dood_pyro.tasks.published import SOURCES
+    from dood_pyro.tasks.published import SOURCES, other_data
     from dood_pyro.tasks.transfer_figure import draw_table, thumbnails_of
 
     if table.suffix != ".csv":
@@ -122,8 +122,9 @@ def transfer_table(
         kept=kept,
     )
     problems = transfer.fill(plan, click.echo) if fill else []
-    found, left_out = transfer.cells(read_rows(table), plan)
-    for line in (*transfer.as_text(found), *left_out, *transfer.findings(found)):
+    rows = read_rows(table)
+    found, left_out = transfer.cells(rows, plan)
+    for line in (*transfer.as_text(found, other_data(rows)), *left_out, *transfer.findings(found)):
         click.echo(line)
     if found:
         shown = list(dict.fromkeys(training.model for training in trainings))

@@ -15,6 +15,7 @@ from dood_pyro.checkpoints import FORMAT, Run, Until
 from dood_pyro.errors import UserError
 from dood_pyro.tasks import transfer
 from dood_pyro.tasks.evaluate import COLUMNS, read_rows, record
+from dood_pyro.tasks.published import Figure, other_data, published, verdict
 from dood_pyro.tasks.transfer import Cell, Plan, Training
 from dood_pyro.tasks.transfer_figure import draw_table
 
@@ -89,7 +90,9 @@ def test_rows_of_other_settings_are_left_out_and_seeds_averaged(
     assert list(found) == [("dood", "mnist", "mnist")]
     cell = found["dood", "mnist", "mnist"]
     assert cell.mean == 6050 and cell.seeds == 2
-    assert cell.spread == pytest.approx(70.7, abs=0.1) and cell.published == 7094
+    assert cell.spread == pytest.approx(70.7, abs=0.1) and cell.published == Figure(7094, 58, 5)
+    # 1,044 below, and two standard errors of the difference are 113.
+    assert cell.standard_error() == pytest.approx(50) and cell.against_published() == "below"
     assert notes == ["left out 3 rows of dood: of other settings, data, samples or images"]
 
 
@@ -189,7 +192,7 @@ def test_findings_say_what_the_table_shows() -> None:
         ("dood", "a", "a"): 10, ("dood", "a", "b"): 3, ("dood", "b", "a"): 4, ("dood", "b", "b"): 9,
         ("dair", "a", "a"): 11, ("dair", "a", "b"): 1, ("dair", "b", "a"): 2, ("dair", "b", "b"): 5,
     }  # fmt: skip
-    published = {("dood", "a", "b"): 5, ("dood", "b", "b"): 7}
+    published = {("dood", "a", "b"): Figure(5, None, 5), ("dood", "b", "b"): Figure(7, 2.0, 4)}
     lines = list(
         transfer.findings(
             {key: Cell(v, None, 1, 60.0, published.get(key)) for key, v in values.items()}
@@ -202,25 +205,49 @@ def test_findings_say_what_the_table_shows() -> None:
         "Difference-AIR: trained for 1 minutes, up to the best checkpoint",
         "Difference-AIR: the diagonal is the column's highest in every column",
         "Difference-AIR: rows by their mean off the diagonal, lowest first: a 1, b 2",
-        "DooD above Difference-AIR off the diagonal: 2 of 2 cells",
-        "DooD above Difference-AIR on the diagonal: 1 of 2 cells; not a → a (10 < 11)",
-        "DooD above its published figure: 1 of 2 cells; not a → b (3 < 5)",
+        "DooD against Difference-AIR of equal time off the diagonal, 2 cells: 2 above",
+        "DooD against Difference-AIR of equal time on the diagonal, 2 cells: 1 above, 1 below (a → a)",
+        # 9 is above 7 by no more than two standard errors, of 1 each.
+        "DooD against its published figures, 2 cells: 0 above, 1 tie (b → b), 1 below (a → b)",
     ]
 
 
 def test_the_table_as_text_leaves_gaps_empty() -> None:
     found = {
-        ("dood", "a", "a"): Cell(1234.6, 1.0, 1, 60.0, -2000),
+        ("dood", "a", "a"): Cell(1234.6, 1.0, 1, 60.0, Figure(-2000, 10.0, 5)),
         ("dood", "a", "b"): Cell(-5.0, 1.0, 1, 60.0, None),
-        ("dood", "b", "a"): Cell(7.0, 1.0, 1, 60.0, 3),
+        ("dood", "b", "a"): Cell(7.0, 1.0, 1, 60.0, Figure(8, 1.0, 5)),
     }
-    assert list(transfer.as_text(found)) == [
-        "| DooD: from ↓ on → | a | b |",
+    lines = list(transfer.as_text(found, {"b": "of another kind"}))
+    assert lines[:5] == [
+        "| DooD: from ↓ on → | a | b† |",
         "| --- | ---: | ---: |",
-        "| a | 1,235 (−2,000) | −5 |",
-        "| b | 7 (3) |  |",
+        "| a | 1,235 ± 1 (−2,000) | −5 ± 1 |",
+        "| b† | 7 ± 1 (8)= |  |",
         "",
     ]
+    assert "seeds a cell: 1" in lines[5] and "over images" in lines[5]
+    assert lines[7].startswith("† of another kind")
+
+
+def test_what_is_told_from_a_tie() -> None:
+    """Two standard errors of the difference, the published one's over its seeds."""
+    figure = published("dood", "omniglot", "omniglot")
+    assert figure == Figure(7386, 7, 5)
+    for mean, expected in ((7417.0, "tie"), (7500.0, "above"), (7300.0, "below")):
+        assert Cell(mean, 38.0, 1, 60.0, figure).against_published() == expected
+    assert published("air", "mnist", "mnist") is None and published("dood", "mnist", "x") is None
+    assert verdict(1.0, None, 1.0, None) == "tie"
+
+
+def test_data_that_are_not_the_papers_are_marked() -> None:
+    bymerge = "99a47e2dd5e67a5501ef2fcf9f876075b53441c443ed84d6e6dc9bff5485f5b9"
+    base = {"source": "mnist", "target": "mnist", "data_sha256": "", "train_data_sha256": ""}
+    assert other_data([base]) == {}
+    assert set(other_data([base | {"target": "quickdraw"}])) == {"quickdraw"}
+    assert other_data([base | {"source": "emnist", "train_data_sha256": "official"}]) == {}
+    kept = base | {"source": "emnist", "train_data_sha256": bymerge}
+    assert set(other_data([kept])) == {"emnist"}
 
 
 def test_a_figure_shows_gaps_as_gaps(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from dood_pyro import data
 from dood_pyro.checkpoints import FORMAT, Run, RunConfig, Until
@@ -27,7 +27,7 @@ from dood_pyro.devices import cores
 from dood_pyro.errors import UserError
 from dood_pyro.programs import PROGRAMS
 from dood_pyro.tasks.evaluate import read_rows, record
-from dood_pyro.tasks.published import SOURCES, published
+from dood_pyro.tasks.published import SOURCES, Figure, Verdict, published, verdict
 
 RIVALS = ("dood", "dair")
 """Trained on every source."""
@@ -357,7 +357,22 @@ class Cell(NamedTuple):
     seeds: int
     seconds: float
     """Of training, up to the checkpoint that was measured; the least over seeds."""
-    published: int | None
+    published: Figure | None
+
+    def standard_error(self) -> float | None:
+        """Of the mean: over seeds, or of one seed over images."""
+        return None if self.spread is None else self.spread / self.seeds**0.5
+
+    def against_published(self) -> Verdict | None:
+        """Whether the cell is above its published figure; None where there is none."""
+        if self.published is None:
+            return None
+        paper = self.published
+        return verdict(self.mean, self.standard_error(), paper.mean, paper.standard_error())
+
+    def against(self, other: Cell) -> Verdict:
+        """Whether the cell is above another one."""
+        return verdict(self.mean, self.standard_error(), other.mean, other.standard_error())
 
 
 def cells(
@@ -410,25 +425,60 @@ def _cell(key: tuple[str, str, str], rows: list[dict[str, str]]) -> Cell:
     return Cell(mean, spread, len(values), seconds, published(*key))
 
 
-def as_text(found: dict[tuple[str, str, str], Cell]) -> Iterator[str]:
+def as_text(
+    found: dict[tuple[str, str, str], Cell], other: dict[str, str] | None = None
+) -> Iterator[str]:
     """A Markdown table a model: a row a source, a column a target; log p(x) and, in brackets, the
-    published figure. Cells that are not there are left empty."""
+    published figure; what is said of seeds, errors and data stands below. Cells that are not there are
+    left empty.
+
+    Args:
+        other: sources and targets whose data are not the paper's, and in what (`other_data`).
+    """
+    marks = dict(zip(other or {}, "†‡", strict=False))
+
+    def named(source: str) -> str:
+        return source + marks.get(source, "")
+
     for model in dict.fromkeys(key[0] for key in found):
         mine = {key[1:]: cell for key, cell in found.items() if key[0] == model}
         targets = list(dict.fromkeys(target for _, target in mine))
-        yield f"| {PROGRAMS[model].title}: from ↓ on → | {' | '.join(targets)} |"
+        yield f"| {PROGRAMS[model].title}: from ↓ on → | {' | '.join(map(named, targets))} |"
         yield "| --- |" + " ---: |" * len(targets)
         for source in dict.fromkeys(source for source, _ in mine):
             row = [_as_text(mine.get((source, target))) for target in targets]
-            yield f"| {source} | {' | '.join(row)} |"
+            yield f"| {named(source)} | {' | '.join(row)} |"
         yield ""
+    seeds = sorted({cell.seeds for cell in found.values()})
+    spread = "the standard deviation over seeds"
+    if seeds == [1]:
+        spread = "the standard error over images of that seed, and says nothing of other seeds"
+    elif 1 in seeds:
+        spread += ", of cells of one seed the standard error over images"
+    if found:
+        yield f"seeds a cell: {' or '.join(map(str, seeds))}; ± is {spread}"
+        yield (
+            "in brackets the published figure; = a tie with it, < below it: the difference is, or is "
+            "not, within two standard errors, √(ours² + published std² / its seeds)"
+        )
+    for source, mark in marks.items():
+        yield f"{mark} {(other or {})[source]}: rows and columns compare roughly"
+    if found:
+        yield ""
+
+
+SIGNS = {"above": "", "tie": "=", "below": "<", None: ""}
 
 
 def _as_text(cell: Cell | None) -> str:
     if cell is None:
         return ""
-    paper = "" if cell.published is None else f" ({cell.published:,})"
-    return f"{cell.mean:,.0f}{paper}".replace("-", "−")
+    spread = "" if cell.spread is None else f" ± {cell.spread:,.0f}"
+    paper = ""
+    if cell.published is not None:
+        sign = SIGNS[cell.against_published()]
+        paper = f" ({cell.published.mean:,.0f}){sign}"
+    return f"{cell.mean:,.0f}{spread}{paper}".replace("-", "−")
 
 
 def findings(found: dict[tuple[str, str, str], Cell]) -> Iterator[str]:
@@ -460,35 +510,46 @@ def findings(found: dict[tuple[str, str, str], Cell]) -> Iterator[str]:
     gaussian = sorted({f"{PROGRAMS[m].title} on {s}" for m, s, _ in found if (m, s) in GAUSSIAN})
     if gaussian:
         yield f"under a Gaussian likelihood, all others under a Laplace: {', '.join(gaussian)}"
-    pairs = [
-        (key[1:], cell.mean, found["dair", *key[1:]].mean)
-        for key, cell in found.items()
-        if key[0] == "dood" and ("dair", *key[1:]) in found
-    ]
-    for where, chosen in (
-        ("off", [p for p in pairs if p[0][0] != p[0][1]]),
-        ("on", [p for p in pairs if p[0][0] == p[0][1]]),
+    yield from comparisons(found)
+
+
+def comparisons(found: dict[tuple[str, str, str], Cell]) -> Iterator[str]:
+    """DooD against Difference-AIR, against its published figures and against Difference-AIR's; and
+    Difference-AIR against its own."""
+    dood = {key[1:]: cell for key, cell in found.items() if key[0] == "dood"}
+    dair = {key[1:]: cell for key, cell in found.items() if key[0] == "dair"}
+    both = {where: cell.against(dair[where]) for where, cell in dood.items() if where in dair}
+    for diagonal in (False, True):
+        chosen = {where: v for where, v in both.items() if (where[0] == where[1]) is diagonal}
+        side = "on" if diagonal else "off"
+        yield from _count(f"DooD against Difference-AIR of equal time {side} the diagonal", chosen)
+    of_rival = {
+        where: cell._replace(published=published("dair", *where)) for where, cell in dood.items()
+    }
+    for title, mine in (
+        ("DooD against its published figures", dood),
+        ("DooD against the published Difference-AIR", of_rival),
+        ("Difference-AIR against its published figures", dair),
     ):
-        if chosen:
-            yield _compare(f"DooD above Difference-AIR {where} the diagonal", chosen)
-    against = [
-        (key[1:], cell.mean, float(cell.published))
-        for key, cell in found.items()
-        if key[0] == "dood" and cell.published is not None
-    ]
-    if against:
-        yield _compare("DooD above its published figure", against)
+        told = {where: cell.against_published() for where, cell in mine.items()}
+        yield from _count(title, {where: its for where, its in told.items() if its is not None})
+
+
+def _count(what: str, verdicts: dict[tuple[str, str], Verdict]) -> Iterator[str]:
+    """How many are above, tie, or below; the ties and those below by name, where they are few."""
+    if not verdicts:
+        return
+    parts = []
+    for kind in ("above", "tie", "below"):
+        which = [" → ".join(where) for where, its in verdicts.items() if its == kind]
+        if which or kind == "above":
+            few = kind != "above" and len(which) <= 6
+            word = "ties" if kind == "tie" and len(which) != 1 else kind
+            parts.append(f"{len(which)} {word}" + (f" ({', '.join(which)})" if few else ""))
+    yield f"{what}, {len(verdicts)} cells: {', '.join(parts)}"
 
 
 def minutes(found: dict[tuple[str, str, str], Cell], model: str) -> str:
     """Of training that a model's cells had: one number, or from the least to the most."""
     times = [cell.seconds / 60 for key, cell in found.items() if key[0] == model]
     return " to ".join(dict.fromkeys(f"{time:.0f}" for time in (min(times), max(times))))
-
-
-def _compare(what: str, pairs: list[tuple[Any, float, float]]) -> str:
-    below = [
-        f"{s} → {t} ({ours:.0f} < {theirs:.0f})" for (s, t), ours, theirs in pairs if ours <= theirs
-    ]
-    line = f"{what}: {len(pairs) - len(below)} of {len(pairs)} cells"
-    return line + (f"; not {', '.join(below)}" if below else "")

@@ -102,7 +102,7 @@ def draw_table(
                         axes.text(
                             j + 0.5,
                             i + 0.90,
-                            f"paper {cell.published}".replace("-", "−"),
+                            f"paper {cell.published.mean:.0f}".replace("-", "−"),
                             ha="center",
                             va="center",
                             fontsize=6,
