@@ -16,7 +16,7 @@ RUN    ?= runs/dood-$(basename $(notdir $(SOURCE:/=)))-$(SEED)
 export DOOD_DATA
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test test-fast transfer-table figures tables bench format
+.PHONY: help install train test test-fast transfer-table figures tables verify bench format
 
 help: ## list what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -57,6 +57,9 @@ figures: install ## draw every figure of the paper from the kept runs (RUNS)
 
 tables: install ## measure every table of the paper from the kept runs (RUNS)
 	$(BIN)/python experiments/paper.py tables $(if $(RUNS),--runs-dir $(RUNS))
+
+verify: install ## recompute a sample of the results from the kept runs, and hold the README to them
+	$(BIN)/python experiments/verify.py
 
 bench: install ## time the renderer, a training step and a parse
 	$(BIN)/python experiments/bench.py

@@ -28,8 +28,8 @@ GRID = 6
 """Points a side of the grid whose displacements bend the picture in an elastic fit."""
 
 SETTINGS: dict[Fit, Settings] = {
-    "unfitted": Settings(parses=1, steps=0),
-    "affine": Settings(parses=1),
+    "unfitted": Settings(parses=1, steps=0, blurs=(5.0,)),
+    "affine": Settings(parses=1, scale=0.25),
     "elastic": Settings(parses=1),
 }
 """How pictures are compared. ``noise.control`` is the standard deviation, canvas units, of the grid's

@@ -411,10 +411,11 @@ def cells(
         for training in plan.trainings
         for target in plan.targets
     )
-    return {key: _cell(key, wanted[key]) for key in order if key in wanted}, notes
+    return {key: cell_of(key, wanted[key]) for key in order if key in wanted}, notes
 
 
-def _cell(key: tuple[str, str, str], rows: list[dict[str, str]]) -> Cell:
+def cell_of(key: tuple[str, str, str], rows: list[dict[str, str]]) -> Cell:
+    """The cell of (model, source, target) from its rows, one a seed."""
     values = [float(row["log_p"]) for row in rows]
     mean = sum(values) / len(values)
     if len(values) > 1:

@@ -1,0 +1,424 @@
+"""The README's tables, made from the files that hold their numbers, and what its sentences claim.
+
+    python experiments/readme.py            # writes the tables into README.md
+    python experiments/readme.py --check    # says what differs; status 1 where something does
+
+A table stands between `<!-- NAME -->` and `<!-- end -->`. Sentences are written by hand; `claims` says
+what must occur in them, from the same files.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from dood_pyro.errors import told_in_a_line
+from dood_pyro.files import write_atomically
+from dood_pyro.programs import PROGRAMS
+from dood_pyro.tasks import transfer
+from dood_pyro.tasks.evaluate import read_rows
+from dood_pyro.tasks.published import SOURCES, other_data, published
+
+HERE = Path(__file__).parent
+README = HERE.parent / "README.md"
+RESULTS = HERE / "results"
+TITLES = {
+    "mnist": "MNIST",
+    "emnist": "EMNIST",
+    "kmnist": "KMNIST",
+    "quickdraw": "QuickDraw",
+    "omniglot": "Omniglot",
+}
+
+
+def number(value: float, digits: int = 0) -> str:
+    """As the README writes it."""
+    return f"{value:,.{digits}f}".replace("-", "−")
+
+
+def percent(value: float) -> str:
+    """A share as the README writes it."""
+    return f"{100 * value:.1f} %"
+
+
+def spread(entry: dict[str, Any], name: str, digits: int = 2) -> str:
+    """A mean and its standard deviation."""
+    return f"{entry[name]:.{digits}f} ± {entry[f'{name}_std']:.{digits}f}"
+
+
+def result(name: str) -> Any:
+    """A JSON file of results."""
+    return json.loads((RESULTS / f"{name}.json").read_text())
+
+
+def rows(name: str = "transfer") -> list[dict[str, str]]:
+    """A CSV file of results."""
+    return read_rows(RESULTS / f"{name}.csv")
+
+
+def cells() -> dict[tuple[str, str, str], transfer.Cell]:
+    """All cells of the transfer table."""
+    found: dict[tuple[str, str, str], list[dict[str, str]]] = {}
+    for row in rows():
+        found.setdefault((row["model"], row["source"], row["target"]), []).append(row)
+    return {
+        key: transfer.cell_of(key, found[key])
+        for model in PROGRAMS
+        for source in SOURCES
+        for target in SOURCES
+        if (key := (model, source, target)) in found
+    }
+
+
+# The tables.
+
+
+def transfer_table() -> list[str]:
+    """Who explains whose drawings."""
+    return list(transfer.as_text(cells(), other_data(rows())))
+
+
+def own_table() -> list[str]:
+    """The runs on their own source's test part."""
+    lines = [
+        "| trained and tested on | training | log p(x) | stops summed | ELBO | strokes | paper |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    chosen = [("transfer", "mnist"), ("transfer", "omniglot"), ("longer", "omniglot")]
+    for table, source in chosen:
+        (row,) = (
+            row
+            for row in rows(table)
+            if (row["model"], row["source"], row["target"]) == ("dood", source, source)
+        )
+        paper = published("dood", source, source)
+        assert paper is not None
+        what = TITLES[source] + (" (test alphabets are new)" if source == "omniglot" else "")
+        trained = f"{float(row['seconds']) / 60:.0f} minutes, {number(float(row['steps']))} steps"
+        if table == "longer":
+            trained += ", `--scale-learns explored`"
+        log_p = f"**{number(float(row['log_p']))} ± {number(float(row['log_p_se']))}**"
+        values = [number(float(row[name])) for name in ("log_p_summed", "elbo")]
+        strokes = f"{float(row['mean_strokes']):.2f}"
+        published_as = f"{number(paper.mean)} ± {number(paper.std or 0)}"
+        cols = [what, trained, log_p, *values, strokes, published_as]
+        lines.append(f"| {' | '.join(cols)} |")
+    return lines
+
+
+def guides_table() -> list[str]:
+    """Guides over the MNIST-trained model, on other drawings."""
+    found = result("guides")
+    targets = SOURCES[1:]
+    entries = {t: found[f"dood, mnist, on {t}"] for t in targets}
+    names = [row["guide"] for row in entries["emnist"]["guides"]]
+    lines = [
+        f"| guide | {' | '.join(TITLES[t] for t in targets)} |",
+        "| --- |" + " --- |" * len(targets),
+    ]
+    best = {t: max(row["log_p"] for row in entries[t]["guides"]) for t in targets}
+    for name in names:
+        texts = []
+        for target in targets:
+            (row,) = (r for r in entries[target]["guides"] if r["guide"] == name)
+            text = f"{number(row['log_p'])} ± {number(row['log_p_se'])}"
+            text = f"**{text}**" if row["log_p"] == best[target] else text
+            error = f"{row['mean_absolute_error']:.3f}".lstrip("0")
+            leap = f"{row['growth']:.1f}, {100 * row['leaps']:.0f} %"
+            texts.append(f"{text} ({error}; {leap})")
+        lines.append(f"| `{name}` | {' | '.join(texts)} |")
+    return lines
+
+
+def one_shot_table() -> list[str]:
+    """Which of twenty characters is it?"""
+    found = result("one_shot")
+    image = found["image"]
+    entries = [
+        ("DooD, 90 minutes on Omniglot", found["dood"]),
+        ("no model: the support image, bent by a 6×6 grid", image["elastic"]),
+        ("Difference-AIR, 30 minutes on Omniglot", found["air"]),
+        ("no model: the support image under an affine map", image["affine"]),
+        ("no model: the support image as it is", image["unfitted"]),
+    ]
+    lines = ["| what is fitted to the query | accuracy | 95 % interval, over 20 runs |"]
+    lines.append("| --- | --- | --- |")
+    for what, entry in entries:
+        low, high = (percent(bound) for bound in entry["interval"])
+        lines.append(f"| {what} | {percent(entry['accuracy'])} | {low} to {high} |")
+    lines.append("| paper: DooD, AIR | 73.5 %, 14.5 % | |")
+    return lines
+
+
+def fid_table() -> list[str]:
+    """Fréchet distances of samples, with both denominators and the controls."""
+    found = result("fid")
+    lines = [
+        "| | samples | training pictures | other half of the test pictures | samples / training | "
+        "samples / halves | training pictures, moved | training pictures, parsed and rewritten | "
+        "Difference-AIR | strokes shuffled |",
+        "|" + " --- |" * 10,
+    ]
+    for source in SOURCES:
+        entry, copies = found[source], found["memorisers"][source]
+        columns = [
+            TITLES[source],
+            *(spread(entry, name) for name in ("samples", "real", "halves")),
+            f"**{entry['ratio']:.2f}**",
+            f"{entry['samples'] / entry['halves']:.0f}",
+            *(
+                f"{spread(copies, name)} ({copies[f'{name}_ratio']:.2f})"
+                for name in ("affine", "tokens")
+            ),
+            spread(entry, "air", 1),
+            spread(entry, "shuffled", 1),
+        ]
+        lines.append(f"| {' | '.join(columns)} |")
+    return lines
+
+
+def clusters_table() -> list[str]:
+    """Silhouettes of k = 8."""
+    found = result("clusters")
+    titles = {
+        "dood-mnist-0": "DooD, 30 minutes",
+        "dood-mnist-90m-0": "DooD, 90 minutes, `--scale-learns explored`",
+        "dair-mnist-0": "Difference-AIR (the paper's AIR), 30 minutes",
+        "air-mnist-0": "vanilla AIR, 30 minutes",
+    }
+    lines = [
+        "| trained on MNIST | as the sites sample them | every stroke re-oriented | points along the "
+        "strokes, re-oriented | paper |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    paper = {"dood-mnist-0": "0.21", "dair-mnist-0": "0.11"}
+    for name, title in titles.items():
+        entry = found[name]
+        others = [
+            f"{entry[kind]['silhouette']:.3f}" if kind in entry else ""
+            for kind in ("re_oriented", "along_curves")
+        ]
+        columns = [title, f"{entry['silhouette']:.3f}", *others, paper.get(name, "")]
+        lines.append(f"| {' | '.join(columns)} |")
+    return lines
+
+
+def holds_back_table() -> list[str]:
+    """What holds runs back on other drawings than their own."""
+    found = result("what_holds_back")
+    lines = [
+        "| | log p(x), 10 samples | twelve strokes | the target's own scale | a search per image | "
+        "thinnest third of pens | thickest third |",
+        "|" + " --- |" * 7,
+    ]
+    for source in ("mnist", "kmnist", "omniglot"):
+        targets = found[f"dood-{source}-0"]["targets"]
+        for target in ("emnist", "kmnist", "mnist", "omniglot", "quickdraw"):
+            entry = targets[target]
+            gains = [
+                f"{entry[name]:+,.0f}".replace("-", "−")
+                for name in ("strokes", "scale", "searched")
+            ]
+            thirds = [number(entry[name]) for name in ("thin", "thick")]
+            columns = [
+                f"{TITLES[source]} on {TITLES[target]}",
+                number(entry["log_p"]),
+                *gains,
+                *thirds,
+            ]
+            lines.append(f"| {' | '.join(columns)} |")
+    return lines
+
+
+TABLES: dict[str, Callable[[], list[str]]] = {
+    "transfer": transfer_table,
+    "own": own_table,
+    "guides": guides_table,
+    "one-shot": one_shot_table,
+    "fid": fid_table,
+    "clusters": clusters_table,
+    "what holds back": holds_back_table,
+}
+
+
+# The sentences.
+
+
+def claims() -> list[str]:
+    """What must occur in the README's sentences; white space does not matter."""
+    return [
+        *_claims_of_transfer(),
+        *_claims_of_defaults(),
+        *_claims_of_tasks(),
+        *_claims_of_costs(),
+    ]
+
+
+def _claims_of_transfer() -> list[str]:
+    found = cells()
+    verdicts = {k[1:]: c.against_published() for k, c in found.items() if k[0] == "dood"}
+    counts = {v: list(verdicts.values()).count(v) for v in ("above", "tie", "below")}
+    lines = [
+        f"above the published DooD in {counts['above']} of 25 cells, tied with it in "
+        f"{counts['tie']} and below it in {counts['below']}"
+    ]
+    for pair in (("omniglot", "omniglot"), ("kmnist", "kmnist")):
+        cell = found["dood", *pair]
+        assert cell.published is not None
+        lines.append(f"{TITLES[pair[0]]} on itself (+{number(cell.mean - cell.published.mean)})")
+    rival = {key[1:]: cell for key, cell in found.items() if key[0] == "dair"}
+    dood = {key[1:]: cell for key, cell in found.items() if key[0] == "dood"}
+    above = sum(dood[where].against(cell) == "above" for where, cell in rival.items())
+    under = sum(cell.against_published() == "below" for cell in rival.values())
+    gaps = [
+        cell.published.mean - cell.mean
+        for (source, target), cell in rival.items()
+        if source == target != "omniglot" and cell.published is not None
+    ]
+    theirs = {where: published("dair", *where) for where in dood}
+    against = [
+        cell._replace(published=theirs[where]).against_published() for where, cell in dood.items()
+    ]
+    higher = sum(cell.mean > theirs[where].mean for where, cell in dood.items() if theirs[where])  # type: ignore[union-attr]
+    lines += [
+        f"above Difference-AIR in {above} of 25",
+        f"below its own published figure in {under} of 25 cells",
+        f"by {number(min(gaps))} to {number(max(gaps))} nats on the four diagonals",
+        f"higher in {higher} of 25 cells, by more than two standard errors in {against.count('above')}",
+    ]
+    kmnist = found["dood", "kmnist", "mnist"]
+    assert kmnist.published is not None and kmnist.spread is not None
+    (longer,) = (r for r in rows("longer") if (r["source"], r["target"]) == ("kmnist", "mnist"))
+    lines += [
+        f"{number(kmnist.mean)} ± {number(kmnist.spread)} where the paper has "
+        f"{number(kmnist.published.mean)}",
+        f"{number(float(longer['log_p']))} ± {number(float(longer['log_p_se']))}",
+    ]
+    back = result("what_holds_back")["dood-kmnist-0"]["targets"]["mnist"]
+    lines.append(
+        f"they would gain {number(back['scale'])} nats, with more strokes "
+        f"{number(back['strokes'])}, by a search per image {number(back['searched'])}"
+    )
+    return lines
+
+
+def _claims_of_defaults() -> list[str]:
+    earlier = result("earlier_settings")
+    learns, native = earlier["scale_learns"], earlier["native_resolution"]
+    gained = sum(pair["drawn"] > pair["explored"] for pair in learns.values())
+    before = sum(
+        pair["explored"] > paper.mean
+        for name, pair in learns.items()
+        if (paper := published("dood", *name.split(" on "))) is not None
+    )
+    now = sum(
+        pair["drawn"] > paper.mean
+        for name, pair in learns.items()
+        if (paper := published("dood", *name.split(" on "))) is not None
+    )
+    lines = [
+        f"from {before} to {now} cells above the published means",
+        f"higher in {gained} of 25 cells",
+    ]
+    for name in ("mnist on kmnist", "mnist on quickdraw"):
+        lines.append(f"{number(learns[name]['explored'] - learns[name]['drawn'])} nats")
+    held = earlier["omniglot_held_out"]["3500"]
+    lines.append(f"{number(held['explored'] - held['drawn'])} nats lower after 3,500 steps")
+    found = cells()
+    for source in ("mnist", "quickdraw"):
+        cell = found["dood", source, source]
+        assert cell.published is not None
+        lines.append(
+            f"from {number(native[source]['without'])} to {number(native[source]['with'])}"
+        )
+        lines.append(f"{number(cell.mean - cell.published.mean)} nats")
+    return lines
+
+
+def _claims_of_tasks() -> list[str]:
+    shot, fid, clusters = result("one_shot"), result("fid"), result("clusters")
+    lines = [
+        percent(shot["dood"]["accuracy"]),
+        percent(shot["image"]["elastic"]["accuracy"]),
+        f"{shot['dood']['accuracy'] * 100 - 73.5:.1f} points above the paper",
+        f"{100 * (shot['image']['elastic']['accuracy'] - 0.735):.1f} of them without any model",
+    ]
+    omniglot, prior = fid["omniglot"], fid["omniglot, fit prior"]
+    lines += [
+        f"{omniglot['ratio']:.2f} times as far from the test alphabets as training alphabets are",
+        f"{omniglot['samples'] / omniglot['halves']:.0f} times as far as one half of the test "
+        "alphabets from the other",
+        f"bring {prior['samples']:.2f} and {prior['ratio']:.2f}",
+    ]
+    lines += [f"{clusters['dood-mnist-0']['silhouette']:.3f} as the sites sample them"]
+    return lines
+
+
+def _claims_of_costs() -> list[str]:
+    bench = result("bench")
+    return [
+        f"a training step at batch 64 {bench['train_step_without_practice_seconds']:.2f} s",
+        f"its share of practice {bench['train_step_seconds']:.2f} s, and "
+        f"{bench['train_step_28_seconds']:.2f} s where pictures came in 28×28 pixels",
+        f"{bench['renderer_speedup']:.0f} times faster than the formula evaluated pixel by pixel",
+        f"{bench['peak_memory_gib']:.2f} GiB at its peak",
+        f"parsing one picture {bench['parse_one_ms']:.0f} ms, in bulk "
+        f"{bench['parse_bulk_per_second']:.0f} pictures a second",
+        f"1,000 images by 200 samples, {bench['transfer_cell_seconds']:.0f} s",
+    ]
+
+
+# The README.
+
+
+def with_tables(text: str) -> str:
+    """The README with its tables as the files have them."""
+    for name, make in TABLES.items():
+        block = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
+        body = "\n".join(make()).strip() + "\n"
+        text, places = block.subn(lambda found, body=body: f"{found[1]}{body}{found[2]}", text)  # type: ignore[misc]
+        if places != 1:
+            raise SystemExit(
+                f"{README} has {places} places for the table {name}, and should have one"
+            )
+    return text
+
+
+def plain(text: str) -> str:
+    """Without emphasis, and with single spaces, as sentences are compared."""
+    return " ".join(text.replace("*", "").split())
+
+
+def problems(text: str) -> list[str]:
+    """What in the README differs from the files."""
+    found = [f"not in the README: {claim}" for claim in claims() if plain(claim) not in plain(text)]
+    if with_tables(text) != text:
+        found.append("a table differs from its file: python experiments/readme.py writes it anew")
+    return found
+
+
+def main() -> None:
+    """Reads the arguments."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--check", action="store_true")
+    arguments = parser.parse_args()
+    text = README.read_text()
+    if not arguments.check:
+        text = with_tables(text)
+        write_atomically(README, text.encode())
+    found = problems(text)
+    for line in found:
+        print(line)
+    sys.exit(1 if found else 0)
+
+
+if __name__ == "__main__":
+    with told_in_a_line():
+        main()

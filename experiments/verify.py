@@ -1,0 +1,203 @@
+"""Recomputes a sample of the results from the kept runs, and holds the README to its files.
+
+    make verify           (or: python experiments/verify.py)
+
+In ten minutes on two cores: some of the transfer table's cells on a few images, some one-shot runs, a
+Fréchet distance with its denominators and a control, the silhouettes, kept files' checksums, and every
+table and claim of the README against the files that they come from. Each line says what was kept, what
+was found, and by how much they may differ; the status is 1 where one differs by more.
+
+A cell's first images have the very samples that they had when all were measured, so that only other
+images of the same cell come between; four standard errors are allowed, of the images that are missing.
+Distances vary with the seed of sampling; four of the kept standard deviations are allowed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from readme import RESULTS, problems, result, rows
+
+import dood_pyro
+from dood_pyro.checkpoints import SUMS, Run
+from dood_pyro.data.one_shot_runs import official_trials
+from dood_pyro.errors import told_in_a_line
+from dood_pyro.features import load_features
+from dood_pyro.recognition import load_model
+from dood_pyro.tasks.clusters import kmeans, vocabulary
+from dood_pyro.tasks.evaluate import evaluate
+from dood_pyro.tasks.fid import memorisers, report
+from dood_pyro.tasks.one_shot import one_shot
+from dood_pyro.tasks.one_shot_image import SETTINGS, one_shot_image
+
+HERE = Path(__file__).parent
+RUNS = HERE / "runs"
+WEIGHTS = HERE.parent / "dood_pyro" / "weights"
+ERRORS = 4.0
+"""Standard errors that a figure may be off."""
+
+CELLS = (
+    ("dood", "mnist", "mnist"),
+    ("dood", "kmnist", "mnist"),
+    ("dood", "omniglot", "quickdraw"),
+    ("dood-no-guidance", "mnist", "omniglot"),
+    ("dood-no-renderer", "mnist", "emnist"),
+    ("dair", "emnist", "kmnist"),
+    ("air", "mnist", "mnist"),
+)
+IMAGES = 64
+ONE_SHOT_RUNS = 2
+TRIALS = 20
+
+
+class Finding(NamedTuple):
+    """A figure, recomputed."""
+
+    what: str
+    kept: float
+    found: float
+    allowed: float
+    """By how much they may differ."""
+
+    def holds(self) -> bool:
+        """Whether they agree."""
+        return abs(self.found - self.kept) <= self.allowed
+
+    def __str__(self) -> str:
+        mark = "  " if self.holds() else "✗ "
+        return (
+            f"{mark}{self.what:<58} kept {self.kept:>10.4g}  found {self.found:>10.4g}  "
+            f"may differ by {self.allowed:.3g}"
+        )
+
+
+def cells() -> Iterator[Finding]:
+    """Bounds and errors of some cells on their first images."""
+    for model, source, target in CELLS:
+        (row,) = (
+            r
+            for r in rows()
+            if (r["model"], r["source"], r["target"], r["seed"]) == (model, source, target, "0")
+        )
+        run = Run(RUNS / f"{model}-{source}-0")
+        found = evaluate(run, target, limit=IMAGES, jobs=torch.get_num_threads())
+        assert found["data_sha256"] == row["data_sha256"], (
+            f"{target} is another data file than then"
+        )
+        # Of the mean of a part around the mean of the whole that it is a part of.
+        rest = math.sqrt(1 - IMAGES / int(row["images"]))
+        for name in ("log_p", "log_p_summed"):
+            allowed = ERRORS * rest * found[f"{name}_se"]
+            what = f"{model}, {source} on {target}: {name}, {IMAGES} images"
+            yield Finding(what, float(row[name]), found[name], allowed)
+
+
+def one_shot_runs() -> Iterator[Finding]:
+    """Accuracies of the first official runs, by the packaged weights and by the image itself."""
+    kept = result("one_shot")
+    dood = dood_pyro.load("omniglot")
+    trials = official_trials(dood.size)[:ONE_SHOT_RUNS]
+    found = one_shot(dood, trials)["runs"]
+    for index, accuracy in enumerate(found):
+        what = f"one-shot, DooD, run {index + 1:02d}"
+        # A trial may be decided by rounding, on another processor or version.
+        yield Finding(what, kept["dood"]["runs"][index], accuracy, 1.01 / TRIALS)
+    for fit in SETTINGS:
+        for index, accuracy in enumerate(one_shot_image(trials, fit)["runs"]):
+            what = f"one-shot, image, {fit}, run {index + 1:02d}"
+            yield Finding(what, kept["image"][fit]["runs"][index], accuracy, 1.01 / TRIALS)
+
+
+def distances() -> Iterator[Finding]:
+    """Omniglot's distance, its denominators and the controls, of one seed."""
+    kept = result("fid")
+    network = load_features("omniglot")
+    found = report(load_model("omniglot"), None, "omniglot", network, seeds=(0,))
+    copies = memorisers(dood_pyro.load("omniglot"), "omniglot", network, seeds=(0,))
+    for names, mine, theirs in (
+        (("samples", "real", "halves"), found, kept["omniglot"]),
+        (("affine", "tokens"), copies, kept["memorisers"]["omniglot"]),
+    ):
+        for name in names:
+            allowed = ERRORS * theirs[f"{name}_std"]
+            yield Finding(f"Fréchet distance, Omniglot: {name}", theirs[name], mine[name], allowed)
+
+
+def silhouettes() -> Iterator[Finding]:
+    """Of k = 8, by one seed of k-means."""
+    from sklearn.metrics import silhouette_score
+
+    kept = result("clusters")
+    for name in ("dood-mnist-0", "dair-mnist-0"):
+        words = vocabulary(dood_pyro.load(RUNS / name), "mnist")
+        sets = {"": words.features}
+        if words.re_oriented is not None:
+            sets[", re-oriented"] = words.re_oriented
+        for kind, features in sets.items():
+            entry = kept[name]["re_oriented"] if kind else kept[name]
+            score = silhouette_score(features, kmeans(features), sample_size=5000, random_state=0)
+            allowed = ERRORS * entry["by_k"]["8"]["std"] + 0.005
+            what = f"silhouette, {name}{kind}"
+            yield Finding(what, entry["silhouette"], float(score), allowed)
+
+
+def checksums() -> Iterator[Finding]:
+    """Kept files that are not what they were."""
+    for folder in (RUNS, WEIGHTS):
+        command = ["sha256sum", "--check", "--quiet", SUMS]
+        ran = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+        print(ran.stdout, end="")
+        changed = len(ran.stdout.splitlines()) if ran.returncode else 0
+        yield Finding(f"changed files in {os.path.relpath(folder)}", 0, changed, 0)
+
+
+def readme() -> Iterator[Finding]:
+    """Tables and claims that differ from their files."""
+    found = problems((HERE.parent / "README.md").read_text())
+    for line in found:
+        print(line)
+    yield Finding(f"README against {os.path.relpath(RESULTS)}: differences", 0, len(found), 0)
+
+
+PARTS = {
+    "readme": readme,
+    "checksums": checksums,
+    "silhouettes": silhouettes,
+    "distances": distances,
+    "one-shot": one_shot_runs,
+    "cells": cells,
+}
+
+
+def main() -> None:
+    """Reads the arguments, recomputes and prints."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument(
+        "--only", choices=PARTS, action="append", help="This part (again for more)."
+    )
+    arguments = parser.parse_args()
+    began, off, count = time.perf_counter(), 0, 0
+    for name in arguments.only or PARTS:
+        for finding in PARTS[name]():
+            print(finding, flush=True)
+            off += not finding.holds()
+            count += 1
+    minutes = (time.perf_counter() - began) / 60
+    print(f"{count - off} of {count} hold, in {minutes:.1f} minutes")
+    sys.exit(1 if off else 0)
+
+
+if __name__ == "__main__":
+    with told_in_a_line():
+        main()
