@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -178,6 +179,8 @@ def train(ctx: click.Context, /, **given: Any) -> None:
     from dood_pyro.progress import print_if_read
     from dood_pyro.recognition import trained_weights
 
+    # The end of the terminal, of which this tells, ends no training.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     device = choose_device(given["device"])
     if given["resume"] is not None:
         _refuse_changes(ctx)

@@ -517,7 +517,7 @@ def _loop(
 
 class _Interrupt:
     """Ctrl-C waits for the end of a step, so that what is saved is a whole step; a second one does not.
-    SIGTERM waits, too, however often it comes. The end of the terminal ends no training.
+    SIGTERM waits, too, however often it comes.
 
     Half a step, its random numbers drawn and its weights not yet moved, could not be gone on from.
     """
@@ -532,7 +532,6 @@ class _Interrupt:
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 self.before[number] = signal.signal(number, self._handle)
-            self.before[signal.SIGHUP] = signal.signal(signal.SIGHUP, signal.SIG_IGN)
         return self
 
     def _handle(self, number: int, frame: Any) -> None:

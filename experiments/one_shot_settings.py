@@ -6,14 +6,17 @@
 Measures the candidates below, each a change of the default, on the first trials of the background set
 (`dood_pyro.data.one_shot_runs.background_trials`), and writes their accuracies, with what was chosen,
 to experiments/results/one_shot_settings.json. What is there already is not measured again. The models
-were trained on the background set's pictures: accuracies there are no results, they only choose. A
-candidate is chosen over the default where its accuracy is higher; the official runs play no part.
+were trained on the background set's pictures: accuracies there are no results, they only choose. Of the
+controls without a model the best candidate is chosen, by however little it is better; of the model one
+takes the default's place only where it is better by two standard errors of the difference over trials. The
+official runs play no part.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -89,9 +92,18 @@ def measure(
             "settings": dataclasses.asdict(settings),
         }
         print(f"{kind}, {name}: {100 * found['accuracy']:.1f} %", flush=True)
-        # The first of those that are best: the default stands first.
-        chosen = max(tried, key=lambda each: tried[each]["accuracy"])
-        update_object(RESULTS, {kind: {"chosen": chosen, "candidates": tried}})
+        update_object(RESULTS, {kind: {"chosen": choose(kind, tried), "candidates": tried}})
+
+
+def choose(kind: str, tried: dict[str, Any]) -> str:
+    """The candidate that is to be used; the first of those that are best."""
+    best = max(tried, key=lambda each: tried[each]["accuracy"])
+    if kind != "dood":
+        return best
+    pairs = zip(tried[best]["runs"], tried["default"]["runs"], strict=True)
+    gains = [mine - default for mine, default in pairs]
+    error = statistics.stdev(gains) / len(gains) ** 0.5 if len(gains) > 1 else float("inf")
+    return best if statistics.fmean(gains) > 2 * error else "default"
 
 
 def main() -> None:
