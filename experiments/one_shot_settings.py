@@ -6,10 +6,10 @@
 Measures the candidates below, each a change of the default, on the first trials of the background set
 (`dood_pyro.data.one_shot_runs.background_trials`), and writes their accuracies, with what was chosen,
 to experiments/results/one_shot_settings.json. What is there already is not measured again. The models
-were trained on the background set's pictures: accuracies there are no results, they only choose. Of the
-controls without a model the best candidate is chosen, by however little it is better; of the model one
-takes the default's place only where it is better by two standard errors of the difference over trials. The
-official runs play no part.
+were trained on the background set's pictures: accuracies there are no results, they only choose. Of
+the controls without a model the best candidate is chosen, by however little it is better; of the model
+one takes the default's place only where it is better by two standard errors of the difference over
+trials. The official runs play no part.
 """
 
 from __future__ import annotations
