@@ -15,6 +15,7 @@ from dood_pyro.errors import UserError
 from dood_pyro.programs import PROGRAMS
 from dood_pyro.recognition import Recognizer
 from dood_pyro.tasks import fid
+from dood_pyro.tokens import TokenNoise, strokes_of
 from tests.conftest import random_pictures
 from tests.test_cli import call, refused
 
@@ -149,3 +150,50 @@ def source_50(tmp_path: Path) -> Path:
     arrays |= {"test_images": images, "test_labels": labels}
     prepared.write(tmp_path / "many.npz", arrays)
     return tmp_path / "many.npz"
+
+
+def test_memorisers_copy_what_they_have_seen(source_50: Path) -> None:
+    torch.manual_seed(0)
+    config = ModelConfig(features=8, max_strokes=2, layout_components=2, stroke_components=2)
+    run_config = RunConfig("dood", config, TrainConfig("none"))
+    dood = Recognizer(*run_config.build(), run_config)
+    pictures = fid.pictures_of(str(source_50), "train")[:20]
+    moved = fid.affinely_moved(pictures, TokenNoise(), seed=0)
+    assert torch.equal(moved, fid.affinely_moved(pictures, TokenNoise(), seed=0))
+    assert not torch.equal(moved, fid.affinely_moved(pictures, TokenNoise(), seed=1))
+    still = fid.affinely_moved(pictures, TokenNoise(0, 0, 0, 0, 0, 0), seed=0)
+    torch.testing.assert_close(still, pictures, atol=1e-4, rtol=0)
+    # Small: the same pictures, nearer to themselves than to any other.
+    apart = torch.cdist(moved.flatten(1), pictures.flatten(1))
+    assert (apart.argmin(1) == torch.arange(20)).float().mean() > 0.7
+    parsed = strokes_of(dood.infer(pictures))
+    plain = fid.rewritten(dood, pictures, TokenNoise(0, 0, 0, 0, 0, 0), seed=0)
+    torch.testing.assert_close(plain, parsed.render(50), atol=1e-4, rtol=0)
+    found = fid.memorisers(dood, str(source_50), Pixels(), count=500, seeds=(0, 1))
+    assert found["pictures"] == 80
+    for name in ("affine", "tokens"):
+        assert found[f"{name}_ratio"] == pytest.approx(found[name] / found["real"])
+        assert found[f"{name}_std"] >= 0
+
+
+def test_memorisers_stand_beside_the_samples(
+    source_50: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = TrainConfig(str(source_50), batch_size=8)
+    run = Run.create(
+        tmp_path / "run",
+        RunConfig("dood", ModelConfig(features=8), settings),
+        Until(steps=1),
+        torch.device("cpu"),
+    )
+    training.train(run, torch.device("cpu"), tensorboard=False)
+    network, figures = tmp_path / "network.safetensors", tmp_path / "fid.json"
+    features.save_features(features.FeatureNetwork(), network)
+    figures.write_text('{"memorisers": {"other": 1}, "many": 2}')
+    options = ("--features", network, "--seeds", "0", "--record", figures)
+    status, _, err = call(capsys, "fid-memorisers", run.path, *options)
+    assert status == 0, err
+    found = json.loads(figures.read_text())
+    assert found["many"] == 2 and found["memorisers"]["other"] == 1
+    entry = found["memorisers"]["many, features network, seeds 0"]
+    assert {"affine", "tokens", "real", "affine_ratio", "tokens_ratio"} < set(entry)

@@ -1,0 +1,61 @@
+"""The README says what the files of results say, and kept weights are what they were."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "experiments"))
+
+import keep_weights  # noqa: E402
+import readme  # noqa: E402
+
+from dood_pyro.checkpoints import SUMS, Run  # noqa: E402
+from tests.test_cli import run as run  # noqa: E402
+
+
+def test_tables_and_claims_are_those_of_the_files() -> None:
+    assert readme.problems(readme.README.read_text()) == []
+
+
+def test_what_differs_is_found() -> None:
+    text = readme.README.read_text()
+    (own,) = (line for line in readme.own_table() if line.startswith("| MNIST"))
+    assert any(
+        "table" in line for line in readme.problems(text.replace(own, own.replace("7", "8")))
+    )
+    claim = readme.claims()[0]
+    assert readme.plain(claim) in readme.plain(text)
+    changed = text.replace("22 of 25 cells", "25 of 25 cells")
+    assert any(claim in line for line in readme.problems(changed))
+    with pytest.raises(SystemExit, match="places for the table"):
+        readme.with_tables(text.replace("<!-- own -->", ""))
+
+
+def test_kept_runs_are_listed() -> None:
+    runs = ROOT / "experiments" / "runs"
+    listed = dict(reversed(line.split()) for line in (runs / SUMS).read_text().splitlines())
+    kept = [f for f in runs.glob("*/*") if not f.parent.is_symlink()]
+    assert set(listed) == {f.relative_to(runs).as_posix() for f in kept}
+    for file in kept:
+        if file.suffix == ".json":  # the others are verified when they are read
+            assert (
+                hashlib.sha256(file.read_bytes()).hexdigest()
+                == listed[file.relative_to(runs).as_posix()]
+            )
+
+
+def test_keeping_a_run_lists_its_checksums(run: Run, tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    for name in ("a", "b", "a"):
+        keep_weights.keep(run, kept / name)
+    lines = (kept / SUMS).read_text().splitlines()
+    assert len(lines) == len({line.split()[1] for line in lines}) == 8
+    checked = subprocess.run(["sha256sum", "--check", SUMS], cwd=kept, check=False)
+    assert checked.returncode == 0
+    Run(kept / "a").load()
