@@ -128,7 +128,7 @@ def transfer_table(
         click.echo(line)
     if found:
         shown = list(dict.fromkeys(training.model for training in trainings))
-        for path in draw_table(found, shown, thumbnails_of(plan), out):
+        for path in draw_table(found, shown, thumbnails_of(plan), out, other_data(rows)):
             click.echo(path)
     for problem in problems:
         click.echo(f"missing: {problem}", err=True)

@@ -436,7 +436,7 @@ def as_text(
     Args:
         other: sources and targets whose data are not the paper's, and in what (`other_data`).
     """
-    marks = dict(zip(other or {}, "†‡", strict=False))
+    marks = marks_of(other)
 
     def named(source: str) -> str:
         return source + marks.get(source, "")
@@ -450,22 +450,35 @@ def as_text(
             row = [_as_text(mine.get((source, target))) for target in targets]
             yield f"| {named(source)} | {' | '.join(row)} |"
         yield ""
+    yield from notes(found, other)
+    if found:
+        yield ""
+
+
+def marks_of(other: dict[str, str] | None) -> dict[str, str]:
+    """The marks of sources and targets whose data are not the paper's."""
+    return dict(zip(other or {}, "†‡", strict=False))
+
+
+def notes(
+    found: dict[tuple[str, str, str], Cell], other: dict[str, str] | None = None
+) -> Iterator[str]:
+    """What stands below a table: seeds, errors, and what is not the paper's data."""
+    if not found:
+        return
     seeds = sorted({cell.seeds for cell in found.values()})
     spread = "the standard deviation over seeds"
     if seeds == [1]:
         spread = "the standard error over images of that seed, and says nothing of other seeds"
     elif 1 in seeds:
         spread += ", of cells of one seed the standard error over images"
-    if found:
-        yield f"seeds a cell: {' or '.join(map(str, seeds))}; ± is {spread}"
-        yield (
-            "in brackets the published figure; = a tie with it, < below it: the difference is, or is "
-            "not, within two standard errors, √(ours² + published std² / its seeds)"
-        )
-    for source, mark in marks.items():
+    yield f"seeds a cell: {' or '.join(map(str, seeds))}; ± is {spread}"
+    yield (
+        "in brackets the published figure; = a tie with it, < below it: they differ by no more, or by "
+        "more, than two standard errors, √(ours² + published std² / its seeds)"
+    )
+    for source, mark in marks_of(other).items():
         yield f"{mark} {(other or {})[source]}: rows and columns compare roughly"
-    if found:
-        yield ""
 
 
 SIGNS = {"above": "", "tie": "=", "below": "<", None: ""}

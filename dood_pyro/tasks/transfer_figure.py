@@ -16,7 +16,7 @@ from dood_pyro.errors import UserError
 from dood_pyro.plots import new_figure, save_figure, source_title
 from dood_pyro.programs import PROGRAMS
 from dood_pyro.recognition import Recognizer
-from dood_pyro.tasks.transfer import Cell, Plan, minutes
+from dood_pyro.tasks.transfer import Cell, Plan, marks_of, minutes, notes
 
 Thumbnails = Callable[[str, str, str], UInt8[np.ndarray, "height width 3"] | None]
 """Model, source and target to a strip of targets and reconstructions, or None."""
@@ -27,17 +27,24 @@ def draw_table(
     models: Sequence[str],
     thumbnails: Thumbnails,
     out: Path,
+    other: dict[str, str] | None = None,
 ) -> list[Path]:
     """Writes ``out`` as PNG and PDF; returns the paths.
 
     A panel a model: rows are sources, columns targets; a cell holds log p(x), below it the published
-    figure, and a strip of reconstructions. Cells that are missing say so.
+    figure, and a strip of reconstructions. Cells that are missing say so; below stand seeds, errors and
+    what is not the paper's data.
+
+    Args:
+        other: sources and targets whose data are not the paper's, and in what
+            (`dood_pyro.tasks.published.other_data`).
 
     Raises:
         UserError: the figure cannot be written.
     """
     from matplotlib.patches import Rectangle
 
+    marks = marks_of(other)
     sources = list(dict.fromkeys(key[1] for key in found))
     targets = list(dict.fromkeys(key[2] for key in found))
     rows = {m: [s for s in sources if any((m, s, t) in found for t in targets)] for m in models}
@@ -60,9 +67,16 @@ def draw_table(
             trained = f"trained for {minutes(found, model)} minutes"
             axes.text(len(targets), -0.55, trained, fontsize=7, ha="right", va="center")
             for j, target in enumerate(targets):
-                axes.text(j + 0.5, -0.18, source_title(target), ha="center", fontsize=8)
+                axes.text(
+                    j + 0.5,
+                    -0.18,
+                    source_title(target) + marks.get(target, ""),
+                    ha="center",
+                    fontsize=8,
+                )
             for i, source in enumerate(rows[model]):
-                axes.text(-0.08, i + 0.5, source_title(source), ha="right", va="center", fontsize=8)
+                name = source_title(source) + marks.get(source, "")
+                axes.text(-0.08, i + 0.5, name, ha="right", va="center", fontsize=8)
                 for j, target in enumerate(targets):
                     cell = found.get((model, source, target))
                     face = "#eef4f8" if source == target else "white"
@@ -108,6 +122,7 @@ def draw_table(
                             fontsize=6,
                             color="#707070",
                         )
+    figure.text(0.5, 0.01, "\n".join(notes(found, other)), ha="center", va="bottom", fontsize=6.5)
     return save_figure(figure, out)
 
 
