@@ -13,7 +13,11 @@ from . import options
 @click.command()
 @click.argument("first")
 @click.argument("second")
-@click.option("--features", help="A source's, or a file.  [default: SECOND's, else omniglot's]")
+@click.option(
+    "--features",
+    type=options.Name(),
+    help="A source's, or a file.  [default: SECOND's, else omniglot's]",
+)
 @click.option(
     "--part",
     type=click.Choice(["train", "test"]),
@@ -56,10 +60,16 @@ def fid(
 
 @click.command("fid-samples")
 @click.argument("run")
-@click.option("--target", help="Source to compare with.  [default: what RUN was trained on]")
-@click.option("--air", help="Run whose samples are measured beside RUN's.")
 @click.option(
-    "--features", help="A source's, or a file of train-features.  [default: the target's]"
+    "--target",
+    type=options.Name(),
+    help="Source to compare with.  [default: what RUN was trained on]",
+)
+@click.option("--air", type=options.Name(), help="Run whose samples are measured beside RUN's.")
+@click.option(
+    "--features",
+    type=options.Name(),
+    help="A source's, or a file of train-features.  [default: the target's]",
 )
 @click.option(
     "--part",
@@ -108,12 +118,12 @@ def fid_samples(
     from dood_pyro.recognition import open_run
     from dood_pyro.tasks.fid import report
 
-    opened, rival_run = open_run(run), open_run(air) if air else None
+    opened, rival_run = open_run(run), None if air is None else open_run(air)
     made_by = opened.provenance(use_model.which)
     trained = opened.read_config()[0].train
-    target = target or trained.source
+    target = trained.source if target is None else target
     name = data.name_of(target)
-    features = features or name
+    features = name if features is None else features
     key = options.entry(
         name,
         *("part", "limit", "seeds", "which"),
@@ -125,7 +135,7 @@ def fid_samples(
     refuse_another_run(record, key, made_by)
     network = load_features(features)
     model = use_model.load(run)
-    rival = use_model.load(air) if air else None
+    rival = None if air is None else use_model.load(air)
     found = report(model, rival, target, network, limit, seeds, part, data_dir)
     found |= {"seeds": list(seeds), "run": made_by}
     if rival_run is not None:
@@ -136,9 +146,15 @@ def fid_samples(
 
 @click.command("fid-memorisers")
 @click.argument("run")
-@click.option("--target", help="Source to compare with.  [default: what RUN was trained on]")
 @click.option(
-    "--features", help="A source's, or a file of train-features.  [default: the target's]"
+    "--target",
+    type=options.Name(),
+    help="Source to compare with.  [default: what RUN was trained on]",
+)
+@click.option(
+    "--features",
+    type=options.Name(),
+    help="A source's, or a file of train-features.  [default: the target's]",
 )
 @click.option(
     "--limit",
@@ -175,21 +191,25 @@ def fid_memorisers(
     """
     from dood_pyro import data
     from dood_pyro.features import load_features
-    from dood_pyro.files import update_object
+    from dood_pyro.files import refuse_another_run, update_object
     from dood_pyro.recognition import open_run
     from dood_pyro.tasks.fid import memorisers
 
     opened = open_run(run)
     made_by = opened.provenance(use.which)
-    target = target or opened.read_config()[0].train.source
+    trained = opened.read_config()[0].train
+    target = trained.source if target is None else target
     name = data.name_of(target)
-    features = features or name
+    features = name if features is None else features
     key = options.entry(
         name,
         *("limit", "seeds", "guide", "which"),
         by=(made_by["source"], name),
+        model=(made_by["model"], "dood"),
+        fit=(trained.fit, "both"),
         features=(Path(features).stem, name),
     )
+    refuse_another_run(record, key, made_by, under="memorisers")
     network = load_features(features)
     found = memorisers(use.load(run), target, network, limit, seeds, data_dir)
     found |= {"seeds": list(seeds), "run": made_by}

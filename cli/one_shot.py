@@ -104,10 +104,10 @@ def _control(runs: int, background: bool, record: Path | None, data_dir: Path | 
     from dood_pyro.tasks.one_shot_image import SETTINGS, one_shot_image
 
     context = click.get_current_context()
-    for name in ("parses", "steps", "two_way", "guide"):
+    for name in ("parses", "steps", "two_way", "guide", "which", "device"):
         if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
             option = "--" + name.replace("_", "-")
-            raise UserError(f"{option} is for a model's parses; {CONTROL} has none: leave it out")
+            raise UserError(f"{option} is for a model; {CONTROL} has none: leave it out")
     trials = _trials(runs, background, ModelConfig.canvas_size, data_dir)
     entries: dict[str, dict[str, Any]] = {}
     for fit, settings in SETTINGS.items():
@@ -116,8 +116,9 @@ def _control(runs: int, background: bool, record: Path | None, data_dir: Path | 
             return one_shot_image(trials, fit, show=show)
 
         entries[fit] = _measured(classify, len(trials), settings)
-        click.echo(f"{fit:<9} accuracy {_accuracy(entries[fit])}")
     update_object(record, {options.entry(CONTROL + ", background" * background, "runs"): entries})
+    for name, entry in entries.items():
+        click.echo(f"{name:<9} accuracy {_accuracy(entry)}")
 
 
 def _trials(runs: int, background: bool, size: int, data_dir: Path | None) -> list[Trials]:

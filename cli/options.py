@@ -20,6 +20,17 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+class Name(click.ParamType):
+    """A name or a path as it is typed; an empty one, of a variable that is not set, is none."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if not str(value):
+            self.fail("it names nothing", param, ctx)
+        return str(value)
+
+
 class PathTo(click.ParamType):
     """A path; an empty one, of a variable that is not set, is not the working folder."""
 

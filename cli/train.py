@@ -274,6 +274,7 @@ MODEL_OPTIONS = (
 def _start(ctx: click.Context, name: str) -> tuple[str, Any, dict[str, Any], dict[str, Any]]:
     """Program, model settings and weights of the run to start from, and training settings that
     follow from there being one."""
+    from dood_pyro.checkpoints import refuse_not_finite
     from dood_pyro.recognition import open_run
 
     run = open_run(name)
@@ -285,8 +286,11 @@ def _start(ctx: click.Context, name: str) -> tuple[str, Any, dict[str, Any], dic
             raise UserError(
                 f"{_option(option)} is that of {name}, which --start-from names: {theirs}"
             )
+    run.load_model()  # says what is wrong with the weights
     weights, _ = run.read_tensors("best.safetensors")
-    weights = {key: tensor.float() for key, tensor in weights.items()}
+    refuse_not_finite(weights, f"{run.path}/best.safetensors")
+    # Kept weights are in half precision.
+    weights = {key: t.float() if t.is_floating_point() else t for key, t in weights.items()}
     if ctx.params["fit"] == "prior":  # learns from what the run's own guide says
         guide = run.allow_guide(_named(ctx, "guide")).train.guide
     else:

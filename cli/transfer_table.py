@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import click
@@ -94,6 +95,7 @@ def transfer_table(
     What is there already stays, so that an interrupted table goes on where it stopped.
     """
     from dood_pyro.devices import parallel_jobs
+    from dood_pyro.progress import print_if_read
     from dood_pyro.tasks import transfer
     from dood_pyro.tasks.evaluate import read_rows
     from dood_pyro.tasks.published import SOURCES, other_data
@@ -121,7 +123,9 @@ def transfer_table(
         train=train,
         kept=kept,
     )
-    problems = transfer.fill(plan, click.echo) if fill else []
+    # Neither the end of the terminal nor of who reads what is said ends trainings.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    problems = transfer.fill(plan, print_if_read) if fill else []
     rows = read_rows(table)
     found, left_out = transfer.cells(rows, plan)
     for line in (*transfer.as_text(found, other_data(rows)), *left_out, *transfer.findings(found)):

@@ -17,6 +17,7 @@ Files are replaced in one move, once the new one has been read back, so that a r
 or the new one; metrics and TensorBoard's events are added to. Files of tensors hold a checksum of all
 that is in them, which is verified whenever they are read. Those of before there were checksums may
 have theirs in a file ``SHA256SUMS`` of a folder above (in the form of the command ``sha256sum``).
+config.json is for people to read and change, and has no checksum of its own.
 """
 
 from __future__ import annotations
@@ -504,6 +505,7 @@ class Run:
         path = self.path / "metrics.jsonl"
         lines = []
         content = read_bytes(path) if path.exists() else b""
+        _verify_listed(path, content)
         for text in content.decode(errors="replace").splitlines():
             try:
                 line = json.loads(text)
@@ -526,6 +528,8 @@ CHECKSUM = "sha256"
 
 
 """Note of a file of tensors: the checksum of all that is in it."""
+CHECKED = "checksum"
+"""Note that says that there is one."""
 
 
 def write_tensors(
@@ -539,7 +543,7 @@ def write_tensors(
     """
     packed = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
     notes = dict(notes or {})
-    notes[CHECKSUM] = _checksum(packed, notes)
+    notes |= {CHECKSUM: _checksum(packed, notes), CHECKED: CHECKSUM}
 
     def verify(written: Path) -> None:
         try:
@@ -574,10 +578,11 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     except (safetensors.SafetensorError, ValueError) as error:
         raise unreadable(path, error) from None
     notes: dict[str, str] = header.get("__metadata__") or {}
-    expected = notes.pop(CHECKSUM, None)
-    if expected is None:
+    # Two notes: a changed name of one would otherwise pass for a file of before there were any.
+    expected, checked = notes.pop(CHECKSUM, None), notes.pop(CHECKED, None)
+    if expected is None and checked is None:
         _verify_listed(path, content)
-    elif expected != _checksum(tensors, notes):
+    elif checked != CHECKSUM or expected != _checksum(tensors, notes):
         raise UserError(
             f"{path} is damaged: its checksum is not that of what is in it; go back to another "
             "checkpoint or copy"

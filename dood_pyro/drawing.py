@@ -223,6 +223,8 @@ class Drawing:
         Raises:
             UserError: they cannot be written.
         """
+        if not str(stem):
+            raise UserError("a drawing is saved under a name: give one")
         stem = Path(stem)
         if stem.suffix.lower() in (".svg", ".json"):
             stem = stem.with_suffix("")

@@ -192,19 +192,22 @@ def read_object(path: Path) -> dict[str, Any]:
     return known
 
 
-def refuse_another_run(path: Path | None, key: str, run: dict[str, Any]) -> None:
+def refuse_another_run(
+    path: Path | None, key: str, run: dict[str, Any], under: str | None = None
+) -> None:
     """Called before a measurement is made that is to go under ``key`` of the JSON object in a file.
 
     Args:
         path: None where it is not to be kept.
         run: which run it is of, as the entry is to say under ``"run"`` (`Run.provenance`).
+        under: as for `update_object`.
 
     Raises:
         UserError: what is there is of another run.
     """
     if path is None:
         return
-    known = read_object(path).get(key)
+    known = _entries(path, read_object(path), under).get(key)
     theirs = known.get("run", {}) if isinstance(known, dict) else {}
     identity = ("model", "source", "seed", "train_data_sha256", "config_sha256")
     if any(name in theirs and theirs[name] != run[name] for name in identity):
@@ -212,6 +215,14 @@ def refuse_another_run(path: Path | None, key: str, run: dict[str, Any]) -> None
             f"{path} has {key!r} of another run, or one of other settings; name another file, or take "
             "that entry out"
         )
+
+
+def _entries(path: Path, content: dict[str, Any], under: str | None) -> dict[str, Any]:
+    """The object itself, or the one under a key of it."""
+    found = content if under is None else content.setdefault(under, {})
+    if not isinstance(found, dict):
+        raise UserError(f"{path} is damaged: its {under!r} is not a JSON object; take it out")
+    return found
 
 
 def update_object(path: Path | None, entries: dict[str, Any], under: str | None = None) -> None:
@@ -228,6 +239,6 @@ def update_object(path: Path | None, entries: dict[str, Any], under: str | None 
     read_object(path)  # says what is wrong with the path
     with locked(path.parent):
         content = read_object(path)
-        place = content if under is None else content.setdefault(under, {})
+        place = _entries(path, content, under)
         place |= entries
         write_atomically(path, (json.dumps(content, indent=2, sort_keys=True) + "\n").encode())

@@ -17,8 +17,8 @@ from tqdm import tqdm
 def let_go(stream: Any) -> None:
     """What a stream that cannot be written to still holds, and all that is written to it later, goes
     nowhere, lest it fail once more when Python ends."""
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    with contextlib.suppress(OSError, ValueError, AttributeError), open(os.devnull, "w") as nothing:
+        os.dup2(nothing.fileno(), stream.fileno())
 
 
 class Expendable:
@@ -33,7 +33,7 @@ class Expendable:
             try:
                 self._stream.write(text)
             except (OSError, ValueError):  # ValueError: it has been closed
-                let_go(self._stream)
+                self._give_up()
         return len(text)
 
     def flush(self) -> None:
@@ -42,7 +42,11 @@ class Expendable:
             try:
                 self._stream.flush()
             except (OSError, ValueError):
-                let_go(self._stream)
+                self._give_up()
+
+    def _give_up(self) -> None:
+        let_go(self._stream)
+        self._stream = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)

@@ -18,6 +18,7 @@ from dood_pyro.checkpoints import Run, RunConfig
 from dood_pyro.devices import choose_device
 from dood_pyro.drawing import Drawing, Stroke, visible_width
 from dood_pyro.errors import UserError
+from dood_pyro.guides.factors import ImageByImage
 from dood_pyro.inference.parsing import Parse, Programs, in_double, parse
 from dood_pyro.model import DooD
 from dood_pyro.pictures import CHANNELS, CHANNELS_FIRST, Polarity, read_picture, resize
@@ -100,7 +101,7 @@ class Recognizer:
 
     def __init__(self, model: Program[Any], guide: nn.Module, config: RunConfig) -> None:
         self.model, self.guide, self.config = model, guide, config
-        self._double: tuple[list[tuple[int, int]], Programs] | None = None
+        self._double: tuple[list[int], Programs] | None = None
 
     @property
     def size(self) -> int:
@@ -141,11 +142,16 @@ class Recognizer:
             return parse(model, guide, images)
 
     def _in_double(self) -> Programs:
-        """Model and guide in float64; copied again where their weights have changed."""
-        weights = [*self.model.parameters(), *self.guide.parameters()]
-        versions = [(tensor.data_ptr(), tensor._version) for tensor in weights]
-        if self._double is None or self._double[0] != versions:
-            self._double = versions, in_double(self.model, self.guide)
+        """Model and guide in float64; copied again where they are others, or their weights changed."""
+        if isinstance(self.guide, ImageByImage):
+            # Over programs that are no submodules; beside a search a copy costs nothing.
+            return in_double(self.model, self.guide)
+        key = [id(self.model), id(self.guide)]
+        for module in (self.model, self.guide):
+            for tensor in module.state_dict(keep_vars=True).values():
+                key += [tensor.data_ptr(), tensor._version]
+        if self._double is None or self._double[0] != key:
+            self._double = key, in_double(self.model, self.guide)
         return self._double[1]
 
     def parse(self, images: Any, polarity: Polarity = "auto") -> Any:

@@ -294,7 +294,7 @@ class Trainer:
         Where the prior alone learns, the guide is the other run's, whole and as far as it has come.
 
         Raises:
-            UserError: then, it has other weights than this one.
+            UserError: then, it has other weights than this one; or they are damaged.
         """
         own: dict[str, Tensor] = dict(self.parameters)
         if self.config.train.fit == "prior":
@@ -303,11 +303,14 @@ class Trainer:
                 raise UserError(
                     "--start-from names a run whose guide has other weights than its code now gives it"
                 )
+        refuse_not_finite(weights, START)
         with torch.no_grad():
             for name, tensor in own.items():
                 theirs = weights.get(name)
                 if theirs is None or theirs.shape != tensor.shape:
                     continue
+                if theirs.is_floating_point() != tensor.is_floating_point():
+                    raise UserError(f"{START} is damaged: {name} is of {theirs.dtype}")
                 tensor.copy_(theirs)
                 if name in self.averages:
                     self.averages[name].copy_(theirs)

@@ -55,7 +55,7 @@ def candidates(kind: str) -> dict[str, Settings]:
     if kind == "unfitted":
         return {
             f"blur of {sigma:g} pixels": changed(steps=0, blurs=(sigma,))
-            for sigma in (0.7, 1.5, 3.0, 5.0)
+            for sigma in (0.7, 1.5, 3.0, 5.0, 8.0, 12.0)
         }
     common = {
         "default": base,

@@ -1,4 +1,5 @@
-"""What must hold on a GPU: the same drawings, bounds, gradients and checkpoints as on a CPU.
+"""What must hold on a GPU: the renderer, its gradient and parses as on a CPU; bounds, training steps
+and trainings that are gone on with.
 
 Left out where there is no GPU. With DOOD_TEST_DEVICE=cpu they run on a CPU, which shows that the tests
 themselves hold; `experiments/gpu_check.sh --dry-run` does that.

@@ -35,13 +35,12 @@ def rewrite(path: Path, change: Callable[[dict[str, Tensor]], dict[str, Tensor]]
 
 def test_one_flipped_bit_anywhere_is_found(tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
-    tensors = {"a": torch.randn(40, 3), "b": torch.arange(7), "c": torch.zeros(())}
+    tensors = {"a": torch.randn(4, 3), "b": torch.arange(3), "c": torch.zeros(())}
     write_tensors(path, tensors, {"step": "12"})
     found, notes = read_tensors(path)
     assert notes == {"step": "12"} and all(torch.equal(found[n], t) for n, t in tensors.items())
     content = bytearray(path.read_bytes())
-    generator = torch.Generator().manual_seed(0)
-    for place in torch.randint(len(content) * 8, (60,), generator=generator).tolist():
+    for place in range(len(content) * 8):
         byte, bit = divmod(place, 8)
         content[byte] ^= 1 << bit
         path.write_bytes(content)

@@ -13,6 +13,7 @@ from torch import Tensor
 from dood_pyro import drawing
 from dood_pyro.data.one_shot_runs import NAME, Trials
 from dood_pyro.rendering import canvas_from_ink, stroke_ink
+from dood_pyro.tasks.one_shot import Settings
 from dood_pyro.tasks.one_shot_image import GRID, SETTINGS, Fit, image_types, one_shot_image
 from dood_pyro.tokens import Token, TokenNoise, affine_map
 from tests.test_cli import Out, call, refused
@@ -74,13 +75,27 @@ def test_fits_find_what_was_moved_and_bent() -> None:
     turn = torch.tensor([[angle.cos(), -angle.sin()], [angle.sin(), angle.cos()]])
     order = torch.randperm(8)
     trials = Trials(support, picture((bent @ turn.T + 0.15)[order]), order)
-    accuracy = {}
-    for fit in SETTINGS:
+    moved = Trials(support, picture((control @ turn.T + 0.15)[order]), order)
+
+    def accuracy(trials: Trials, fit: Fit) -> float:
         settings = dataclasses.replace(SETTINGS[fit], steps=40)
-        accuracy[fit] = one_shot_image([trials], fit, settings)["accuracy"]
-    assert accuracy["elastic"] >= 0.8 and accuracy["elastic"] >= accuracy["unfitted"]
+        return float(one_shot_image([trials], fit, settings)["accuracy"])
+
+    assert accuracy(moved, "affine") >= 0.8 > accuracy(moved, "unfitted")
+    assert accuracy(trials, "elastic") >= 0.8 > accuracy(trials, "unfitted")
     same = Trials(support, support[order], order)
     assert one_shot_image([same], "unfitted")["accuracy"] == 1
+
+
+def test_settings_are_those_that_were_chosen() -> None:
+    path = Path(__file__).parent.parent / "experiments" / "results" / "one_shot_settings.json"
+    chosen = json.loads(path.read_text())
+    for fit, settings in SETTINGS.items():
+        entry = chosen[fit]["candidates"][chosen[fit]["chosen"]]
+        assert json.loads(json.dumps(dataclasses.asdict(settings))) == entry["settings"]
+    assert chosen["dood"]["chosen"] == "default"
+    default = json.loads(json.dumps(dataclasses.asdict(Settings())))
+    assert chosen["dood"]["candidates"]["default"]["settings"] == default
 
 
 def test_a_blank_support_image_is_no_error() -> None:
@@ -105,5 +120,6 @@ def test_command(tmp_path: Path, capsys: Out, monkeypatch: pytest.MonkeyPatch) -
     assert found["dood"] == {"accuracy": 0.5} and set(found["image, runs 1"]) == set(SETTINGS)
     entry = found["image, runs 1"]["elastic"]
     assert len(entry["runs"]) == 1 and entry["settings"]["blurs"] == [3.0, 1.5, 0.7]
-    for option in (("--parses", 2), ("--two-way",), ("--guide", "smc"), ("--steps", 3)):
+    given = [("--which", "last"), ("--parses", 2), ("--two-way",), ("--guide", "smc")]
+    for option in (*given, ("--device", "cpu"), ("--steps", 3)):
         assert "leave it out" in refused(capsys, *command, *option)

@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import io
 import shutil
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from dood_pyro.errors import UserError
+from dood_pyro.progress import Expendable
 
 
 def torchvision_datasets() -> ModuleType:
@@ -78,7 +80,9 @@ def torchvision_arrays(
     dataset = getattr(torchvision_datasets(), class_name)
     borrow_raw(folder, scratch, class_name)
     arrays = {}
-    with download_errors(source):
+    # Its own bar must not bring down the download.
+    display = contextlib.redirect_stderr(Expendable(sys.stderr))
+    with download_errors(source), display:
         for part in ("train", "test"):
             data = dataset(str(scratch), train=part == "train", download=True, **options)
             arrays[f"{part}_images"] = data.data.numpy()

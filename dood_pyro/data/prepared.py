@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Bool, UInt8
 
 from dood_pyro.errors import UserError
 from dood_pyro.files import refuse_special, replacing, unreadable, unwritable
@@ -101,7 +101,7 @@ def read_part(path: Path, part: str, foreign: bool = False) -> tuple[np.ndarray,
 
     Args:
         foreign: whether somebody else made the file: the polarity of its pictures is detected
-            (`with_bright_ink`), and a part that is blank is refused.
+            (`dark_ink`), and a part that is blank is refused.
 
     Raises:
         UserError: as for `read`; or pictures for test are of another size than those for training.
@@ -109,15 +109,12 @@ def read_part(path: Path, part: str, foreign: bool = False) -> tuple[np.ndarray,
     digest = hashlib.sha256()
     kept: list[np.ndarray] = []
     sizes: list[tuple[int, ...]] = []
+    dark = _dark_ink(path) if foreign else {}
     for each in PARTS:
-        names = (f"{each}_images", f"{each}_labels")
-        with _opened(path) as archive:
-            arrays = {name: archive[name] for name in names if name in archive.files}
-        check(arrays, str(path), (each,))
-        images, labels = (arrays[name] for name in names)
+        images, labels = _part(path, each)
         sizes.append(images.shape[1:])
         if foreign:
-            images = with_bright_ink(images, f"{path}, {names[0]},")
+            images = np.where(dark[each][:, None, None], 255 - images, images)
         for plain in (images, labels.astype(np.int64)):
             digest.update(f"{each} {plain.shape}".encode())
             digest.update(np.ascontiguousarray(plain).data)
@@ -131,30 +128,41 @@ def read_part(path: Path, part: str, foreign: bool = False) -> tuple[np.ndarray,
     return kept[0], kept[1], digest.hexdigest()
 
 
+def _part(path: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
+    """Images and labels of one part, as they are, checked."""
+    names = (f"{part}_images", f"{part}_labels")
+    with _opened(path) as archive:
+        arrays = {name: archive[name] for name in names if name in archive.files}
+    check(arrays, str(path), (part,))
+    return arrays[names[0]], arrays[names[1]]
+
+
 ALIKE = 0.9
 """Of a file's pictures: where so many are of one polarity, all are taken to be."""
 
 
-def with_bright_ink(
-    images: UInt8[np.ndarray, "count height width"], what: str
-) -> UInt8[np.ndarray, "count height width"]:
-    """Pictures whose ink is bright: as they are, or as their negatives.
-
-    Whatever most of a picture's border is, is paper (`dood_pyro.pictures.read_picture`). What nearly
-    all pictures say counts for all of them; where they are of both kinds, each is by itself.
-
-    Raises:
-        UserError: all of the pictures, of which ``what`` says whose they are, are blank.
-    """
-    flat = images.reshape(len(images), -1)
-    if bool((flat.max(1).astype(int) - flat.min(1) < LEAST_CONTRAST * 255).all()):
-        raise UserError(f"{what} is blank: in none of its pictures is there any ink")
-    edges = (images[:, 0], images[:, -1], images[:, :, 0], images[:, :, -1])
-    light = np.median(np.concatenate(edges, axis=1), axis=1) > 127.5
-    share = float(light.mean())
+def _dark_ink(path: Path) -> dict[str, Bool[np.ndarray, "count"]]:
+    """Which pictures of a file have dark ink, by part: what nearly all pictures of both parts say
+    counts for all of them; where they are of both kinds, each is by itself."""
+    found = {}
+    for part in PARTS:
+        images, _ = _part(path, part)
+        flat = images.reshape(len(images), -1)
+        if bool((flat.max(1).astype(int) - flat.min(1) < LEAST_CONTRAST * 255).all()):
+            raise UserError(f"{path}, {part}_images, is blank: there is no ink in its pictures")
+        found[part] = dark_ink(images)
+    share = float(np.concatenate(list(found.values())).mean())
     if min(share, 1 - share) <= 1 - ALIKE:
-        light[:] = share > 0.5
-    return np.where(light[:, None, None], 255 - images, images)
+        found = {part: np.full_like(dark, share > 0.5) for part, dark in found.items()}
+    return found
+
+
+def dark_ink(images: UInt8[np.ndarray, "count height width"]) -> Bool[np.ndarray, "count"]:
+    """Which pictures have dark ink on light paper: whatever most of a picture's border is, is paper
+    (`dood_pyro.pictures.read_picture`)."""
+    edges = (images[:, 0], images[:, -1], images[:, :, 0], images[:, :, -1])
+    light: np.ndarray = np.median(np.concatenate(edges, axis=1), axis=1) > 127.5
+    return light
 
 
 def counts(path: Path) -> dict[str, tuple[int, ...]]:

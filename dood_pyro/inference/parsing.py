@@ -3,8 +3,8 @@
 A guide that infers strokes one after the other amplifies what differs in its input, on some drawings
 tenfold with every stroke (`dood_pyro.tasks.sensitivity`). In single precision the rounding of a matrix
 product, which depends on how many images are multiplied at once, can then move a late stroke by a
-pixel. Whatever is shown or measured of single pictures is therefore computed by copies of model and
-guide in double precision (`in_double`).
+pixel. Best guesses that are shown or measured are therefore computed by copies of model and guide in
+double precision (`in_double`). Bounds and samples, which are averaged, are not.
 """
 
 from __future__ import annotations

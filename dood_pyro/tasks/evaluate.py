@@ -7,11 +7,13 @@ import io
 import math
 import multiprocessing
 import os
+import queue
 import signal
 import threading
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -169,16 +171,22 @@ def _measure(
     if jobs == 1 or len(images) * particles < WORTH_IT:
         parts = [_shard(programs, *shard, particles, show) for shard in enumerate(shards)]
     else:
-        start: tuple[Any, ...] = (str(run.path), which, guide, programs[0].ink_size)
         context = torch.multiprocessing.get_context("spawn")
+        done = context.Queue()
+        start: tuple[Any, ...] = (str(run.path), which, guide, programs[0].ink_size, done)
         pool = ProcessPoolExecutor(jobs, context, _start_worker, start)
         try:
             futures = [
                 pool.submit(_work, index, part.numpy(), particles)
                 for index, part in enumerate(shards)
             ]
-            for future in as_completed(futures):
-                show(len(future.result()[0]))
+            while any(not future.done() for future in futures) or not done.empty():
+                with suppress(queue.Empty):
+                    show(done.get(timeout=0.2))
+                if any(future.done() and future.exception() for future in futures):
+                    break
+            for future in futures:
+                future.result()
         except BrokenProcessPool:
             raise UserError(
                 "a process that measured died, for want of memory perhaps; free some, or let one "
@@ -215,11 +223,11 @@ def _shard(
     return _Measured(bound, (guess - images).abs().mean((-1, -2)))
 
 
-_worker: list[Programs] = []
-"""What a worker process has loaded."""
+_worker: list[tuple[Programs, Callable[[float], None]]] = []
+"""What a worker process has loaded, and what it tells its progress."""
 
 
-def _start_worker(path: str, which: str, guide: str | None, ink_size: int) -> None:
+def _start_worker(path: str, which: str, guide: str | None, ink_size: int, done: Any) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers itself
 
     def outlive_nobody() -> None:
@@ -234,13 +242,14 @@ def _start_worker(path: str, which: str, guide: str | None, ink_size: int) -> No
     pyro.enable_validation(False)
     model, recognition, _ = Run(path).load(which, guide)
     model.expect(ink_size)
-    _worker.append((model, recognition))
+    _worker.append(((model, recognition), done.put))
 
 
 def _work(index: int, images: np.ndarray, particles: int) -> tuple[np.ndarray, ...]:
     # Arrays rather than tensors, which would travel by shared memory, of which containers have little.
     with torch.no_grad():
-        bound, error = _shard(_worker[0], index, torch.from_numpy(images), particles)
+        programs, show = _worker[0]
+        bound, error = _shard(programs, index, torch.from_numpy(images), particles, show)
     return tuple(values.numpy() for values in (*bound, error))
 
 

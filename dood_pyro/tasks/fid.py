@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,10 @@ class Reference:
         """
         self._metric.reset()
         self._take(pictures, real=False)
-        return max(0.0, float(self._metric.compute()))  # of a set to itself, less by rounding
+        distance = float(self._metric.compute())
+        if math.isnan(distance):
+            raise UserError("the distance is of pictures with pixels that are not finite numbers")
+        return max(0.0, distance)  # of a set to itself, less by rounding
 
     @torch.no_grad()
     def _take(self, pictures: Tensor, real: bool) -> None:
@@ -151,13 +155,13 @@ def rewritten(
     expects."""
     parts = []
     for index, part in enumerate(pictures.split(BATCH)):
-        strokes = strokes_of(dood.infer(part.to(dood.device)))
+        strokes = strokes_of(dood.infer(resize(part, dood.size).to(dood.device)))
         with seeded(seed * 100_003 + index, dood.device):
             token = sample_token(strokes.control)
         written = write(strokes, token, noise)
         ink = written.ink(dood.model.ink_size).sum(-3)
         parts.append(dood.model.picture(ink).cpu())
-    return torch.cat(parts)
+    return resize(torch.cat(parts), SIZE)
 
 
 def memorisers(

@@ -45,6 +45,10 @@ def draw_table(
     from matplotlib.patches import Rectangle
 
     marks = marks_of(other)
+
+    def named(source: str) -> str:
+        return source_title(source) + marks.get(source, "")
+
     sources = list(dict.fromkeys(key[1] for key in found))
     targets = list(dict.fromkeys(key[2] for key in found))
     rows = {m: [s for s in sources if any((m, s, t) in found for t in targets)] for m in models}
@@ -70,13 +74,12 @@ def draw_table(
                 axes.text(
                     j + 0.5,
                     -0.18,
-                    source_title(target) + marks.get(target, ""),
+                    named(target),
                     ha="center",
                     fontsize=8,
                 )
             for i, source in enumerate(rows[model]):
-                name = source_title(source) + marks.get(source, "")
-                axes.text(-0.08, i + 0.5, name, ha="right", va="center", fontsize=8)
+                axes.text(-0.08, i + 0.5, named(source), ha="right", va="center", fontsize=8)
                 for j, target in enumerate(targets):
                     cell = found.get((model, source, target))
                     face = "#eef4f8" if source == target else "white"

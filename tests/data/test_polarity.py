@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from dood_pyro import data
-from dood_pyro.data.prepared import with_bright_ink
 from dood_pyro.errors import UserError
 from tests.conftest import random_pictures
 from tests.test_cli import Out, refused
@@ -39,16 +38,27 @@ def test_dark_ink_is_read_as_its_negative(tmp_path: Path) -> None:
         assert mine.sha256 == theirs.sha256
 
 
-def test_polarity_is_the_files_where_nearly_all_agree() -> None:
+def test_polarity_is_the_files_where_nearly_all_agree(tmp_path: Path) -> None:
+    """Of both parts together: a small one does not contradict the other."""
+
+    def read(train: np.ndarray, test: np.ndarray) -> list[np.ndarray]:
+        path = saved(
+            tmp_path / "x.npz",
+            **{"train_images": train, "test_images": test},
+            **{"train_labels": np.zeros(len(train), int), "test_labels": np.zeros(len(test), int)},
+        )
+        return [data.read(str(path), part)[0] for part in ("train", "test")]
+
     pictures = np.zeros((30, 9, 9), np.uint8)
     pictures[:, 4, 2:7] = 255
     pictures[0] = 255  # so thick a pen that it covers the border
     pictures[0, 0, 0] = 0
-    assert np.array_equal(with_bright_ink(pictures, "x"), pictures)
+    for mine, theirs in zip(read(pictures, pictures[:4]), (pictures, pictures[:4]), strict=True):
+        assert np.array_equal(mine, theirs)
     mixed = pictures.copy()
     mixed[::2] = 255 - mixed[::2]
     mixed[0] = pictures[1]
-    found = with_bright_ink(mixed, "x")
+    found, _ = read(mixed, mixed[1:5])
     assert np.array_equal(found[1:], pictures[1:]), "of both kinds: each by its own border"
 
 
