@@ -11,8 +11,8 @@ Of the cells the first images are measured, with the very samples that they had 
 came to is kept in experiments/results/verify.json (``--keep`` writes it anew), and another processor or
 version may move it by a quarter of its standard error over those images. That they belong to the table
 is looked at, too: they may be four standard errors, of the missing images, from the whole cell.
-Distances vary with the seed of sampling; four of the kept standard deviations are allowed. A part whose data are
-not at hand, or are not those of then, is left out, and said so.
+Distances vary with the seed of sampling; four of the kept standard deviations are allowed. A part
+whose data are not at hand, or are not those of then, is left out, and said so.
 """
 
 from __future__ import annotations
