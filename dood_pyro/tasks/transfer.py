@@ -474,8 +474,8 @@ def notes(
         spread += ", of cells of one seed the standard error over images"
     yield f"seeds a cell: {' or '.join(map(str, seeds))}; ± is {spread}"
     yield (
-        "in brackets the published figure; = a tie with it, < below it: they differ by no more, or by "
-        "more, than two standard errors, √(ours² + published std² / its seeds)"
+        "beside them the published figures; = a tie, < below: they differ by no more, or by more, than "
+        "two standard errors, √(ours² + published std² / its seeds)"
     )
     for source, mark in marks_of(other).items():
         yield f"{mark} {(other or {})[source]}: rows and columns compare roughly"

@@ -16,7 +16,7 @@ from dood_pyro.errors import UserError
 from dood_pyro.plots import new_figure, save_figure, source_title
 from dood_pyro.programs import PROGRAMS
 from dood_pyro.recognition import Recognizer
-from dood_pyro.tasks.transfer import Cell, Plan, marks_of, minutes, notes
+from dood_pyro.tasks.transfer import SIGNS, Cell, Plan, marks_of, minutes, notes
 
 Thumbnails = Callable[[str, str, str], UInt8[np.ndarray, "height width 3"] | None]
 """Model, source and target to a strip of targets and reconstructions, or None."""
@@ -116,10 +116,11 @@ def draw_table(
                         fontsize=8,
                     )
                     if cell.published is not None:
+                        sign = SIGNS[cell.against_published()]
                         axes.text(
                             j + 0.5,
                             i + 0.90,
-                            f"paper {cell.published.mean:.0f}".replace("-", "−"),
+                            f"paper {cell.published.mean:.0f} {sign}".replace("-", "−"),
                             ha="center",
                             va="center",
                             fontsize=6,
