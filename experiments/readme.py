@@ -381,7 +381,7 @@ def _claims_of_estimators() -> list[str]:
 
 
 def _claims_of_costs() -> list[str]:
-    bench = result("bench")
+    bench, precision = result("bench"), result("precision")
     return [
         f"a training step at batch 64 {bench['train_step_without_practice_seconds']:.2f} s",
         f"its share of practice {bench['train_step_seconds']:.2f} s, and "
@@ -389,7 +389,9 @@ def _claims_of_costs() -> list[str]:
         f"{bench['renderer_speedup']:.0f} times faster than the formula evaluated pixel by pixel",
         f"{bench['peak_memory_gib']:.2f} GiB at its peak",
         f"parsing one picture {bench['parse_one_ms']:.0f} ms, in bulk "
-        f"{bench['parse_bulk_per_second']:.0f} pictures a second",
+        f"{bench['parse_bulk_per_second']:.0f} pictures a second, in single precision",
+        f"{precision['parse_one_double_to_single']:.1f} times as long for one picture, and "
+        f"{precision['parse_bulk_double_to_single']:.1f} times in bulk",
         f"1,000 images by 200 samples, {bench['transfer_cell_seconds']:.0f} s",
     ]
 
