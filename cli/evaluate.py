@@ -39,7 +39,7 @@ def evaluate(
     import torch
 
     from dood_pyro import data
-    from dood_pyro.progress import progress_bar
+    from dood_pyro.progress import advance, progress_bar
     from dood_pyro.recognition import open_run
     from dood_pyro.tasks.evaluate import evaluate as measure
     from dood_pyro.tasks.evaluate import read_rows, record
@@ -57,7 +57,7 @@ def evaluate(
             bar = progress_bar(
                 total=total, unit="image", desc=name, disable=as_json, bar_format=options.IMAGES
             )
-        bar.update(done)
+        advance(bar, done)
 
     row = measure(
         open_run(run),

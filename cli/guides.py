@@ -45,7 +45,7 @@ def compare_guides(
     """
     from dood_pyro import data
     from dood_pyro.files import refuse_another_run, update_object
-    from dood_pyro.progress import progress_bar
+    from dood_pyro.progress import advance, progress_bar
     from dood_pyro.recognition import open_run
     from dood_pyro.tasks.compare_guides import compare_guides as compare
     from dood_pyro.tasks.compare_guides import draw_guides
@@ -64,7 +64,7 @@ def compare_guides(
             bars[name] = progress_bar(
                 total=total, unit="image", desc=name, bar_format=options.IMAGES
             )
-        bars[name].update(done)
+        advance(bars[name], done)
 
     rows = compare(
         opened,

@@ -64,6 +64,12 @@ def progress_bar(**options: Any) -> tqdm:
     return tqdm(file=Expendable(sys.stderr), **options)
 
 
+def advance(bar: tqdm, done: float) -> None:
+    """Moves a bar on; parts of a whole add up to a little more than it, and are cut off there."""
+    left = float(bar.total or 0) - float(bar.n)
+    bar.update(min(done, left))
+
+
 def print_across(bar: tqdm, text: str) -> None:
     """Prints a line on standard output, where a bar may stand, if anyone is there to read it."""
     bar.write(text, file=Expendable(sys.stdout))

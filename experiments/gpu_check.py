@@ -142,7 +142,7 @@ def training(check: Check, name: str) -> dict[str, Any]:
     chosen = source(check, name)
     model = ModelConfig(features=32, canvas_size=28) if check.toy else ModelConfig()
     settings = TrainConfig(chosen, batch_size=check.size(64, 8))
-    seconds = float(check.size(60, 4))
+    seconds = float(check.size(60, 2))
     folder = check.scratch / f"run-{name}"
     run = Run.create(
         folder, RunConfig("dood", model, settings), Until(seconds=seconds), check.device
