@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +139,7 @@ def calibrate(
     import torch
 
     from dood_pyro.files import refuse_another_run, update_object
+    from dood_pyro.progress import advance, progress_bar
     from dood_pyro.recognition import open_run
     from dood_pyro.tasks.calibrate import calibrate as measure
     from dood_pyro.tasks.calibrate import draw_ranks, summary
@@ -152,7 +154,9 @@ def calibrate(
     chosen = use.torch_device()
     torch.manual_seed(seed)
     least = min(100, dreams // 2)
-    found = measure(model.to(chosen), recognition.to(chosen), dreams, draws, least)
+    programs = model.to(chosen), recognition.to(chosen)
+    with progress_bar(total=dreams, unit="dream", bar_format=options.IMAGES) as bar:
+        found = measure(*programs, dreams, draws, least, partial(advance, bar))
     result: dict[str, Any] = {
         "dreams": dreams,
         "draws": draws,

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 BATCH = 256
 """Pictures in memory at once."""
+SEARCHED = 8
+"""The same for a guide that searches, which takes seconds a picture: one sees that it goes on."""
 
 
 @click.command()
@@ -61,8 +63,9 @@ def parse(
         raise UserError(f"--out {out} is a file; name a folder") from None
     except OSError as error:
         raise unwritable(out, error) from None
-    for first in range(0, len(pictures), BATCH):
-        batch = pictures[first : first + BATCH]
+    together = SEARCHED if use.guide else BATCH
+    for first in range(0, len(pictures), together):
+        batch = pictures[first : first + together]
         for path, drawing in zip(batch, dood.parse(list(batch), polarity), strict=True):
             drawing.save(out / path.stem)
             click.echo(f"{path}: {len(drawing)} strokes, {out / path.stem}.svg and .json")

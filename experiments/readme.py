@@ -20,6 +20,7 @@ from typing import Any
 
 from dood_pyro.errors import told_in_a_line
 from dood_pyro.files import write_atomically
+from dood_pyro.plots import source_title
 from dood_pyro.programs import PROGRAMS
 from dood_pyro.tasks import transfer
 from dood_pyro.tasks.evaluate import read_rows
@@ -28,13 +29,6 @@ from dood_pyro.tasks.published import SOURCES, other_data, published
 HERE = Path(__file__).parent
 README = HERE.parent / "README.md"
 RESULTS = HERE / "results"
-TITLES = {
-    "mnist": "MNIST",
-    "emnist": "EMNIST",
-    "kmnist": "KMNIST",
-    "quickdraw": "QuickDraw",
-    "omniglot": "Omniglot",
-}
 
 
 def number(value: float, digits: int = 0) -> str:
@@ -99,7 +93,7 @@ def own_table() -> list[str]:
         )
         paper = published("dood", source, source)
         assert paper is not None
-        what = TITLES[source] + (" (test alphabets are new)" if source == "omniglot" else "")
+        what = source_title(source) + (" (test alphabets are new)" if source == "omniglot" else "")
         trained = f"{float(row['seconds']) / 60:.0f} minutes, {number(float(row['steps']))} steps"
         if table == "longer":
             trained += ", `--scale-learns explored`"
@@ -119,7 +113,7 @@ def guides_table() -> list[str]:
     entries = {t: found[f"dood, mnist, on {t}"] for t in targets}
     names = [row["guide"] for row in entries["emnist"]["guides"]]
     lines = [
-        f"| guide | {' | '.join(TITLES[t] for t in targets)} |",
+        f"| guide | {' | '.join(source_title(t) for t in targets)} |",
         "| --- |" + " --- |" * len(targets),
     ]
     best = {t: max(row["log_p"] for row in entries[t]["guides"]) for t in targets}
@@ -168,7 +162,7 @@ def fid_table() -> list[str]:
     for source in SOURCES:
         entry, copies = found[source], found["memorisers"][source]
         columns = [
-            TITLES[source],
+            source_title(source),
             *(spread(entry, name) for name in ("samples", "real", "halves")),
             f"**{entry['ratio']:.2f}**",
             f"{entry['samples'] / entry['halves']:.0f}",
@@ -227,7 +221,7 @@ def holds_back_table() -> list[str]:
             ]
             thirds = [number(entry[name]) for name in ("thin", "thick")]
             columns = [
-                f"{TITLES[source]} on {TITLES[target]}",
+                f"{source_title(source)} on {source_title(target)}",
                 number(entry["log_p"]),
                 *gains,
                 *thirds,
@@ -270,7 +264,9 @@ def _claims_of_transfer() -> list[str]:
     for pair in (("omniglot", "omniglot"), ("kmnist", "kmnist")):
         cell = found["dood", *pair]
         assert cell.published is not None
-        lines.append(f"{TITLES[pair[0]]} on itself (+{number(cell.mean - cell.published.mean)})")
+        lines.append(
+            f"{source_title(pair[0])} on itself (+{number(cell.mean - cell.published.mean)})"
+        )
     rival = {key[1:]: cell for key, cell in found.items() if key[0] == "dair"}
     dood = {key[1:]: cell for key, cell in found.items() if key[0] == "dood"}
     above = sum(dood[where].against(cell) == "above" for where, cell in rival.items())
@@ -327,7 +323,7 @@ def _claims_of_defaults() -> list[str]:
     ]
     for name in ("mnist on kmnist", "mnist on quickdraw"):
         cost = number(learns[name]["explored"] - learns[name]["drawn"])
-        lines.append(f"{cost} nats on {TITLES[name.split()[-1]]}")
+        lines.append(f"{cost} nats on {source_title(name.split()[-1])}")
     held = earlier["omniglot_held_out"]["3500"]
     lines.append(f"{number(held['explored'] - held['drawn'])} nats lower after 3,500 steps")
     found, margins = cells(), []
@@ -335,7 +331,7 @@ def _claims_of_defaults() -> list[str]:
         cell = found["dood", source, source]
         assert cell.published is not None
         change = f"from {number(native[source]['without'])} to {number(native[source]['with'])}"
-        lines.append(f"{change} on {TITLES[source]}")
+        lines.append(f"{change} on {source_title(source)}")
         margins.append(number(cell.mean - cell.published.mean))
     lines.append(f"the margins over the paper are {margins[0]} nats and {margins[1]} nats")
     return lines

@@ -9,7 +9,7 @@ is passed over, which its image decides and not the truth.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +24,7 @@ from dood_pyro.drawing import LAYOUT_NAMES, PEN_NAMES
 from dood_pyro.errors import UserError
 from dood_pyro.guides.factors import ImageByImage
 from dood_pyro.guides.smc import SMCGuide
+from dood_pyro.inference.importance import SEARCH, search
 from dood_pyro.inference.stop_time import AlwaysOn, bernoulli_logits, stop_log_probs
 from dood_pyro.plots import new_figure, save_figure
 
@@ -72,6 +73,7 @@ def calibrate(
     dreams: int = 500,
     draws: int = 99,
     least: int = 100,
+    progress: Callable[[float], None] | None = None,
 ) -> list[Ranks]:
     """Ranks of every latent variable's coordinates at every step that at least ``least`` dreams came
     to, and of the number of strokes (ties broken at random).
@@ -79,6 +81,7 @@ def calibrate(
     Args:
         dreams: drawings of the model's.
         draws: of the guide, for each; 99 makes bins of equal size.
+        progress: called with the dreams done since the last call, of which a search is a part.
 
     Raises:
         UserError: the guide is sequential Monte Carlo, which gives weighted particles, not draws.
@@ -93,17 +96,23 @@ def calibrate(
     ranks: dict[str, list[Tensor]] = {}
     with pyro.validation_enabled(False):
         for first in range(0, dreams, batch):
-            _collect(ranks, model, guide, min(batch, dreams - first), draws)
+            _collect(ranks, model, guide, min(batch, dreams - first), draws, progress)
     found = [Ranks(name, torch.cat(parts).numpy(), draws) for name, parts in ranks.items()]
     return [each for each in found if len(each.ranks) >= least]
 
 
 def _collect(
-    ranks: dict[str, list[Tensor]], model: nn.Module, guide: nn.Module, count: int, draws: int
+    ranks: dict[str, list[Tensor]],
+    model: nn.Module,
+    guide: nn.Module,
+    count: int,
+    draws: int,
+    progress: Callable[[float], None] | None,
 ) -> None:
     dreamt: Any = poutine.trace(model).get_trace(count=count)
     image = dreamt.nodes["image"]["value"]
-    settled = guide.factors(image) if isinstance(guide, ImageByImage) else guide
+    searches = isinstance(guide, ImageByImage)
+    settled = search(guide, image, progress) if isinstance(guide, ImageByImage) else guide
     made = SPARE * draws
     with pyro.plate("particles", made, dim=-2), AlwaysOn():
         drawn: Any = poutine.trace(settled).get_trace(image)
@@ -130,6 +139,8 @@ def _collect(
     random = torch.rand(count, device=image.device)
     rank = (guessed < true_stop).sum(0) + (random * (ties + 1)).long()
     ranks.setdefault("number of strokes", []).append(rank.cpu())
+    if progress is not None:
+        progress((1 - SEARCH if searches else 1) * count)
 
 
 def _labels(site: str, size: int) -> Sequence[str]:
