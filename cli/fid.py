@@ -9,6 +9,25 @@ import click
 
 from . import options
 
+target_option = click.option(
+    "--target",
+    type=options.Name(),
+    help="Source to compare with.  [default: what RUN was trained on]",
+)
+features_option = click.option(
+    "--features",
+    type=options.Name(),
+    help="A source's, or a file of train-features.  [default: the target's]",
+)
+limit_option = click.option(
+    "--limit",
+    type=click.IntRange(min=2),
+    default=2500,
+    show_default=True,
+    metavar="N",
+    help="Pictures a set, at most.",
+)
+
 
 @click.command()
 @click.argument("first")
@@ -60,17 +79,9 @@ def fid(
 
 @click.command("fid-samples")
 @click.argument("run")
-@click.option(
-    "--target",
-    type=options.Name(),
-    help="Source to compare with.  [default: what RUN was trained on]",
-)
+@target_option
 @click.option("--air", type=options.Name(), help="Run whose samples are measured beside RUN's.")
-@click.option(
-    "--features",
-    type=options.Name(),
-    help="A source's, or a file of train-features.  [default: the target's]",
-)
+@features_option
 @click.option(
     "--part",
     type=click.Choice(["train", "test"]),
@@ -78,14 +89,7 @@ def fid(
     show_default=True,
     help="Of the target, to compare with.",
 )
-@click.option(
-    "--limit",
-    type=click.IntRange(min=2),
-    default=2500,
-    show_default=True,
-    metavar="N",
-    help="Pictures a set, at most.",
-)
+@limit_option
 @click.option(
     "--seeds",
     type=options.Numbers(),
@@ -146,24 +150,9 @@ def fid_samples(
 
 @click.command("fid-memorisers")
 @click.argument("run")
-@click.option(
-    "--target",
-    type=options.Name(),
-    help="Source to compare with.  [default: what RUN was trained on]",
-)
-@click.option(
-    "--features",
-    type=options.Name(),
-    help="A source's, or a file of train-features.  [default: the target's]",
-)
-@click.option(
-    "--limit",
-    type=click.IntRange(min=2),
-    default=2500,
-    show_default=True,
-    metavar="N",
-    help="Pictures a set, at most.",
-)
+@target_option
+@features_option
+@limit_option
 @click.option(
     "--seeds",
     type=options.Numbers(),

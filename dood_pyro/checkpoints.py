@@ -525,8 +525,6 @@ class Run:
 
 
 CHECKSUM = "sha256"
-
-
 """Note of a file of tensors: the checksum of all that is in it."""
 CHECKED = "checksum"
 """Note that says that there is one."""

@@ -109,7 +109,7 @@ def read_part(path: Path, part: str, foreign: bool = False) -> tuple[np.ndarray,
     digest = hashlib.sha256()
     kept: list[np.ndarray] = []
     sizes: list[tuple[int, ...]] = []
-    dark = _dark_ink(path) if foreign else {}
+    dark = _which_have_dark_ink(path) if foreign else {}
     for each in PARTS:
         images, labels = _part(path, each)
         sizes.append(images.shape[1:])
@@ -141,7 +141,7 @@ ALIKE = 0.9
 """Of a file's pictures: where so many are of one polarity, all are taken to be."""
 
 
-def _dark_ink(path: Path) -> dict[str, Bool[np.ndarray, "count"]]:
+def _which_have_dark_ink(path: Path) -> dict[str, Bool[np.ndarray, "count"]]:
     """Which pictures of a file have dark ink, by part: what nearly all pictures of both parts say
     counts for all of them; where they are of both kinds, each is by itself."""
     found = {}

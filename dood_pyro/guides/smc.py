@@ -48,7 +48,7 @@ class SMCGuide(ImageByImage):
         Every image has particles by the same random numbers: what is found for it does not depend on
         the others.
         """
-        # One by one, which costs what all together would: particles fill a batch by themselves.
+        # One by one: the particles of an image fill a batch by themselves.
         seed = int(torch.randint(2**31, ()))
         parts = []
         for one in image.split(1):
