@@ -39,10 +39,10 @@ def evaluate(
     import torch
 
     from dood_pyro import data
-    from dood_pyro.progress import advance, progress_bar
+    from dood_pyro.progress import progress_bar, update_bar
     from dood_pyro.recognition import open_run
     from dood_pyro.tasks.evaluate import evaluate as measure
-    from dood_pyro.tasks.evaluate import read_rows, record
+    from dood_pyro.tasks.rows import read_rows, record
 
     if table is not None and use.which != "best":
         raise UserError("a table holds the best checkpoints: leave out --which or --csv")
@@ -57,7 +57,7 @@ def evaluate(
             bar = progress_bar(
                 total=total, unit="image", desc=name, disable=as_json, bar_format=options.IMAGES
             )
-        advance(bar, done)
+        update_bar(bar, done)
 
     row = measure(
         open_run(run),

@@ -133,13 +133,13 @@ def fid_samples(
         *("part", "limit", "seeds", "which"),
         by=(made_by["source"], name),
         model=(made_by["model"], "dood"),
-        fit=(trained.fit, "both"),
+        trainable=(trained.trainable, "both"),
         features=(Path(features).stem, name),
     )
     refuse_another_run(record, key, made_by)
     network = load_features(features)
-    model = use_model.load(run)
-    rival = None if air is None else use_model.load(air)
+    model = use_model.load(run).model
+    rival = None if air is None else use_model.load(air).model
     found = report(model, rival, target, network, limit, seeds, part, data_dir)
     found |= {"seeds": list(seeds), "run": made_by}
     if rival_run is not None:
@@ -195,7 +195,7 @@ def fid_memorisers(
         *("limit", "seeds", "guide", "which"),
         by=(made_by["source"], name),
         model=(made_by["model"], "dood"),
-        fit=(trained.fit, "both"),
+        trainable=(trained.trainable, "both"),
         features=(Path(features).stem, name),
     )
     refuse_another_run(record, key, made_by, under="memorisers")

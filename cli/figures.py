@@ -37,10 +37,10 @@ def compare(
     Targets, and each drawing after every stroke (Fig. 3a).
     """
     from dood_pyro.tasks.compare import draw_reconstructions
-    from dood_pyro.tasks.published import SOURCES
+    from dood_pyro.tasks.transfer.published import DATASETS
 
     models = use.load_all(runs)
-    for path in draw_reconstructions(models, targets or SOURCES, out, count, data_dir):
+    for path in draw_reconstructions(models, targets or DATASETS, out, count, data_dir):
         click.echo(path)
 
 
@@ -64,10 +64,10 @@ def stroke_counts(
     Histograms (Fig. 3b to d), and the counts in print.
     """
     from dood_pyro.tasks.compare import draw_stroke_counts
-    from dood_pyro.tasks.published import SOURCES
+    from dood_pyro.tasks.transfer.published import DATASETS
 
     models = use.load_all(runs)
-    paths, counts = draw_stroke_counts(models, targets or SOURCES, out, limit, data_dir)
+    paths, counts = draw_stroke_counts(models, targets or DATASETS, out, limit, data_dir)
     click.echo(json.dumps(counts))
     for path in paths:
         click.echo(path)
@@ -150,8 +150,8 @@ def anatomy(
     from dood_pyro.tasks.anatomy import draw_anatomy
 
     dood = use.load(run)
-    images = dood.meet(target, index + 1, data_dir=data_dir)
+    images = dood.load_images(target, index + 1, data_dir=data_dir)
     if index >= len(images):
         raise UserError(f"{target} has {len(images)} test images: --index must be less")
-    for path in draw_anatomy(dood, images[index], out):
+    for path in draw_anatomy(dood, images[index : index + 1], out):
         click.echo(path)

@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from dood_pyro.registry import SEARCH_GUIDES
+
 from . import options
 
 
@@ -17,8 +19,8 @@ from . import options
 @click.option(
     "--guides",
     type=options.Names(),
-    help="By comma: amortised, refined, smc, per-image, or folders of runs trained over RUN's model "
-    "with train --start-from RUN --fit guide.  [default: the run's own, smc, refined]",
+    help=f"By comma: the run's own, {', '.join(SEARCH_GUIDES)}, or folders of runs trained over RUN's "
+    "model with train --init-from RUN --trainable guide.  [default: the run's own, smc, refined]",
 )
 @options.particles()
 @options.limit(50)
@@ -46,7 +48,7 @@ def compare_guides(
     """
     from dood_pyro import data
     from dood_pyro.files import refuse_another_run, update_object
-    from dood_pyro.progress import advance, progress_bar
+    from dood_pyro.progress import progress_bar, update_bar
     from dood_pyro.recognition import open_run
     from dood_pyro.tasks.compare_guides import compare_guides as compare
     from dood_pyro.tasks.compare_guides import draw_guides
@@ -65,7 +67,7 @@ def compare_guides(
             bars[name] = progress_bar(
                 total=total, unit="image", desc=name, bar_format=options.IMAGES
             )
-        advance(bars[name], done)
+        update_bar(bars[name], done)
 
     rows = compare(
         opened,
@@ -105,19 +107,19 @@ def compare_guides(
 @click.command()
 @click.argument("run")
 @click.option(
-    "--dreams",
+    "--simulations",
     type=click.IntRange(20, 10**6),
     default=500,
     show_default=True,
     metavar="N",
-    help="Drawings from the prior that the guide then parses.",
+    help="Drawings sampled from the model, which the guide then parses.",
 )
 @click.option(
     "--draws",
     type=click.IntRange(9, 10**6),
     default=99,
     show_default=True,
-    help="Of the guide, a dream.",
+    help="Draws of the guide for each.",
 )
 @options.seed
 @options.figure("calibration.png")
@@ -125,7 +127,7 @@ def compare_guides(
 @options.trained
 def calibrate(
     run: str,
-    dreams: int,
+    simulations: int,
     draws: int,
     seed: int,
     out: Path,
@@ -134,31 +136,33 @@ def calibrate(
 ) -> None:
     """Checks RUN's guide by simulation.
 
-    Simulation-based calibration: is the guide the posterior of what its model dreams?
+    Simulation-based calibration: is the guide the posterior of what its model draws?
     """
     import torch
 
     from dood_pyro.files import refuse_another_run, update_object
-    from dood_pyro.progress import advance, progress_bar
+    from dood_pyro.progress import progress_bar, update_bar
     from dood_pyro.recognition import open_run
     from dood_pyro.tasks.calibrate import calibrate as measure
     from dood_pyro.tasks.calibrate import draw_ranks, summary
 
     opened = open_run(run)
     made_by = opened.provenance(use.which)
-    model, recognition, config = opened.load(use.which, use.guide)
+    model, recognition, config = opened.load(use.which, use.guide, use.trusted)
+    native_size = opened.read_facts().native_size
     guide = use.guide or config.train.guide
     base = f"{made_by['model']}, {made_by['source']}, {guide}"
-    key = options.entry(base, "dreams", "draws", "seed", "which")
+    key = options.entry(base, "simulations", "draws", "seed", "which")
     refuse_another_run(record, key, made_by)
     chosen = use.torch_device()
     torch.manual_seed(seed)
-    least = min(100, dreams // 2)
+    least = min(100, simulations // 2)
     programs = model.to(chosen), recognition.to(chosen)
-    with progress_bar(total=dreams, unit="dream", bar_format=options.IMAGES) as bar:
-        found = measure(*programs, dreams, draws, least, partial(advance, bar))
+    with progress_bar(total=simulations, unit="drawing", bar_format=options.IMAGES) as bar:
+        show = partial(update_bar, bar)
+        found = measure(*programs, simulations, draws, least, show, native_size)
     result: dict[str, Any] = {
-        "dreams": dreams,
+        "simulations": simulations,
         "draws": draws,
         "guide": guide,
         "run": made_by,

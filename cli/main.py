@@ -9,35 +9,39 @@ import sys
 import click
 
 from dood_pyro.errors import Interrupted, UserError
-from dood_pyro.progress import let_go
+from dood_pyro.progress import redirect_to_devnull
+from dood_pyro.registry import TASKS, load_target
 
-from .evaluate import evaluate
-from .fid import fid, fid_memorisers, fid_samples, train_features
-from .figures import anatomy, clusters, compare, stroke_counts
-from .guides import calibrate, compare_guides
-from .one_shot import one_shot
-from .parse import parse
-from .reconstruct import reconstruct
-from .sample import sample
-from .sources import sources
-from .tasks import complete, exemplars
-from .train import train
-from .transfer_table import transfer_table
+from . import options
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class Commands(click.Group):
+    """The commands of `dood_pyro.registry.TASKS`, each imported when it is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(TASKS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in TASKS:
+            return None
+        command: click.Command = load_target(TASKS[name].target)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name, command, words = super().resolve_command(ctx, args)
+        return name, command, options.with_present_names(words)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, task.what) for name, task in TASKS.items()])
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="dood-pyro")
 def cli() -> None:
     """Learns, from images alone, to draw them stroke by stroke (DooD, NeurIPS 2022)."""
-
-
-for command in (
-    *(train, parse, reconstruct, evaluate, sample, exemplars, complete, one_shot, sources),
-    *(fid, fid_samples, fid_memorisers, train_features),
-    *(compare_guides, calibrate),
-    *(transfer_table, compare, stroke_counts, clusters, anatomy),
-):
-    cli.add_command(command)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -69,10 +73,10 @@ def main(arguments: list[str] | None = None) -> None:
         )
     except BrokenPipeError:
         # Whoever read what is printed has read enough (head, less): nothing to complain about.
-        let_go(sys.stdout)
+        redirect_to_devnull(sys.stdout)
         sys.exit(128 + signal.SIGPIPE)
     except OSError as error:
-        let_go(sys.stdout)
+        redirect_to_devnull(sys.stdout)
         fail(f"{error.filename or 'what it prints'}: {error.strerror or error}", 1)
     sys.exit(status if isinstance(status, int) else 0)
 
@@ -82,7 +86,7 @@ def fail(message: str, status: int) -> None:
     try:
         click.echo("dood-pyro: " + " ".join(message.split()), err=True)
     except (OSError, ValueError):  # nobody is there to read it; the status still tells
-        let_go(sys.stderr)
+        redirect_to_devnull(sys.stderr)
     sys.exit(status)
 
 

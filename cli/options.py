@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Literal,
+    NamedTuple,
+    TypeVar,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 import click
 from click.core import ParameterSource
 
+from dood_pyro.config import Config
+from dood_pyro.registry import KINDS, canonical, is_own_code
+
 if TYPE_CHECKING:
     import torch
 
+    from dood_pyro.models.base import DrawingModel
     from dood_pyro.recognition import Recognizer
-    from dood_pyro.stepwise import Program
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -42,6 +55,109 @@ class PathTo(click.ParamType):
         return Path(value)
 
 
+def names(kind: str, *also: str) -> str:
+    """What may be named, for help."""
+    return ", ".join([*KINDS[kind], *also[:-1]]) + (f", or {also[-1]}" if also else "") + "."
+
+
+class Component(click.ParamType):
+    """A name of the registry, or anyone's own ``module:Class``."""
+
+    name = "name"
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        name = canonical(str(value))
+        if name not in KINDS[self.kind] and not is_own_code(name):
+            known = ", ".join(KINDS[self.kind])
+            self.fail(
+                f"there is no {self.kind} {name!r}; choose {known} or module:Class", param, ctx
+            )
+        return name
+
+
+FORMER_OPTIONS = {
+    "--start-from": "--init-from",
+    "--fit": "--trainable",
+    "--dream-steps": "--sleep-steps",
+    "--practice": "--synthetic-ratio",
+    "--corrections": "--num-refiners",
+    "--dreams": "--simulations",
+}
+"""Options under the names that they had before; they are still understood."""
+
+
+def with_present_names(words: Sequence[str]) -> list[str]:
+    """A command line whose options have the names that they have now."""
+    parts = (word.partition("=") for word in words)
+    return [FORMER_OPTIONS.get(name, name) + equals + value for name, equals, value in parts]
+
+
+SEPARATOR = "__"
+"""Between part and name in the parameter of an option that sets a setting."""
+
+
+def settings(*configs: tuple[str, type[Config]]) -> Callable[[F], F]:
+    """Options for the settings of configurations that have one of their own.
+
+    Args:
+        configs: name of the part, such as ``"train"``, and its class.
+    """
+
+    def decorate(command: F) -> F:
+        for part, config in reversed(configs):
+            kinds = get_type_hints(config)
+            for each in reversed(dataclasses.fields(config)):
+                if each.metadata["option"]:
+                    command = _setting_option(part, each, kinds[each.name])(command)
+        return command
+
+    return decorate
+
+
+def _setting_option(part: str, each: dataclasses.Field[Any], kind: Any) -> Callable[[F], F]:
+    flag, parameter = "--" + each.name.replace("_", "-"), part + SEPARATOR + each.name
+    what, default = each.metadata["what"], each.default
+    if kind is bool:
+        return click.option(
+            f"{flag}/--no-{flag[2:]}", parameter, default=default, show_default=True, help=what
+        )
+    if get_origin(kind) is Literal:
+        value: Any = click.Choice(get_args(kind))
+    elif each.name in KINDS:
+        value = Component(each.name)
+        what += f"  [{names(each.name).rstrip('.')}]"
+    else:
+        value = kind
+    shown = "[default:" not in what
+    return click.option(flag, parameter, type=value, default=default, show_default=shown, help=what)
+
+
+def setting_of(parameter: str) -> str | None:
+    """The setting that an option's parameter sets, as ``train.beta``; None for other options."""
+    part, separator, name = parameter.partition(SEPARATOR)
+    return f"{part}.{name}" if separator else None
+
+
+def typed_name(ctx: click.Context, parameter: str) -> str:
+    """An option as it is typed, of its parameter."""
+    (option,) = (each for each in ctx.command.params if each.name == parameter)
+    return option.opts[0]
+
+
+def option_of(ctx: click.Context, setting: str) -> str:
+    """What a setting is called where it was set: its option, if that was typed, else itself."""
+    for option in ctx.command.params:
+        name = option.name or ""
+        mine = (setting_of(name) or name).rpartition(".")[2]
+        if mine == setting.rpartition(".")[2]:
+            typed = ctx.get_parameter_source(name) == ParameterSource.COMMANDLINE
+            return option.opts[0] if typed else setting
+    return setting
+
+
 data_dir = click.option(
     "--data-dir",
     type=PathTo(),
@@ -62,6 +178,13 @@ which = click.option(
     show_default=True,
     help="Checkpoint: the best by held-out bound, or the last.",
 )
+trust = click.option(
+    "--trust",
+    "trusted",
+    multiple=True,
+    metavar="MODULE:CLASS",
+    help="Code of its own that a run names and may have run; may be repeated.",
+)
 guide = click.option(
     "--guide",
     metavar="NAME",
@@ -76,12 +199,13 @@ class Use(NamedTuple):
     which: str
     guide: str | None
     device: str
+    trusted: tuple[str, ...] = ()
 
     def load(self, run: str) -> Recognizer:
         """The model and guide of a run folder, or of weights that come with the package."""
         from dood_pyro.recognition import load
 
-        return load(run, self.device, self.which, self.guide)
+        return load(run, self.device, self.which, self.guide, self.trusted)
 
     def load_all(self, runs: Sequence[str]) -> list[Recognizer]:
         """Several of them: what is put over a guide is put over each one's, and a guide
@@ -91,17 +215,17 @@ class Use(NamedTuple):
             UserError: one of them cannot be loaded, or none was trained with that guide.
         """
         from dood_pyro.errors import UserError
-        from dood_pyro.guides import split_guide
         from dood_pyro.recognition import load, open_run
+        from dood_pyro.runs.run import parse_guide_name
 
-        own, over = split_guide(self.guide)
+        own, over = parse_guide_name(self.guide)
         theirs = [open_run(run).read_config()[0].train.guide for run in runs]
         if own is not None and own not in theirs:
             raise UserError(f"none of these runs was trained with the guide {own!r}")
         found = []
         for run, its in zip(runs, theirs, strict=True):
             guide = "+".join(filter(None, (own if its == own else None, over)))
-            found.append(load(run, self.device, self.which, guide or None))
+            found.append(load(run, self.device, self.which, guide or None, self.trusted))
         return found
 
     def torch_device(self) -> torch.device:
@@ -111,27 +235,41 @@ class Use(NamedTuple):
         return choose_device(self.device)
 
 
+class LoadedModel(NamedTuple):
+    """A run's model alone."""
+
+    model: DrawingModel[Any]
+    native_size: int
+    """Pixels per side of the images that it was trained on, as they came."""
+
+
 class UseModel(NamedTuple):
     """How a command takes up models of trained runs: what `trained_model` collects."""
 
     which: str
     device: str
+    trusted: tuple[str, ...] = ()
 
-    def load(self, run: str) -> Program[Any]:
+    def load(self, run: str) -> LoadedModel:
         """The model of a run folder, or of weights that come with the package."""
-        from dood_pyro.recognition import load_model
+        from dood_pyro.devices import choose_device
+        from dood_pyro.recognition import open_run
 
-        return load_model(run, self.device, self.which)
+        opened = open_run(run)
+        model = opened.load_model(self.which, self.trusted).to(choose_device(self.device))
+        return LoadedModel(model, opened.read_facts().native_size)
 
 
 def trained(command: Callable[..., None]) -> Callable[..., None]:
     """The options of every command that takes trained runs, handed over together as ``use``."""
 
     @functools.wraps(command)
-    def collected(which: str, guide: str | None, device: str, **given: Any) -> None:
-        command(use=Use(which, guide, device), **given)
+    def collected(
+        which: str, guide: str | None, device: str, trusted: tuple[str, ...], **given: Any
+    ) -> None:
+        command(use=Use(which, guide, device, trusted), **given)
 
-    return which(guide(device(collected)))
+    return which(guide(trust(device(collected))))
 
 
 IMAGES = (
@@ -145,10 +283,10 @@ def trained_model(command: Callable[..., None]) -> Callable[..., None]:
     handed over together as ``use_model``."""
 
     @functools.wraps(command)
-    def collected(which: str, device: str, **given: Any) -> None:
-        command(use_model=UseModel(which, device), **given)
+    def collected(which: str, device: str, trusted: tuple[str, ...], **given: Any) -> None:
+        command(use_model=UseModel(which, device, trusted), **given)
 
-    return which(device(collected))
+    return which(trust(device(collected)))
 
 
 def run_name(run: str) -> str:

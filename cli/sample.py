@@ -11,7 +11,7 @@ from . import options
 
 @click.command()
 @click.argument("run")
-@options.count(1024, 64, "Drawings")
+@options.count(1024, 64, "ImageDataset")
 @options.seed
 @click.option("--out", type=options.Png(), help="PNG.  [default: RUN-samples.png]")
 @options.trained_model
@@ -22,9 +22,9 @@ def sample(run: str, count: int, seed: int, out: Path | None, use_model: options
     """
     from dood_pyro.tasks.generate import sample as draw
 
-    model = use_model.load(run)
+    model, native_size = use_model.load(run)
     out = out or Path(f"{options.run_name(run)}-samples.png")
-    written = draw(model, out, count, seed)
+    written = draw(model, out, count, seed, native_size)
     folder = out.with_suffix("")
     sheets = [path for path in written if path.parent != folder]
     for path in sheets:

@@ -21,23 +21,27 @@ def sources(prepare: str | None, data_dir: Path | None) -> None:
     """
     from dood_pyro import data
     from dood_pyro.data import prepared
+    from dood_pyro.registry import SOURCES
 
     if prepare is not None:
         data.locate(prepare, data_dir)
     click.echo(f"data folder: {data.data_folder(data_dir)}")
-    click.echo(f"{'name':<10} {'train':>7} {'test':>7}  {'pixels':<8} {'what':<52} where")
-    for name in data.NAMES:
+    click.echo(f"{'name':<14} {'train':>7} {'test':>7}  {'pixels':<8} {'what':<52} where")
+    for name, source in SOURCES.items():
         path = data.find(name, data_dir)
-        what = data.describe(name)
+        what = source.what
         if path is None:
-            click.echo(f"{name:<10} {'–':>7} {'–':>7}  {'–':<8} {what:<52} prepared on first use")
+            click.echo(f"{name:<14} {'–':>7} {'–':>7}  {'–':<8} {what:<52} prepared on first use")
             continue
         try:
             shapes = prepared.counts(path)
         except UserError as error:
-            click.echo(f"{name:<10} {error}")
+            click.echo(f"{name:<14} {error}")
             continue
         train, test = (shapes[part] for part in prepared.PARTS)
         pixels = f"{train[1]}×{train[2]}"
-        click.echo(f"{name:<10} {train[0]:>7} {test[0]:>7}  {pixels:<8} {what:<52} {path}")
-    click.echo("any folder of pictures, or an .npz in the same layout, is a source by its path")
+        click.echo(f"{name:<14} {train[0]:>7} {test[0]:>7}  {pixels:<8} {what:<52} {path}")
+    click.echo(
+        "any folder of pictures, or an .npz in the same layout, is a source by its path, and "
+        "your own code by module:function"
+    )

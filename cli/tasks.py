@@ -12,8 +12,7 @@ import click
 from . import options
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
+    from dood_pyro.images import ImageBatch
     from dood_pyro.recognition import Recognizer
 
 
@@ -25,12 +24,14 @@ class Pictures(NamedTuple):
     first: int
     data_dir: Path | None
 
-    def load(self, dood: Recognizer) -> Tensor:
-        """The pictures as a model takes them, (count, size, size)."""
+    def load(self, dood: Recognizer) -> ImageBatch:
+        """The pictures as a model takes them."""
+        from dood_pyro.images import ImageBatch
+
         if self.target is None:
-            dood.model.expect(0)  # all on the canvas's own pixels: files may be of any size
-            return dood.prepare(self.files)[0].to(dood.device)
-        return dood.meet(self.target, self.first, data_dir=self.data_dir)
+            # All on the canvas's own pixels: files may be of any size.
+            return ImageBatch(dood.prepare(self.files)[0].to(dood.device))
+        return dood.load_images(self.target, self.first, data_dir=self.data_dir)
 
     def png(self, run: str, what: str, out: Path | None) -> Path:
         """Where the figure goes, unless ``out`` says so."""

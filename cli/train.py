@@ -2,168 +2,56 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from dood_pyro.config import PRACTICE, ModelConfig, TrainConfig
+from dood_pyro.config import ModelConfig, SettingError, TrainConfig
 from dood_pyro.errors import UserError
 
 from . import options
 
 if TYPE_CHECKING:
-    from dood_pyro.checkpoints import Run, Until
-    from dood_pyro.training import Trainer
+    from dood_pyro.training.loop import Training
+    from dood_pyro.training.trainer import Trainer
 
 
 @click.command()
-@click.option(
-    "--source", help="mnist, emnist, kmnist, quickdraw, omniglot, digits, doodles, or a path."
-)
+@click.option("--source", help=options.names("source", "a path"))
 @click.option(
     "--model",
-    "program",
-    type=click.Choice(
-        ["dood", "dood-no-renderer", "dood-no-guidance", "dood-independent-prior", "dair", "air"]
-    ),
-    default="dood",
-    show_default=True,
-    help="DooD; three ablations of it; Difference-AIR; vanilla AIR.",
+    "model",
+    type=options.Component("model"),
+    help=options.names("model", "module:Class") + "  [default: dood]",
 )
 @click.option("--steps", type=click.IntRange(min=1), help="Train for so many steps in all.")
 @click.option("--budget", type=options.Duration(), help="Train for so long in all: 90m, 1h30m.")
 @click.option("--out", type=options.PathTo(), help="Run folder.  [default: runs/MODEL-SOURCE-SEED]")
 @click.option("--resume", type=options.PathTo(), help="Go on with this run folder.")
 @click.option(
-    "--batch-size", type=click.IntRange(min=1), default=TrainConfig.batch_size, show_default=True
-)
-@options.seed
-@click.option(
-    "--estimator",
-    type=click.Choice(["stop-time", "nvil", "iwae", "rws"]),
-    default=TrainConfig.estimator,
-    show_default=True,
-    help="Stops summed out exactly; the paper's score function; the importance-weighted bound; "
-    "reweighted wake-sleep.",
-)
-@click.option(
-    "--normalise/--no-normalise",
-    default=TrainConfig.normalise,
-    show_default=True,
-    help="Of nvil: whether learning signals are centred and divided by their running deviation, as in "
-    "NVIL's algorithm, which the paper names; without, its gradient is that of the bound on average.",
-)
-@click.option(
-    "--particles",
-    type=click.IntRange(min=1),
-    help="Samples an image, for iwae and rws.  [default: 5]",
-)
-@click.option(
-    "--start-from",
+    "--init-from",
     help="Begin with this run's model and weights; of its guide, with those that fit. Name a "
     "--source, too.",
 )
+@options.seed
+@options.settings(("model", ModelConfig), ("train", TrainConfig))
 @click.option(
-    "--fit",
-    type=click.Choice(["both", "guide", "prior"]),
-    default=TrainConfig.fit,
-    show_default=True,
-    help="What learns: model and guide; or, over --start-from RUN, its guide alone, or its prior "
-    "alone, which leaves the guide and what strokes look like as they are.",
+    "--set",
+    "assignments",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Any setting, such as model.features=512 or train.decay_steps=2000; may be repeated.",
 )
 @click.option(
-    "--dream-steps",
-    type=click.IntRange(min=0),
-    default=TrainConfig.dream_steps,
-    show_default=True,
-    help="First so many steps on drawings that the model dreams, for the guide alone.",
-)
-@click.option(
-    "--guide", default=TrainConfig.guide, show_default=True, help="A built-in one, or module:Class."
-)
-@click.option(
-    "--beta",
-    type=float,
-    default=TrainConfig.beta,
-    show_default=True,
-    help="A stroke must gain β times its KL; of iwae and rws in their first steps only.",
-)
-@click.option(
-    "--practice",
-    type=float,
-    help="Random doodles that the guide practises on, for each image of the source.  "
-    f"[default: {PRACTICE}; 0 for nvil and --fit prior]",
-)
-@click.option(
-    "--scale-learns",
-    type=click.Choice(["explored", "drawn"]),
-    default=TrainConfig.scale_learns,
-    show_default=True,
-    help="The likelihood's scale: as often as strokes would be drawn, or from all that training "
-    "explores, which makes it larger and harder drawings' log p(x) higher. (nvil explores none.)",
-)
-@click.option("--learning-rate", type=float, default=TrainConfig.learning_rate, show_default=True)
-@click.option("--max-strokes", type=int, default=ModelConfig.max_strokes, show_default=True)
-@click.option(
-    "--degree",
-    type=int,
-    default=ModelConfig.degree,
-    show_default=True,
-    help="Degree of the Bézier curves.",
-)
-@click.option(
-    "--layout-components", type=int, default=ModelConfig.layout_components, show_default=True
-)
-@click.option(
-    "--stroke-components", type=int, default=ModelConfig.stroke_components, show_default=True
-)
-@click.option(
-    "--canvas-size",
-    type=int,
-    default=ModelConfig.canvas_size,
-    show_default=True,
-    help="Pixels a side.",
-)
-@click.option(
-    "--control-points",
-    type=click.Choice(["chained", "independent"]),
-    default=ModelConfig.control_points,
-    show_default=True,
-    help="The prior of a control point: given those before it, or by itself as in the paper.",
-)
-@click.option(
-    "--corrections",
-    type=int,
-    default=TrainConfig.corrections,
-    show_default=True,
-    help="How often the guide looks again at a stroke; 0 is the paper's guide.",
-)
-@click.option(
-    "--pen", type=click.Choice(["latent", "shared"]), default=ModelConfig.pen, show_default=True
-)
-@click.option(
-    "--taper/--no-taper",
-    default=ModelConfig.taper,
-    show_default=True,
-    help="Whether width and darkness may change along a stroke.",
-)
-@click.option(
-    "--likelihood",
-    type=click.Choice(["laplace", "gaussian"]),
-    default=ModelConfig.likelihood,
-    show_default=True,
-)
-@click.option(
-    "--native-resolution/--no-native-resolution",
-    default=ModelConfig.native_resolution,
-    show_default=True,
-    help="Draw on as few pixels as pictures came with, where that is half of the canvas's or more.",
+    "--config",
+    "config_file",
+    type=options.PathTo(),
+    help="Settings from a TOML file with tables [model] and [train]; options and --set come after.",
 )
 @click.option("--tensorboard/--no-tensorboard", default=True, show_default=True)
+@options.trust
 @options.device
 @options.data_dir
 @click.pass_context
@@ -174,153 +62,104 @@ def train(ctx: click.Context, /, **given: Any) -> None:
     CPU, it ends with the very weights that it would have had. --steps or --budget may then be
     raised, nothing else changed.
     """
-    from dood_pyro.checkpoints import Run
-    from dood_pyro.devices import choose_device
     from dood_pyro.progress import print_if_read
-    from dood_pyro.recognition import trained_weights
 
     # The end of the terminal, of which this tells, ends no training.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    device = choose_device(given["device"])
     if given["resume"] is not None:
-        _refuse_changes(ctx)
-        run = Run(given["resume"])
-        if not run.path.exists() and str(run.path) in trained_weights():
-            raise UserError(
-                f"{run.path} are weights that come with dood-pyro, without what going on needs; start "
-                f"from them: --start-from {run.path}"
-            )
-        run.allow_guide(_named(ctx, "guide"))
-        until = run.read_config()[1].raised(given["steps"], given["budget"], *run.progress())
+        training, budget = _resume(ctx, given)
     else:
-        run, until = _create(ctx, given, device)
-    tensorboard = _named(ctx, "tensorboard")
+        training = _begin(ctx, given)
+        _, budget = training.run.read_config()
+    tensorboard = _typed(ctx, "tensorboard")
     if tensorboard is None:  # as the run was told before
-        tensorboard = run.logs_for_tensorboard()
-    trainer = _train(run, until, device, tensorboard, given)
-    picture = _reconstructions(run, trainer, given["data_dir"])
-    print_if_read(f"run: {run.path}")
+        tensorboard = training.run.logs_for_tensorboard()
+    trainer = _train(training, budget, tensorboard)
+    picture = _reconstructions(training, trainer, given)
+    print_if_read(f"run: {training.run.path}")
     print_if_read(f"reconstructions, stroke by stroke: {picture}")
 
 
-MAY_CHANGE = {"resume", "steps", "budget", "device", "data_dir", "tensorboard", "guide"}
-"""``guide`` may be named again: a guide of one's own must be (`Run.allow_guide`)."""
+MAY_CHANGE = {
+    *("resume", "steps", "budget", "device", "data_dir", "tensorboard", "train__guide", "trusted")
+}
+"""Options beside --resume; a guide of one's own must be named again (`Run.trusted_config`)."""
 
 
-def _named(ctx: click.Context, name: str) -> Any:
+def _typed(ctx: click.Context, name: str) -> Any:
     """An option's value if it was typed, else None."""
     typed = ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
     return ctx.params[name] if typed else None
 
 
-def _option(name: str) -> str:
-    """A setting's option as it is typed."""
-    return "--model" if name == "program" else "--" + name.replace("_", "-")
+def _resume(ctx: click.Context, given: dict[str, Any]) -> tuple[Training, Any]:
+    from dood_pyro.devices import choose_device
+    from dood_pyro.recognition import trained_weights
+    from dood_pyro.runs.run import Run
+    from dood_pyro.training.loop import Training
 
-
-def _refuse_changes(ctx: click.Context) -> None:
+    device = choose_device(given["device"])
     for name in ctx.params.keys() - MAY_CHANGE:
-        if _named(ctx, name) is not None:
+        if _typed(ctx, name) not in (None, ()):
             raise UserError(
-                f"{_option(name)} cannot change when a run is resumed; leave it out, or train a new "
-                "run with --out"
+                f"{options.typed_name(ctx, name)} cannot change when a run is resumed; leave it out, "
+                "or train a new run with --out"
             )
+    run = Run(given["resume"])
+    if not run.path.exists() and str(run.path) in trained_weights():
+        raise UserError(
+            f"{run.path} are weights that come with dood-pyro, without what going on needs; start "
+            f"from them: --init-from {run.path}"
+        )
+    run.trusted_config(_typed(ctx, "train__guide"), given["trusted"])
+    _, budget = run.read_config()
+    budget = budget.extended(given["steps"], given["budget"], *run.progress())
+    return Training.open(run, device, given["data_dir"]), budget
 
 
-def _create(ctx: click.Context, given: dict[str, Any], device: Any) -> tuple[Run, Until]:
-    from dood_pyro import data
-    from dood_pyro.checkpoints import Run, RunConfig, Until
-    from dood_pyro.guides import check_guide
-    from dood_pyro.programs import PROGRAMS
-    from dood_pyro.training import split_held_out
+def _begin(ctx: click.Context, given: dict[str, Any]) -> Training:
+    from dood_pyro.research import begin_training, parse_assignment, read_settings
 
-    if given["source"] is None:
-        raise UserError(f"say what to train on: --source {'|'.join(data.NAMES)} or a path")
-    source = given["source"]
-    # The run must find a path again from wherever it is resumed.
-    absolute = source if source in data.NAMES else os.path.abspath(os.path.expanduser(source))
-    train_names = (
-        *("seed", "batch_size", "estimator", "guide", "beta", "learning_rate"),
-        *("fit", "corrections", "dream_steps", "practice", "scale_learns", "normalise"),
-    )
-    settings = {name: given[name] for name in train_names}
-    weighs = given["estimator"] in ("iwae", "rws")
-    settings["particles"] = given["particles"] or (5 if weighs else 1)
-    start = None
-    if given["start_from"] is None:
-        program = given["program"]
-        model = ModelConfig(**{name: given[name] for name in MODEL_OPTIONS})
-        model = PROGRAMS[program].configure(model)
-    else:
-        program, model, start, known = _start(ctx, given["start_from"])
-        settings |= known
-    config = RunConfig(program, model, TrainConfig(absolute, **settings))
-    until = Until(given["steps"], given["budget"])
-    # What cannot be is found out before anything is written.
-    check_guide(*config.build())
-    images, *_ = data.read(source, "train", given["data_dir"])
-    split_held_out(len(images))
-    out = given["out"]
-    out = out or Path("runs") / f"{program}-{data.name_of(source)}-{given['seed']}"
-    return Run.create(out, config, until, device, start), until
+    file = given["config_file"]
+    settings = {} if file is None else read_settings(file)
+    model, source = settings.pop("model.name", None), settings.pop("train.source", "")
+    for name in ctx.params:
+        setting = options.setting_of(name)
+        if setting is not None and _typed(ctx, name) is not None:
+            settings[setting] = ctx.params[name]
+    if _typed(ctx, "seed") is not None:
+        settings["train.seed"] = given["seed"]
+    settings |= dict(parse_assignment(text) for text in given["assignments"])
+    try:
+        return begin_training(
+            given["source"] or source,
+            given["model"] or model,
+            steps=given["steps"],
+            seconds=given["budget"],
+            out=given["out"],
+            settings=settings,
+            init_from=given["init_from"],
+            device=given["device"],
+            data_dir=given["data_dir"],
+            trusted=given["trusted"],
+        )
+    except SettingError as error:
+        name = options.option_of(ctx, error.setting)
+        raise UserError(f"{name} {error.what}") from None
 
 
-MODEL_OPTIONS = (
-    *("canvas_size", "max_strokes", "degree", "layout_components", "stroke_components"),
-    *("control_points", "pen", "taper", "likelihood", "native_resolution"),
-)
-
-
-def _start(ctx: click.Context, name: str) -> tuple[str, Any, dict[str, Any], dict[str, Any]]:
-    """Program, model settings and weights of the run to start from, and training settings that
-    follow from there being one."""
-    from dood_pyro.checkpoints import refuse_not_finite
-    from dood_pyro.recognition import open_run
-
-    run = open_run(name)
-    config, _ = run.read_config()
-    settled = {"program": config.program, "corrections": config.train.corrections}
-    settled |= {option: getattr(config.model, option) for option in MODEL_OPTIONS}
-    for option, theirs in settled.items():
-        if _named(ctx, option) not in (None, theirs):
-            raise UserError(
-                f"{_option(option)} is that of {name}, which --start-from names: {theirs}"
-            )
-    run.load_model()  # says what is wrong with the weights
-    weights, _ = run.read_tensors("best.safetensors")
-    refuse_not_finite(weights, f"{run.path}/best.safetensors")
-    # Kept weights are in half precision.
-    weights = {key: t.float() if t.is_floating_point() else t for key, t in weights.items()}
-    if ctx.params["fit"] == "prior":  # learns from what the run's own guide says
-        guide = run.allow_guide(_named(ctx, "guide")).train.guide
-    else:
-        guide = ctx.params["guide"]
-    known: dict[str, Any] = {
-        "guide": guide,
-        "start": hashlib.sha256((run.path / "best.safetensors").read_bytes()).hexdigest(),
-        "corrections": config.train.corrections,
-        "guide_channels": config.train.guide_channels,
-        # Corrections have been let in already.
-        **dict.fromkeys(("trust_begin", "trust_full", "trust_stagger"), 0),
-    }
-    return config.program, config.model, weights, known
-
-
-def _train(
-    run: Run, until: Until, device: Any, tensorboard: bool, given: dict[str, Any]
-) -> Trainer:
+def _train(training: Training, budget: Any, tensorboard: bool) -> Trainer:
     from dood_pyro.progress import print_across, progress_bar
-    from dood_pyro.training import train as train_run
 
-    by_steps = until.steps is not None
-    unit, total = ("step", until.steps) if by_steps else ("s", round(until.seconds or 0))
+    by_steps = budget.steps is not None
+    unit, total = ("step", budget.steps) if by_steps else ("s", round(budget.seconds or 0))
     bar: Any = None
 
     def show(trainer: Trainer, line: dict[str, Any]) -> None:
         nonlocal bar
         come = trainer.step if by_steps else round(trainer.seconds)
         if bar is None:
-            name = run.path.resolve().name
+            name = training.run.path.resolve().name
             bar = progress_bar(total=total, initial=come, unit=unit, desc=name, bar_format=BAR)
         bar.n = come
         if line["kind"] == "train":
@@ -328,12 +167,12 @@ def _train(
         elif line["kind"] == "held-out":
             print_across(
                 bar,
-                f"step {line['step']:>6}  held-out ELBO {_mean(line['elbo'], 1):>8}  "
-                f"strokes {_mean(line['strokes'], 2)}  after {line['seconds'] / 60:.1f} min",
+                f"step {line['step']:>6}  held-out ELBO {_number(line['elbo'], 1):>8}  "
+                f"strokes {_number(line['strokes'], 2)}  after {line['seconds'] / 60:.1f} min",
             )
 
     try:
-        return train_run(run, device, given["data_dir"], show, tensorboard, until)
+        return training.until_end(show, tensorboard, budget)
     finally:
         if bar is not None:
             bar.close()
@@ -342,27 +181,30 @@ def _train(
 def _progress(line: dict[str, Any]) -> str:
     """A line of metrics in short."""
     names = ("elbo", "log_likelihood", "kl_strokes")
-    elbo, likelihood, strokes = (_mean(line[name], 0) for name in names)
+    elbo, likelihood, strokes = (_number(line[name], 0) for name in names)
     return (
-        f"ELBO {elbo} = {likelihood} − {strokes} − {_mean(line['kl_stop'], 1)}, "
-        f"{_mean(line['strokes'], 2)} strokes, {line['steps_per_second']:.2f} steps/s"
+        f"ELBO {elbo} = {likelihood} − {strokes} − {_number(line['kl_stop'], 1)}, "
+        f"{_number(line['strokes'], 2)} strokes, {line['steps_per_second']:.2f} steps/s"
         + (f", {line['skipped']} skipped" if line["skipped"] else "")
     )
 
 
-def _mean(value: float | None, digits: int) -> str:
-    """Of what was never finite there is no mean."""
+def _number(value: float | None, digits: int) -> str:
+    """A number, or a dash for one that was never finite."""
     return "–" if value is None else f"{value:.{digits}f}"
 
 
 BAR = "{desc} {percentage:3.0f}%|{bar:20}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}] {postfix}"
 
 
-def _reconstructions(run: Run, trainer: Trainer, data_dir: Path | None) -> Path:
-    from dood_pyro.recognition import Recognizer
+def _reconstructions(training: Training, trainer: Trainer, given: dict[str, Any]) -> Path:
+    from dood_pyro.recognition import load
     from dood_pyro.tasks.reconstruct import reconstruct
 
-    recognizer = Recognizer(*run.load("best", trainer.config.train.guide))
+    config, run = trainer.config, training.run
+    trusted = (*given["trusted"], *config.own_code())
+    recognizer = load(run.path, trusted=trusted)
     picture = run.path / "reconstructions.png"
-    reconstruct(recognizer, trainer.config.train.source, picture, data_dir=data_dir, svg=False)
+    source, data_dir = config.train.source, given["data_dir"]
+    reconstruct(recognizer, source, picture, data_dir=data_dir, svg=False)
     return picture

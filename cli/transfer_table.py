@@ -96,21 +96,25 @@ def transfer_table(
     """
     from dood_pyro.devices import parallel_jobs
     from dood_pyro.progress import print_if_read
-    from dood_pyro.tasks import transfer
-    from dood_pyro.tasks.evaluate import read_rows
-    from dood_pyro.tasks.published import SOURCES, other_data
-    from dood_pyro.tasks.transfer_figure import draw_table, thumbnails_of
+    from dood_pyro.tasks.rows import read_rows
+    from dood_pyro.tasks.transfer.cells import cells
+    from dood_pyro.tasks.transfer.figure import draw_table, thumbnails_of
+    from dood_pyro.tasks.transfer.fill import fill as fill_table
+    from dood_pyro.tasks.transfer.plan import Plan
+    from dood_pyro.tasks.transfer.plan import trainings as plan_trainings
+    from dood_pyro.tasks.transfer.published import DATASETS, other_data
+    from dood_pyro.tasks.transfer.report import as_text, findings
 
     if table.suffix != ".csv":
         raise UserError(f"--table must end in .csv; {table} does not")
     if kept is not None and not kept.is_dir():
         raise UserError(f"--kept-runs: there is no folder {kept}")
     out = table.with_suffix(".png") if out is None else out
-    trainings = transfer.trainings(models, sources, seeds)
+    trainings = plan_trainings(models, sources, seeds)
     default_jobs, gpus = parallel_jobs(device)
-    plan = transfer.Plan(
+    plan = Plan(
         trainings,
-        targets or sources or SOURCES,
+        targets or sources or DATASETS,
         budget,
         runs=runs,
         table=table,
@@ -125,10 +129,10 @@ def transfer_table(
     )
     # Neither the end of the terminal nor of who reads what is said ends trainings.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    problems = transfer.fill(plan, print_if_read) if fill else []
+    problems = fill_table(plan, print_if_read) if fill else []
     rows = read_rows(table)
-    found, left_out = transfer.cells(rows, plan)
-    for line in (*transfer.as_text(found, other_data(rows)), *left_out, *transfer.findings(found)):
+    found, left_out = cells(rows, plan)
+    for line in (*as_text(found, other_data(rows)), *left_out, *findings(found)):
         click.echo(line)
     if found:
         shown = list(dict.fromkeys(training.model for training in trainings))

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from dood_pyro.config import ModelConfig, TrainConfig
     from dood_pyro.drawing import Drawing
     from dood_pyro.errors import UserError
-    from dood_pyro.model import DooD
+    from dood_pyro.models.dood import DooD
     from dood_pyro.recognition import Recognizer, load
 
 _PUBLIC = {

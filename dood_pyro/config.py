@@ -1,4 +1,8 @@
-"""Every setting of a program and of its training, as plain values that a run folder keeps in JSON."""
+"""Every setting of a run, as plain values: what they mean, their ranges and defaults, in one place.
+
+A setting is declared once, by `setting`; command-line options, ``--set``, configuration files, checks
+and docs follow from that. What earlier versions wrote is read by `dood_pyro.runs.formats`.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import dataclasses
 import hashlib
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from dood_pyro.errors import UserError
@@ -14,53 +18,84 @@ from dood_pyro.errors import UserError
 C = TypeVar("C", bound="Config")
 
 
+class SettingError(UserError):
+    """A setting that cannot be.
+
+    Args:
+        setting: its name; "" where it is a matter of several.
+        what: what is wrong with it, to be read after the name.
+    """
+
+    def __init__(self, setting: str, what: str) -> None:
+        super().__init__(f"{setting} {what}".strip())
+        self.setting, self.what = setting, what
+
+
+def setting(
+    default: Any,
+    what: str,
+    low: float | None = None,
+    high: float | None = None,
+    *,
+    option: bool = False,
+    open_low: bool = False,
+) -> Any:
+    """A field of a configuration.
+
+    Args:
+        what: what it is, for help.
+        low, high: range of a number, both included.
+        option: whether a command-line option of its own sets it; ``--set`` reaches every one.
+        open_low: whether ``low`` itself is excluded.
+    """
+    metadata = {"what": what, "low": low, "high": high, "option": option, "open_low": open_low}
+    return field(default=default, metadata=metadata)
+
+
 @dataclass(frozen=True)
 class Config:
     """Base of the configurations: to and from JSON, with clear errors for what does not fit."""
+
+    def __post_init__(self) -> None:
+        kinds = get_type_hints(type(self))
+        for each in fields(self):
+            value, kind = getattr(self, each.name), kinds[each.name]
+            if isinstance(value, int) and kind is float and not isinstance(value, bool):
+                object.__setattr__(self, each.name, float(value))
+            elif not _is_a(value, kind):
+                raise SettingError(each.name, f"must be {_in_words(kind)}, not {value!r}")
+            _check_range(each, value)
 
     def to_json(self) -> dict[str, Any]:
         """The settings as plain values."""
         return dataclasses.asdict(self)
 
-    def sha256(self) -> str:
-        """A hash that two configurations share only if every setting agrees."""
-        values = json.dumps(_without_later(self), sort_keys=True)
-        return hashlib.sha256(values.encode()).hexdigest()
-
     @classmethod
-    def from_json(cls: type[C], values: dict[str, Any]) -> C:
+    def from_json(cls: type[C], values: Any) -> C:
         """The configuration that `to_json` wrote.
 
-        A setting that is missing was added `later`, and is put at what was done before.
-
         Raises:
-            UserError: ``values`` has settings that this version lacks, or malformed ones.
+            UserError: ``values`` lacks settings, has unknown ones, or malformed ones.
         """
-        extra = set(values) - {field.name for field in dataclasses.fields(cls)}
-        if extra:
+        if not isinstance(values, dict):
+            raise UserError(f"the {cls.__name__} is malformed: it is not an object")
+        names = {each.name for each in fields(cls)}
+        if extra := sorted(set(values) - names):
             raise UserError(
-                f"the {cls.__name__} on disk is from another version of dood-pyro: it has "
-                f"{', '.join(sorted(extra))}; use the version named in the run's versions.json"
+                f"the {cls.__name__} is of another version of dood-pyro: it has {', '.join(extra)}"
             )
-        earlier = {
-            field.name: field.metadata["before"]
-            for field in dataclasses.fields(cls)
-            if "before" in field.metadata
-        }
-        kinds = get_type_hints(cls)
-        for field in dataclasses.fields(cls):
-            name = field.name
-            if name not in values and name not in earlier:
-                raise UserError(f"the {cls.__name__} on disk is incomplete: it lacks {name}")
-            if name in values and not _is_a(values[name], kinds[name]):
-                raise UserError(
-                    f"the {cls.__name__} on disk holds a malformed value: {name} is {values[name]!r}"
-                )
-        return cls(**(earlier | values))
+        if missing := sorted(names - set(values)):
+            raise UserError(f"the {cls.__name__} is incomplete: it lacks {', '.join(missing)}")
+        return cls(**values)
+
+    def sha256(self, without: tuple[str, ...] = ()) -> str:
+        """A hash that two configurations share only if every setting agrees, but for some."""
+        values = {name: value for name, value in self.to_json().items() if name not in without}
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def _is_a(value: Any, kind: Any) -> bool:
-    """Whether a value read from JSON is of a setting's annotated type."""
+    """Whether a value is of a setting's annotated type."""
     if get_origin(kind) is Literal:
         return value in get_args(kind)
     if kind is float:
@@ -69,99 +104,85 @@ def _is_a(value: Any, kind: Any) -> bool:
     return type(value) is kind
 
 
-_BEFORE: Any = object()
+def _in_words(kind: Any) -> str:
+    if get_origin(kind) is Literal:
+        *others, last = map(repr, get_args(kind))
+        return f"{', '.join(others)} or {last}"
+    words = {bool: "true or false", int: "a whole number", float: "a number", str: "a name"}
+    return words.get(kind, "of another kind")
 
 
-def later(before: Any, now: Any = _BEFORE) -> Any:
-    """A setting that came after results were kept.
-
-    Where it is at ``before``, which is what was done until then, it is left out of hashes, so that
-    they stay what they were. Its default is ``now``, or ``before`` if that is not given.
-    """
-    default = before if now is _BEFORE else now
-    return dataclasses.field(default=default, metadata={"before": before})
-
-
-def _without_later(config: Config) -> dict[str, Any]:
-    values: dict[str, Any] = {}
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        if "before" in field.metadata and value == field.metadata["before"]:
-            continue
-        values[field.name] = _without_later(value) if isinstance(value, Config) else value
-    return values
+def _check_range(each: dataclasses.Field[Any], value: Any) -> None:
+    low, high = each.metadata.get("low"), each.metadata.get("high")
+    below = low is not None and (value <= low if each.metadata["open_low"] else value < low)
+    if not below and (high is None or value <= high):
+        return
+    if high is not None:
+        raise SettingError(each.name, f"must lie between {low:,g} and {high:,g}; it is {value!r}")
+    raise SettingError(
+        each.name,
+        f"must be {'more' if each.metadata['open_low'] else 'no less'} "
+        f"than {low:,g}; it is {value!r}",
+    )
 
 
-def _require_kinds(config: Config) -> None:
-    """That every setting of several named values, or of two, has one of them."""
-    for name, kind in get_type_hints(type(config)).items():
-        value = getattr(config, name)
-        if get_origin(kind) is Literal:
-            *others, last = map(repr, get_args(kind))
-            choices = f"{', '.join(others)} or {last}"
-            _require(value in get_args(kind), f"{name} must be {choices}, not {value!r}")
-        elif kind is bool:
-            _require(isinstance(value, bool), f"{name} must be true or false, not {value!r}")
-
-
-def _require(holds: bool, message: str) -> None:
+def _require(holds: bool, setting: str, what: str) -> None:
     if not holds:
-        raise UserError(message)
+        raise SettingError(setting, what)
 
 
 @dataclass(frozen=True)
 class ModelConfig(Config):
-    """The generative program (section 2.1)."""
+    """Settings of the generative program (section 2.1)."""
 
-    canvas_size: int = 50
-    """Pixels a side."""
-    max_strokes: int = 6
-    """K, the most strokes in a drawing (the paper: 6 throughout)."""
-    degree: int = 4
-    """D, the degree of the Bézier curves: degree + 1 control points (equation 3)."""
-    layout_components: int = 20
-    """M, components of the layout's mixture (equation 2)."""
-    stroke_components: int = 20
-    """Components of each control point's mixture (equation 3)."""
-    control_points: Literal["chained", "independent"] = "chained"
-    """Whether the prior of a control point is given the points before it in its stroke."""
-    pen: Literal["latent", "shared"] = "latent"
-    """Where width and darkness come from: a latent ``pen_t``, or a function of the stroke RNN."""
-    taper: bool = True
-    """Whether the pen's width and darkness may change along a stroke."""
-    renderer: Literal["bezier", "network"] = "bezier"
-    """What draws a stroke: the renderer, or a network in its place (DooD−δR)."""
-    guidance: bool = True
-    """Execution guidance: whether model and guide see the canvas so far; without, DooD−EG and
-    vanilla AIR."""
-    prior: Literal["sequential", "independent"] = "sequential"
-    """Whether a step's prior depends on the steps before it."""
-    likelihood: Literal["laplace", "gaussian"] = "laplace"
-    """Of a pixel given the canvas."""
-    native_resolution: bool = later(before=False, now=True)
-    """Whether ink is put on pixels as coarse as those that pictures were made of, and then enlarged to
-    the canvas as the pictures were (`dood_pyro.stepwise.Program.ink_size`); without, on the canvas's
-    own pixels, whatever the pictures were."""
-    part_dims: int = 50
-    """Dimensions of a part's latent vector in AIR."""
-    canvas_channels: int = 16
-    """Channels of the model's own encoders, which see drawings."""
-    glimpse_size: int = 24
-    """Pixels a side of a glimpse."""
-    features: int = 256
-    """Width of the encoders' outputs, of both RNNs and of the heads' hidden layers."""
-
-    def __post_init__(self) -> None:
-        _require_kinds(self)
-        _require(8 <= self.canvas_size <= 512, "canvas_size must lie between 8 and 512 pixels")
-        _require(1 <= self.max_strokes <= 64, "max_strokes must lie between 1 and 64")
-        _require(1 <= self.degree <= 12, "degree must lie between 1 and 12")
-        for name in ("layout_components", "stroke_components"):
-            _require(1 <= getattr(self, name) <= 1000, f"{name} must lie between 1 and 1000")
-        _require(1 <= self.part_dims <= 1000, "part_dims must lie between 1 and 1000")
-        _require(1 <= self.canvas_channels <= 1024, "canvas_channels must lie between 1 and 1024")
-        _require(8 <= self.glimpse_size <= 256, "glimpse_size must lie between 8 and 256 pixels")
-        _require(1 <= self.features <= 8192, "features must lie between 1 and 8192")
+    canvas_size: int = setting(50, "Pixels per side of the canvas.", 8, 512, option=True)
+    max_strokes: int = setting(
+        6, "K, the most strokes in a drawing (the paper: 6 throughout).", 1, 64, option=True
+    )
+    degree: int = setting(
+        4,
+        "D, the degree of the Bézier curves: degree + 1 control points (equation 3).",
+        1,
+        12,
+        option=True,
+    )
+    layout_components: int = setting(
+        20, "M, components of the layout's mixture (equation 2).", 1, 1000, option=True
+    )
+    stroke_components: int = setting(
+        20, "Components of each control point's mixture (equation 3).", 1, 1000, option=True
+    )
+    control_points: Literal["chained", "independent"] = setting(
+        "chained",
+        "Prior of a control point: given those before it, or by itself as in the paper.",
+        option=True,
+    )
+    pen: Literal["latent", "shared"] = setting(
+        "latent",
+        "Width and darkness: a latent pen_t, or a function of the stroke RNN.",
+        option=True,
+    )
+    taper: bool = setting(
+        True, "Whether the pen's width and darkness may change along a stroke.", option=True
+    )
+    likelihood: Literal["laplace", "gaussian"] = setting(
+        "laplace", "Distribution of a pixel given the canvas.", option=True
+    )
+    native_resolution: bool = setting(
+        True,
+        "Whether ink is put on as few pixels as images came with, where that is half of the canvas's "
+        "or more, and then enlarged as they were.",
+        option=True,
+    )
+    part_dims: int = setting(50, "Dimensions of a part's latent vector in AIR.", 1, 1000)
+    canvas_channels: int = setting(16, "Channels of the model's own encoders.", 1, 1024)
+    glimpse_size: int = setting(24, "Pixels per side of a glimpse.", 8, 256)
+    features: int = setting(
+        256,
+        "Width of the encoders' outputs, of both RNNs and of the heads' hidden layers.",
+        1,
+        8192,
+    )
 
     @property
     def pen_values(self) -> int:
@@ -169,130 +190,227 @@ class ModelConfig(Config):
         return 4 if self.taper else 2
 
 
-PRACTICE = 0.125
-"""Doodles an image, unless said otherwise."""
+SYNTHETIC_RATIO = 0.125
+"""Default of `TrainConfig.synthetic_ratio`."""
+UNSET = -1.0
 
 
 @dataclass(frozen=True)
 class TrainConfig(Config):
-    """One training: what a resumed run must share with its first start (section 2.3)."""
+    """Settings of one training (section 2.3)."""
 
-    source: str
-    """Name of a data source, or path of a folder or file."""
-    seed: int = 0
-    batch_size: int = 64
-    estimator: Literal["stop-time", "nvil", "iwae", "rws"] = "stop-time"
-    """The objective: the bound, its stop variable summed out or by its score function; the
-    importance-weighted bound; or reweighted wake-sleep."""
-    guide: str = "amortised"
-    """The recognition program: a built-in name or ``module:Class``."""
-    beta: float = 5.0
-    """β: a stroke is drawn if it gains β times what it costs in KL, its own and its stop variable's.
-    (In section 2.3 β weighs the KL of the stop variable alone.)"""
-    learning_rate: float = 1e-3
-    """Divided by (1 + step / decay_steps) ** decay_power, after a rise over warm_up steps."""
-    warm_up: int = 100
-    decay_steps: int = 1000
-    decay_power: float = 0.75
-    scale_rate: float = 20.0
-    """The likelihood's scale, one number among millions, learns faster than the rest by this."""
-    clip: float = 2.0
-    """Largest norm of the gradient, of the loss in nats a pixel: most steps are cut to it."""
-    average_decay: float = 0.999
-    """Of the running average of the weights, which is what is kept and evaluated."""
-    explore_steps: int = 600
-    """Steps over which the summed estimator explores strokes that the guide would not draw, less
-    and less."""
-    explore_always: float = 0.1
-    """How far it goes on exploring them after that, so that strokes which training drawings seldom
-    need are there for others that do."""
-    hold_steps: int = 1000
-    """Steps over which the score function's ``on`` probabilities are held up."""
-    corrections: int = 4
-    """How often the amortised guide corrects a proposed stroke."""
-    trust_begin: int = 400
-    trust_full: int = 800
-    """Steps between which the first correction is let in."""
-    trust_stagger: int = 300
-    """Steps by which each further one is let in later."""
-    data_sha256: str = ""
-    """Hash of the prepared images, so that a run goes on with the data it began with."""
-
-    resolution: int = later(0)
-    """Pixels a side of the source's pictures as they came, which follows from the data; 0: not known,
-    or not square."""
-    normalise: bool = later(True)
-    """Whether the score function's signals are centred and divided by their running standard
-    deviation, as NVIL's algorithm has it; without, its gradient agrees in expectation with that of the
-    summed bound."""
-    particles: int = later(1)
-    """Samples an image, of the estimators that weigh samples."""
-    start: str = later("")
-    """Hash of the weights that training started from; empty for random ones."""
-    fit: Literal["both", "guide", "prior"] = later("both")
-    """What learns: model and guide; the guide alone over a model that stays as it is; or the prior
-    alone, over all else."""
-    dream_steps: int = later(0)
-    """For how many steps, the first, the guide learns from drawings that the model dreams."""
-
-    practice: float = later(before=0.0, now=None)
-    """How many random doodles, for each image of the source, the guide learns to draw: pens and
-    strokes that the source lacks. The model learns nothing from them. None stands for `PRACTICE`, or
-    for 0 under the score function and where the guide does not learn."""
-    scale_learns: Literal["explored", "drawn"] = later(before="explored", now="drawn")
-    """From which strokes the likelihood's scale learns: as often as the guide draws them; or from all
-    that are explored, most of which would not be drawn, so that it comes out up to a third larger. The
-    score function explores none."""
-    guide_channels: int = later(before=32, now=16)
-    """Channels of the guide's encoders; twice as many learn no more in a step of a fifth longer."""
+    source: str = setting(
+        "", "Name of a data source, path of a folder or file, or module:function."
+    )
+    seed: int = setting(0, "Seed of all that is random.", 0, 2**63 - 1)
+    init_from: str = setting(
+        "", "Run whose model and weights training starts from; of its guide, with those that fit."
+    )
+    trainable: Literal["both", "guide", "prior"] = setting(
+        "both",
+        "What learns: model and guide; or, over the weights of init_from, the guide alone, or the "
+        "prior alone, which leaves the guide and what strokes look like as they are.",
+        option=True,
+    )
+    guide: str = setting(
+        "amortised", "The recognition program: a built-in one, or module:Class.", option=True
+    )
+    estimator: str = setting(
+        "stop-marginal", "The objective: a built-in one, or module:Class.", option=True
+    )
+    batch_size: int = setting(64, "Images per step.", 1, 2**20, option=True)
+    particles: int = setting(
+        1, "Samples per image, of estimators that weigh samples.", 1, 10_000, option=True
+    )
+    normalise: bool = setting(
+        True,
+        "Whether nvil centres its signals and divides them by their running standard deviation, as "
+        "NVIL's algorithm has it; without, its gradient is that of the bound on average.",
+        option=True,
+    )
+    beta: float = setting(
+        5.0,
+        "β: a stroke is drawn if it gains β times what it costs in KL, its own and its stop "
+        "variable's (in section 2.3 β weighs the KL of the stop variable alone).",
+        0,
+        1e9,
+        option=True,
+        open_low=True,
+    )
+    learning_rate: float = setting(
+        1e-3,
+        "Divided by (1 + step / decay_steps) ** decay_power, after a rise over warm_up steps.",
+        0,
+        1,
+        option=True,
+        open_low=True,
+    )
+    warm_up: int = setting(100, "Steps over which the learning rate rises.", 0)
+    decay_steps: int = setting(1000, "Steps after which the learning rate falls.", 0, open_low=True)
+    decay_power: float = setting(0.75, "How fast the learning rate falls.", 0)
+    scale_learning_rate_factor: float = setting(
+        20.0, "Learning rate of the likelihood's scale, times the rest's.", 0, open_low=True
+    )
+    clip_norm: float = setting(
+        2.0, "Largest norm of the gradient of the loss in nats per pixel.", 0, open_low=True
+    )
+    average_decay: float = setting(
+        0.999,
+        "Decay of the running average of the weights, which is kept and evaluated.",
+        0,
+        0.999999,
+    )
+    explore_steps: int = setting(
+        600,
+        "Steps over which strokes are explored that the guide would not draw, less and less.",
+        0,
+    )
+    explore_always: float = setting(
+        0.1,
+        "How far they go on being explored, so that strokes which training drawings seldom need are "
+        "there for others that do.",
+        0,
+        0.999999,
+    )
+    hold_steps: int = setting(1000, "Steps over which nvil's on-probabilities are held up.", 0)
+    num_refiners: int = setting(
+        4,
+        "How often the guide refines a proposed stroke; 0 is the paper's guide.",
+        0,
+        16,
+        option=True,
+    )
+    gate_begin: int = setting(400, "Steps after which the first refiner's gate begins to open.", 0)
+    gate_full: int = setting(800, "Steps after which it is open.", 0)
+    gate_stagger: int = setting(300, "Steps by which each further gate opens later.", 0)
+    guide_channels: int = setting(
+        16, "Channels of the guide's encoders; twice as many learn no more per step.", 1, 1024
+    )
+    sleep_steps: int = setting(
+        0,
+        "First so many steps on drawings sampled from the model, for the guide alone.",
+        0,
+        option=True,
+    )
+    synthetic_ratio: float = setting(
+        UNSET,
+        "Random strokes that the guide learns to parse, for each image of the source: pens and strokes "
+        "that the source lacks; the model learns nothing from them. "
+        f"[default: {SYNTHETIC_RATIO}; 0 for nvil and where the guide does not learn]",
+        UNSET,
+        10,
+        option=True,
+    )
+    scale_learns: Literal["explored", "drawn"] = setting(
+        "drawn",
+        "What the likelihood's scale learns from: strokes as often as they would be drawn, or all that "
+        "training explores, which makes it larger and harder drawings' log p(x) higher.",
+        option=True,
+    )
 
     def __post_init__(self) -> None:
-        if self.practice is None:
-            settled = 0.0 if self.estimator == "nvil" or self.fit == "prior" else PRACTICE
-            object.__setattr__(self, "practice", settled)
-        _require_kinds(self)
-        _require(1 <= self.batch_size <= 2**20, "--batch-size must lie between 1 and 1,048,576")
-        _require(
-            isinstance(self.resolution, int) and self.resolution >= 0,
-            "resolution must be a whole number of pixels",
-        )
-        _require(1 <= self.particles <= 10_000, "--particles must lie between 1 and 10,000")
+        super().__post_init__()
+        if self.synthetic_ratio == UNSET:
+            none = self._estimator().trains_baselines or self.trainable == "prior"
+            object.__setattr__(self, "synthetic_ratio", 0.0 if none else SYNTHETIC_RATIO)
+        _require(self.synthetic_ratio >= 0, "synthetic_ratio", "must not be negative")
         _require(
             self.normalise or self.estimator == "nvil",
-            "--no-normalise is for --estimator nvil, whose signals it leaves as they are",
+            "normalise",
+            "is for the estimator nvil, whose signals it concerns: leave it on",
         )
         _require(
-            self.particles == 1 or self.estimator in ("iwae", "rws"),
-            "--particles are for --estimator iwae and rws",
+            self.particles == 1 or self._estimator().takes_particles,
+            "particles",
+            "are for estimators that weigh samples, such as iwae and rws",
         )
         _require(
-            self.fit == "both" or self.start != "",
-            f"--fit {self.fit} needs a trained model: --start-from RUN",
+            self.trainable == "both" or self.init_from != "",
+            "trainable",
+            f"{self.trainable} needs trained weights: init_from must name a run",
         )
+        if self.trainable == "prior":
+            _require(
+                not self._estimator().trains_baselines,
+                "estimator",
+                f"{self.estimator} trains baselines, which belong to the guide: with "
+                "trainable prior choose another",
+            )
+            _require(
+                self.synthetic_ratio == self.sleep_steps == 0,
+                "synthetic_ratio",
+                "and sleep_steps teach the guide, which trainable prior leaves as it is",
+            )
         _require(
-            self.fit != "prior" or self.estimator != "nvil",
-            "--fit prior is not for --estimator nvil, whose baselines belong to the guide",
+            self.synthetic_ratio == 0 or not self._estimator().trains_baselines,
+            "synthetic_ratio",
+            f"is not for the estimator {self.estimator}, whose baselines know one kind of images",
         )
-        _require(
-            self.fit != "prior" or self.practice == self.dream_steps == 0,
-            "--practice and --dream-steps teach the guide, which --fit prior leaves as it is",
+
+    def _estimator(self) -> Any:
+        from dood_pyro.registry import ESTIMATORS, canonical, load_component
+
+        if canonical(self.estimator) == "stop-marginal":  # without importing torch
+            return type("", (), {"trains_baselines": False, "takes_particles": False})
+        if self.estimator not in ESTIMATORS and ":" in self.estimator:
+            from dood_pyro.estimators.base import Estimator
+
+            return Estimator
+        return load_component("estimator", self.estimator)
+
+    def exploration_steps(self) -> int:
+        """``explore_steps`` of a run that begins with random weights; others have explored."""
+        return 0 if self.init_from else self.explore_steps
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """All settings that decide what a run computes."""
+
+    model_name: str
+    """Name in `dood_pyro.registry.MODELS`, or ``module:Class``."""
+    model: ModelConfig
+    train: TrainConfig
+
+    def to_json(self) -> dict[str, Any]:
+        """The settings as plain values."""
+        model = {"name": self.model_name, **self.model.to_json()}
+        return {"model": model, "train": self.train.to_json()}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> RunConfig:
+        """The configuration that `to_json` wrote.
+
+        Raises:
+            UserError: it is incomplete or malformed.
+        """
+        model = values.get("model")
+        if not isinstance(model, dict) or not isinstance(model.get("name"), str):
+            raise UserError("the configuration is incomplete: its model has no name")
+        settings = {name: value for name, value in model.items() if name != "name"}
+        return cls(
+            model["name"],
+            ModelConfig.from_json(settings),
+            TrainConfig.from_json(values.get("train")),
         )
-        _require(0 <= self.practice <= 10, "--practice must lie between 0 and 10")
-        _require(
-            self.practice == 0 or self.estimator != "nvil",
-            "--practice is not for --estimator nvil, whose baselines know one kind of picture",
+
+    def own_code(self) -> list[str]:
+        """Whatever of the run is named by ``module:Class``: code that is not the package's."""
+        from dood_pyro.registry import is_own_code
+
+        names = (self.model_name, self.train.guide, self.train.estimator, self.train.source)
+        return [name for name in dict.fromkeys(names) if is_own_code(name)]
+
+    def sha256(self, initial_sha256: str = "") -> str:
+        """A hash of every setting but the data and the seed: runs that share it compare.
+
+        Args:
+            initial_sha256: hash of the weights that training started from.
+        """
+        parts = (
+            self.model_name,
+            self.model.sha256(),
+            self.train.sha256(without=("source", "seed", "init_from")),
+            initial_sha256,
         )
-        _require(1 <= self.guide_channels <= 1024, "guide_channels must lie between 1 and 1024")
-        _require(self.dream_steps >= 0, "--dream-steps must not be negative")
-        _require(0 < self.beta < float("inf"), "--beta must be a positive number")
-        _require(0 < self.learning_rate < 1, "--learning-rate must lie between 0 and 1")
-        _require(0 <= self.explore_always < 1, "explore_always must lie between 0 and 1")
-        _require(0 <= self.average_decay < 1, "average_decay must lie between 0 and 1")
-        for name in ("warm_up", "decay_power", "explore_steps", "hold_steps"):
-            _require(getattr(self, name) >= 0, f"{name} must not be negative")
-        for name in ("decay_steps", "scale_rate", "clip"):
-            _require(getattr(self, name) > 0, f"{name} must be positive")
-        _require(0 <= self.corrections <= 16, "corrections must lie between 0 and 16")
-        stages = (self.trust_begin, self.trust_full, self.trust_stagger)
-        _require(min(stages) >= 0, "the steps at which corrections are let in must not be negative")
-        _require(0 <= self.seed < 2**63, "--seed must be a non-negative integer below 2^63")
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

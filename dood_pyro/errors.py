@@ -28,7 +28,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 @contextmanager
-def told_in_a_line() -> Iterator[None]:
+def exit_on_user_error() -> Iterator[None]:
     """Inside a script: such an error ends it with one line on standard error and status 1."""
     try:
         yield

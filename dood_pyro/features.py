@@ -16,10 +16,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dood_pyro import data
-from dood_pyro.checkpoints import load_tensors, read_tensors, write_tensors
 from dood_pyro.devices import seeded
 from dood_pyro.errors import UserError
 from dood_pyro.optimiser import Adam
+from dood_pyro.runs.tensors import load_tensors, read_tensors, write_tensors
 
 SIZE = 50
 """Pixels a side of what the networks see."""

@@ -17,17 +17,17 @@ from dood_pyro.files import refuse_special, unreadable
 
 Polarity = Literal["auto", "bright-ink", "dark-ink"]
 
-LEAST_SIDE = 4
+MIN_SIDE = 4
 """Pixels; nothing smaller is a drawing."""
-MOST_PIXELS = 64_000_000
+MAX_PIXELS = 64_000_000
 """A picture larger than this is refused before it is unpacked."""
-MOST_SIDE = 8192
+MAX_SIDE = 8192
 """Pixels; pictures are padded to a square, so that a long strip becomes a large one."""
 CHANNELS_FIRST = (1, 3, 4)
 CHANNELS = (1, 2, 3, 4)
 """That an array's first dimension, or its last, may be: grey, grey with alpha (last alone: first, two
 are two pictures), colours, and colours with alpha."""
-LEAST_CONTRAST = 0.05
+MIN_CONTRAST = 0.05
 """Difference between a picture's brightest and darkest pixel below which it is blank."""
 
 
@@ -53,18 +53,16 @@ def read_picture(
     name = str(picture) if isinstance(picture, str | Path) else "the picture"
     grey = _grey(picture, name)
     height, width = grey.shape
-    if min(height, width) < LEAST_SIDE:
+    if min(height, width) < MIN_SIDE:
         raise UserError(
-            f"{name} is {width}×{height} pixels; a drawing needs at least {LEAST_SIDE} a side"
+            f"{name} is {width}×{height} pixels; a drawing needs at least {MIN_SIDE} a side"
         )
-    if max(height, width) > MOST_SIDE:
-        raise UserError(
-            f"{name} is {width}×{height} pixels; scale it to {MOST_SIDE} a side or less"
-        )
+    if max(height, width) > MAX_SIDE:
+        raise UserError(f"{name} is {width}×{height} pixels; scale it to {MAX_SIDE} a side or less")
     if not bool(torch.isfinite(grey).all()):
         raise UserError(f"{name} has pixels that are not finite numbers")
     low, high = float(grey.min()), float(grey.max())
-    if not blank and high - low < LEAST_CONTRAST:
+    if not blank and high - low < MIN_CONTRAST:
         raise UserError(
             f"{name} is blank: its pixels run from {low:.3g} to {high:.3g}, where black is 0 and the "
             "white of its kind of pixels is 1 (a mask is given as bools, or as floats)"
@@ -138,7 +136,7 @@ def _grey_from_file(path: Path) -> Tensor:
     except IsADirectoryError:
         raise UserError(f"{path} is a folder, not a picture") from None
     except Image.DecompressionBombError:
-        raise UserError(f"{path} has more than {MOST_PIXELS:,} pixels; scale it down") from None
+        raise UserError(f"{path} has more than {MAX_PIXELS:,} pixels; scale it down") from None
     except UnidentifiedImageError:
         raise UserError(f"{path} is not a picture that can be read (PNG, JPEG, …)") from None
     except (OSError, SyntaxError, ValueError) as error:
@@ -148,8 +146,8 @@ def _grey_from_file(path: Path) -> Tensor:
 def _grey_from_pil(image: Any, name: str) -> Tensor:
     from PIL import Image, ImageOps
 
-    if image.width * image.height > MOST_PIXELS:
-        raise UserError(f"{name} has more than {MOST_PIXELS:,} pixels; scale it down")
+    if image.width * image.height > MAX_PIXELS:
+        raise UserError(f"{name} has more than {MAX_PIXELS:,} pixels; scale it down")
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I") or image.mode == "F":
         return _grey_from_array(np.asarray(image), name, deep=True)

@@ -14,14 +14,14 @@ from typing import Any
 from tqdm import tqdm
 
 
-def let_go(stream: Any) -> None:
+def redirect_to_devnull(stream: Any) -> None:
     """What a stream that cannot be written to still holds, and all that is written to it later, goes
     nowhere, lest it fail once more when Python ends."""
     with contextlib.suppress(OSError, ValueError, AttributeError), open(os.devnull, "w") as nothing:
         os.dup2(nothing.fileno(), stream.fileno())
 
 
-class Expendable:
+class LossyStream:
     """A stream that drops what cannot be written. A missing one (``2>&-``) takes nothing."""
 
     def __init__(self, stream: Any) -> None:
@@ -45,7 +45,7 @@ class Expendable:
                 self._give_up()
 
     def _give_up(self) -> None:
-        let_go(self._stream)
+        redirect_to_devnull(self._stream)
         self._stream = None
 
     def __getattr__(self, name: str) -> Any:
@@ -61,10 +61,10 @@ class Expendable:
 
 def progress_bar(**options: Any) -> tqdm:
     """A `tqdm` bar on standard error, with its options."""
-    return tqdm(file=Expendable(sys.stderr), **options)
+    return tqdm(file=LossyStream(sys.stderr), **options)
 
 
-def advance(bar: tqdm, done: float) -> None:
+def update_bar(bar: tqdm, done: float) -> None:
     """Moves a bar on; parts of a whole add up to a little more than it, and are cut off there."""
     left = float(bar.total or 0) - float(bar.n)
     bar.update(min(done, left))
@@ -72,9 +72,9 @@ def advance(bar: tqdm, done: float) -> None:
 
 def print_across(bar: tqdm, text: str) -> None:
     """Prints a line on standard output, where a bar may stand, if anyone is there to read it."""
-    bar.write(text, file=Expendable(sys.stdout))
+    bar.write(text, file=LossyStream(sys.stdout))
 
 
 def print_if_read(text: str) -> None:
     """Prints a line on standard output, if anyone is there to read it: after work that is saved."""
-    print(text, file=Expendable(sys.stdout), flush=True)
+    print(text, file=LossyStream(sys.stdout), flush=True)

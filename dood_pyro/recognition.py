@@ -11,19 +11,20 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from dood_pyro import data, drawing
-from dood_pyro.checkpoints import Run, RunConfig
+from dood_pyro import data, geometry
+from dood_pyro.config import RunConfig
 from dood_pyro.devices import choose_device
 from dood_pyro.drawing import Drawing, Stroke, visible_width
 from dood_pyro.errors import UserError
-from dood_pyro.guides.factors import ImageByImage
-from dood_pyro.inference.parsing import Parse, Programs, in_double, parse
-from dood_pyro.model import DooD
+from dood_pyro.guides.base import Guide
+from dood_pyro.images import ImageBatch, Images
+from dood_pyro.inference.parsing import ModelAndGuide, Parse, in_double, parse
+from dood_pyro.models.base import DrawingModel
 from dood_pyro.pictures import CHANNELS, CHANNELS_FIRST, Polarity, read_picture, resize
 from dood_pyro.rendering import peak_ink
-from dood_pyro.stepwise import Program
+from dood_pyro.runs.run import Run
 
 BATCH = 64
 """Images parsed at once: larger batches gain nothing on a CPU."""
@@ -61,6 +62,7 @@ def load(
     device: str | torch.device = "cpu",
     which: str = "best",
     guide: str | None = None,
+    trusted: Sequence[str] = (),
 ) -> Recognizer:
     """Loads a run folder, or trained weights by name (``"omniglot"``), to parse with.
 
@@ -70,80 +72,72 @@ def load(
         guide: ``"refined"``, ``"smc"`` or ``"per-image"`` to parse by one of these over the run's
             own, slower and closer; or repeats the name of a guide ``module:Class`` that the run was
             trained with: code that a run folder names is not run without.
+        trusted: other names ``module:Class`` of code that the run may have run.
 
     Raises:
         UserError: there is no such run, or it is damaged or of another version.
     """
     chosen = choose_device(device)
-    model, recognition, config = open_run(run).load(which, guide)
-    return Recognizer(model.to(chosen), recognition.to(chosen), config)
-
-
-def load_model(
-    run: str | os.PathLike[str], device: str | torch.device = "cpu", which: str = "best"
-) -> Program[Any]:
-    """The generative program alone of a run folder, or of trained weights by name.
-
-    Raises:
-        UserError: as for `load`.
-    """
-    chosen = choose_device(device)
-    return open_run(run).load_model(which).to(chosen)
+    opened = open_run(run)
+    model, recognition, config = opened.load(which, guide, trusted)
+    native_size = opened.read_facts().native_size
+    return Recognizer(model.to(chosen), recognition.to(chosen), config, native_size)
 
 
 class Recognizer:
-    """A trained model and guide.
+    """A trained model and guide, to parse with.
 
     Attributes:
         model, guide: the Pyro programs.
         config: how they were made and trained.
+        native_size: pixels per side of the images that they were trained on, as they came; 0: not
+            known.
     """
 
-    def __init__(self, model: Program[Any], guide: nn.Module, config: RunConfig) -> None:
+    def __init__(
+        self, model: DrawingModel[Any], guide: Guide, config: RunConfig, native_size: int = 0
+    ) -> None:
         self.model, self.guide, self.config = model, guide, config
-        self._double: tuple[list[int], Programs] | None = None
+        self.native_size = native_size
+        self._double: tuple[list[int], ModelAndGuide] | None = None
 
     @property
     def size(self) -> int:
-        """Pixels a side of the canvas."""
+        """Pixels per side of the canvas."""
         return self.config.model.canvas_size
 
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return next(self.model.parameters()).device
+        return self.model.device
 
-    def meet(
+    def load_images(
         self, source: str, count: int | None, part: str = "test", data_dir: str | Path | None = None
-    ) -> Float[Tensor, "count size size"]:
-        """The first images of a source's shuffle of seed 0, as the model sees them; it expects such
-        from here on (`stepwise.Program.expect`).
+    ) -> ImageBatch:
+        """The first ``count`` images of a source's shuffle of seed 0, on the model's device.
 
         Raises:
             UserError: the source cannot be had.
         """
-        return self.model.meet(data.load(source, part, self.size, data_dir), count)
+        return data.load(source, part, self.size, data_dir).batch(count, self.device)
 
     def prepare(
         self, pictures: Sequence[Any], polarity: Polarity = "auto"
     ) -> tuple[Float[Tensor, "count size size"], list[int]]:
-        """Pictures as the model sees them, brightest ink at 1; and pixels a side that they had."""
+        """Pictures at the canvas's size, brightest ink at 1; and pixels per side that they had."""
         squares = [read_picture(picture, polarity) for picture in pictures]
         stack = torch.stack([resize(square, self.size) for square in squares]).clamp(0, 1)
         peak = stack.amax((-1, -2), keepdim=True)
         return stack / peak.clamp(min=1e-6), [square.shape[-1] for square in squares]
 
-    def infer(self, images: Float[Tensor, "count size size"]) -> Parse:
-        """The guide's modes for images as the model sees them (`inference.parsing.parse`), drawn on as
-        many pixels as the model expects; computed in double precision, so that what is found for an
-        image does not depend on the images beside it."""
-        model, guide = self._in_double()
-        with model.at(self.model.ink_size):
-            return parse(model, guide, images)
+    def infer(self, images: Images) -> Parse:
+        """The guide's modes for images (`inference.parsing.parse`), computed in double precision, so
+        that what is found for an image does not depend on the images beside it."""
+        return parse(*self._in_double(), images)
 
-    def _in_double(self) -> Programs:
+    def _in_double(self) -> ModelAndGuide:
         """Model and guide in float64; copied again where they are others, or their weights changed."""
-        if isinstance(self.guide, ImageByImage):
+        if self.guide.search_share:
             # Over programs that are no submodules; beside a search a copy costs nothing.
             return in_double(self.model, self.guide)
         key = [id(self.model), id(self.guide)]
@@ -162,8 +156,8 @@ class Recognizer:
                 3 or 4 channels first or last), or many: a list of these, or an array of four
                 dimensions, or of three of which neither the first nor the last can be channels.
                 (To parse three grey pictures, give a list.) Any size; padded to a square. One of
-                fewer pixels a side than the canvas has, down to half of them, is drawn on as few
-                (`stepwise.Program.ink_size_for`).
+                fewer pixels per side than the canvas has, down to half of them, is drawn on as few
+                (`models.base.DrawingModel.ink_size`).
             polarity: ``"bright-ink"``, ``"dark-ink"`` or ``"auto"``, by the border.
 
         Returns:
@@ -178,45 +172,33 @@ class Recognizer:
             return []
         prepared, sides = self.prepare(pictures, polarity)
         found: dict[int, Drawing] = {}
-        ink_sizes = [self.model.ink_size_for(side) for side in sides]
+        ink_sizes = [self.model.ink_size(side) for side in sides]
         for ink_size in set(ink_sizes):  # a batch is drawn at one
             rows = [row for row, its in enumerate(ink_sizes) if its == ink_size]
-            found.update(zip(rows, self.drawings(prepared[rows], ink_size), strict=True))
+            drawings = self.drawings(ImageBatch(prepared[rows], ink_size))
+            found.update(zip(rows, drawings, strict=True))
         return [found[row] for row in range(len(sides))] if many else found[0]
 
-    def drawings(
-        self, images: Float[Tensor, "count size size"], resolution: int = 0
-    ) -> list[Drawing]:
-        """Drawings of images that are at the canvas's size already, in [0, 1], ink bright.
-
-        Args:
-            resolution: pixels a side that they came with; 0 for as many as the canvas has, or more.
-                What the model has met before, by `meet` or in training, plays no part.
-        """
+    def drawings(self, images: Images) -> list[Drawing]:
+        """Drawings of images that are at the canvas's size already, in [0, 1], ink bright."""
         found: list[Drawing] = []
-        if not draws_curves(self.model):
+        if not self.model.draws_curves:
             raise UserError(
-                f"a {self.config.program} model draws no pen strokes; what it makes of pictures is "
+                f"a {self.config.model_name} model draws no pen strokes; what it makes of pictures is "
                 "shown by dood-pyro reconstruct"
             )
-        with self.model.at(resolution):
-            for batch in images.split(BATCH):
-                found += drawings_from_parse(self.infer(batch.to(self.device)))
+        for batch in ImageBatch.of(images).split(BATCH):
+            found += drawings_from_parse(self.infer(batch.to(self.device)))
         return found
-
-
-def draws_curves(model: nn.Module) -> bool:
-    """Whether a program's strokes are Bézier curves under the renderer."""
-    return isinstance(model, DooD) and model.config.renderer == "bezier"
 
 
 def drawings_from_parse(parsed: Parse) -> list[Drawing]:
     """One `Drawing` an image of a parse by a model that draws curves."""
     layout, stroke, pen_values = (parsed.values[n].cpu() for n in ("layout", "stroke", "pen"))
-    control = drawing.place(stroke, drawing.affine_matrix(layout))
-    pen = drawing.pen_profile(pen_values)
+    control = geometry.apply_affine(stroke, geometry.affine_matrix(layout))
+    pen = geometry.pen_profile(pen_values)
     taper = torch.zeros_like(pen_values[..., :2]) if pen.taper is None else pen.taper
-    scale = layout[..., 0].clamp(min=drawing.LEAST_LAYOUT_SCALE)
+    scale = layout[..., 0].clamp(min=geometry.MIN_LAYOUT_SCALE)
     peak = torch.tanh(peak_ink(control, pen.sigma, pen.darkness, taper=pen.taper))
     alive, confidence = parsed.alive.cpu(), parsed.on_probability.cpu().cumprod(0)
     std = parsed.std.get("stroke", torch.zeros_like(stroke)).cpu()

@@ -14,10 +14,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dood_pyro import drawing
+from dood_pyro import geometry
 from dood_pyro.errors import UserError
 from dood_pyro.inference.parsing import Parse
-from dood_pyro.networks import glimpse
+from dood_pyro.models.networks import glimpse
 from dood_pyro.rendering import CURVE_POINTS, canvas_from_ink
 
 
@@ -57,7 +57,7 @@ class Strokes(NamedTuple):
         self, size: int, points: int = CURVE_POINTS
     ) -> Float[Tensor, "*batch strokes size size"]:
         """Of each stroke, drawn with so many points along it; none where it is not drawn."""
-        ink = drawing.draw_strokes(self.control, drawing.pen_profile(self.pen), size, points)
+        ink = geometry.draw_strokes(self.control, geometry.pen_profile(self.pen), size, points)
         return self.alive[..., None, None] * ink
 
     def render(self, size: int, points: int = CURVE_POINTS) -> Float[Tensor, "*batch size size"]:
@@ -65,9 +65,11 @@ class Strokes(NamedTuple):
         return canvas_from_ink(self.ink(size, points).sum(-3))
 
 
-def strokes_of(parsed: Parse) -> Strokes:
+def strokes_from_parse(parsed: Parse) -> Strokes:
     """The strokes of a parse by a model that draws curves: batch shape (images,)."""
-    control = drawing.place(parsed.values["stroke"], drawing.affine_matrix(parsed.values["layout"]))
+    control = geometry.apply_affine(
+        parsed.values["stroke"], geometry.affine_matrix(parsed.values["layout"])
+    )
     return Strokes(
         control.movedim(0, 1), parsed.values["pen"].movedim(0, 1), parsed.alive.movedim(0, 1)
     )
@@ -95,7 +97,7 @@ def sample_token(of: Float[Tensor, "*batch strokes controls 2"], drawings: int =
     )
 
 
-def write(strokes: Strokes, token: Token, noise: TokenNoise) -> Strokes:
+def apply_token(strokes: Strokes, token: Token, noise: TokenNoise) -> Strokes:
     """The strokes of a token of a type. Differentiable; batch dimensions broadcast.
 
     The affine map is about the middle of what is drawn.
@@ -105,7 +107,7 @@ def write(strokes: Strokes, token: Token, noise: TokenNoise) -> Strokes:
     corners = alive.sum((-3, -2), keepdim=True) * control.shape[-2]
     middle = (alive * control).sum((-3, -2), keepdim=True) / corners.clamp(min=1)
     matrix = affine_map(token, noise)[..., None, :, :]
-    control = drawing.place(control - middle, matrix) + middle
+    control = geometry.apply_affine(control - middle, matrix) + middle
     width = strokes.pen[..., :1] + noise.log_width * token.log_width[..., None, None]
     pen = torch.cat([width, strokes.pen[..., 1:].expand(*width.shape[:-1], -1)], dim=-1)
     return Strokes(control, pen, strokes.alive.expand(control.shape[:-2]))
@@ -115,7 +117,7 @@ PART_NOISE = 0.3
 """Standard deviation of the noise on the part vectors of models without curves, whose prior's is 1."""
 
 
-def parts_of(parsed: Parse) -> tuple[Tensor, Tensor, Tensor]:
+def parts_from_parse(parsed: Parse) -> tuple[Tensor, Tensor, Tensor]:
     """What a model without curves draws with: part vectors (images, steps, dims), layouts (images,
     steps, 4), and which are drawn (images, steps)."""
     names = ("part",) if "part" in parsed.values else ("stroke", "pen")
@@ -123,7 +125,7 @@ def parts_of(parsed: Parse) -> tuple[Tensor, Tensor, Tensor]:
     return part.movedim(0, 1), parsed.values["layout"].movedim(0, 1), parsed.alive.movedim(0, 1)
 
 
-def write_parts(
+def render_parts(
     decoder: Callable[[Tensor], Tensor],
     parts: tuple[Tensor, ...],
     token: Token,
@@ -137,9 +139,9 @@ def write_parts(
     part, layout, alive = parts
     patch = decoder(part + PART_NOISE * token.control)
     whole = affine_map(token, noise)[..., None, :, :]
-    placing = drawing.compose(whole, drawing.affine_matrix(layout))
+    placing = geometry.compose_affine(whole, geometry.affine_matrix(layout))
     # A placing says where a point goes; a glimpse asks where to look, the other way round.
-    return glimpse(patch, drawing.inverse(placing), size) * alive[..., None, None]
+    return glimpse(patch, geometry.invert_affine(placing), size) * alive[..., None, None]
 
 
 def affine_map(token: Token, noise: TokenNoise) -> Float[Tensor, "*batch 2 3"]:

@@ -3,9 +3,9 @@
     make bench            (or: python experiments/bench.py --out experiments/results/bench.json)
 
 Everything is measured in one run, medians of several; compare ratios rather than times between
-machines. The training step is that of the default settings, once every look has been let in: batch
+machines. The training step is that of the default settings, once every refiner's gate is open: batch
 64, six strokes, pictures that came with 50×50 pixels, or with 28×28 and were enlarged (``…_28_…``),
-and every eighth time a batch of doodles to practise on, of which a step bears its share.
+and every eighth time a batch of random strokes, of which a step bears its share.
 """
 
 from __future__ import annotations
@@ -26,25 +26,31 @@ from typing import Any
 import numpy as np
 import pyro
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributions import Normal
 
-from dood_pyro.checkpoints import Run, RunConfig, Until, revision
-from dood_pyro.config import ModelConfig, TrainConfig
+from dood_pyro.config import ModelConfig, RunConfig, TrainConfig
 from dood_pyro.data import prepared
 from dood_pyro.devices import hardware
+from dood_pyro.estimators.base import Loss
+from dood_pyro.estimators.stop_marginal import StopMarginalELBO
 from dood_pyro.files import write_atomically
 from dood_pyro.guides.amortised import AmortisedGuide
-from dood_pyro.inference import StopTimeELBO, StopTimeTerms
+from dood_pyro.images import ImageBatch, Images
 from dood_pyro.inference.importance import importance_bound
-from dood_pyro.inference.parsing import in_double, parse
-from dood_pyro.inference.stop_time import stop_log_probs
-from dood_pyro.model import DooD, StepValues
+from dood_pyro.inference.parsing import ModelAndGuide, in_double, parse
+from dood_pyro.inference.stop_marginal import StopMarginalTerms, stop_log_probs
+from dood_pyro.models.dood import DooD, StepValues
 from dood_pyro.pictures import resize
 from dood_pyro.recognition import Recognizer
 from dood_pyro.rendering import canvas_from_ink, stroke_ink
 from dood_pyro.rendering.reference import stroke_ink_per_pixel
-from dood_pyro.training import Trainer, train
+from dood_pyro.runs.budget import TrainingBudget
+from dood_pyro.runs.build import build
+from dood_pyro.runs.facts import revision
+from dood_pyro.runs.run import Run
+from dood_pyro.training.loop import train
+from dood_pyro.training.trainer import Trainer
 
 RESULTS = Path(__file__).parent / "results"
 STROKES = 384
@@ -91,17 +97,17 @@ def renderer() -> dict[str, float]:
     }
 
 
-def plain_terms(model: DooD, guide: AmortisedGuide, image: Tensor) -> StopTimeTerms:
-    """`stop_time_terms` without Pyro: the same networks, samples and densities in plain torch."""
+def plain_terms(model: DooD, guide: AmortisedGuide, image: Tensor) -> StopMarginalTerms:
+    """`stop_marginal_terms` without Pyro: the same networks, samples and densities in plain torch."""
     state = model.initial_state(len(image))
     on = torch.ones(len(image))
     q_on, p_on, ratios, canvases = [], [], [], [state.canvas]
     for _ in range(model.config.max_strokes):
-        view = model.look(state)
-        residual = image - view.canvas
+        inputs = model.step_inputs(state)
+        residual = image - inputs.canvas
         features = guide.residual_encoder(residual.unsqueeze(-3))
-        q_on.append(guide.q_on(features, view, state.alive))
-        p_on.append(model.p_on(view))
+        q_on.append(guide.q_on(features, inputs, state.alive))
+        p_on.append(model.p_on(inputs))
         ratio = torch.zeros(len(image))
 
         def sample(q: Any, p: Any) -> Tensor:
@@ -113,12 +119,12 @@ def plain_terms(model: DooD, guide: AmortisedGuide, image: Tensor) -> StopTimeTe
             ratio = ratio + p.log_prob(value) - log_q
             return value
 
-        q_layout = guide.q_layout(features, view)
-        layout = sample(q_layout, model.p_layout(view))
-        q_stroke, q_pen = guide.q_stroke_and_pen(image, residual, layout, state, view)
-        stroke = sample(q_stroke, model.p_stroke(view, layout))
-        pen = sample(q_pen, model.p_pen(view, layout))
-        state = model.draw(state, view, StepValues(on, layout, stroke, pen))
+        q_layout = guide.q_layout(features, inputs)
+        layout = sample(q_layout, model.p_layout(inputs))
+        q_stroke, q_pen = guide.q_stroke_and_pen(image, residual, layout, state, inputs)
+        stroke = sample(q_stroke, model.p_stroke(inputs, layout))
+        pen = sample(q_pen, model.p_pen(inputs, layout))
+        state = model.draw(state, inputs, StepValues(on, layout, stroke, pen))
         ratios.append(ratio)
         canvases.append(state.canvas)
     scale = model.likelihood_scale()
@@ -126,7 +132,7 @@ def plain_terms(model: DooD, guide: AmortisedGuide, image: Tensor) -> StopTimeTe
         [model.log_likelihood(image, canvas, scale) for canvas in canvases]
     )
     log_ratio = torch.stack(ratios).cumsum(0)
-    return StopTimeTerms(
+    return StopMarginalTerms(
         stop_log_probs(torch.stack(q_on)),
         stop_log_probs(torch.stack(p_on)),
         log_likelihood,
@@ -134,62 +140,64 @@ def plain_terms(model: DooD, guide: AmortisedGuide, image: Tensor) -> StopTimeTe
     )
 
 
-class PlainElbo(StopTimeELBO):
+class PlainElbo(StopMarginalELBO):
     """The training objective over `plain_terms`."""
 
-    def differentiable_loss(self, model: nn.Module, guide: nn.Module, image: Tensor) -> Tensor:
-        assert isinstance(model, DooD) and isinstance(guide, AmortisedGuide)
-        terms = plain_terms(model, guide, image)
-        self.report = terms.report()
-        return -self.objective(terms).sum()
+    def loss(self, model: Any, guide: Any, images: Images, step: int) -> Loss:
+        terms = plain_terms(model, guide, ImageBatch.of(images).pixels)
+        return -self.objective(terms).sum(), terms.averages()
 
 
 LATE = 10_000
-"""A step past what differs at the start of a training: every look is let in."""
+"""A step past what differs at the start of a training: every refiner's gate is open."""
 
 
-def training_step(resolution: int) -> float:
-    """A step, with its share of practice, on pictures that came with ``resolution`` pixels a side."""
-    image = resize(pictures(BATCH, resolution), 50)
-    settings = TrainConfig("bench", resolution=resolution)
-    trainer = Trainer(RunConfig("dood", ModelConfig(), settings), torch.device("cpu"))
+def new_trainer(native_size: int = 0, **settings: Any) -> Trainer:
+    """A trainer of the default settings, past what differs at the start of a training."""
+    config = RunConfig("dood", ModelConfig(), TrainConfig("bench", **settings))
+    trainer = Trainer.from_config(config, torch.device("cpu"), native_size)
     trainer.step = LATE
-    period = round(1 / settings.practice)
+    return trainer
+
+
+def training_step(native_size: int) -> float:
+    """A step, with its share of random strokes, on images of ``native_size`` pixels per side."""
+    images = ImageBatch(resize(pictures(BATCH, native_size), 50), native_size)
+    trainer = new_trainer(native_size)
+    period = round(1 / trainer.config.train.synthetic_ratio)
 
     def steps() -> None:
         for _ in range(period):
-            trainer.train_step(image)
+            trainer.train_step(images)
 
     return seconds(steps, 4, warm_up=1) / period
 
 
 def training() -> dict[str, float]:
-    """Training steps; and one without practice through Pyro and in plain torch, in turn."""
-    image = pictures(BATCH)
-    settings = TrainConfig("bench", practice=0.0)
-    trainer = Trainer(RunConfig("dood", ModelConfig(), settings), torch.device("cpu"))
-    trainer.step = LATE
-    pyro_elbo, plain_elbo = StopTimeELBO(4.0), PlainElbo(4.0)
+    """Training steps; and one without random strokes through Pyro and in plain torch, in turn."""
+    images = ImageBatch(pictures(BATCH))
+    trainer = new_trainer(synthetic_ratio=0.0)
+    pyro_elbo, plain_elbo = StopMarginalELBO(4.0), PlainElbo(4.0)
     losses = []
     for elbo in (pyro_elbo, plain_elbo):
         torch.manual_seed(0)
         with torch.no_grad(), pyro.validation_enabled(False):
-            losses.append(float(elbo.differentiable_loss(trainer.model, trainer.guide, image)))
+            losses.append(float(elbo.loss(trainer.model, trainer.guide, images, LATE)[0]))
     assert abs(losses[0] - losses[1]) < 1e-3 * abs(losses[0]), f"not the same arithmetic: {losses}"
     times: dict[str, list[float]] = {"pyro": [], "plain": []}
     for repeat in range(12):
         for name, elbo in (("pyro", pyro_elbo), ("plain", plain_elbo)):
             trainer.estimator = elbo
             began = time.perf_counter()
-            trainer.train_step(image)
+            trainer.train_step(images)
             if repeat >= 2:
                 times[name].append(time.perf_counter() - began)
-    images, plain = (statistics.median(times[name]) for name in ("pyro", "plain"))
+    through_pyro, plain = (statistics.median(times[name]) for name in ("pyro", "plain"))
     ratios = [a / b for a, b in zip(times["pyro"], times["plain"], strict=True)]
     return {
         "train_step_seconds": training_step(50),
         "train_step_28_seconds": training_step(28),
-        "train_step_without_practice_seconds": images,
+        "train_step_without_practice_seconds": through_pyro,
         "train_step_plain_seconds": plain,
         "pyro_overhead": statistics.median(ratios) - 1,
     }
@@ -211,23 +219,30 @@ def peak_memory(images: int = 60_000) -> float:
 
 
 def train_in(folder: Path, steps: int = 25) -> None:
-    """A training with every look let in from its first step: what `peak_memory` watches."""
-    at_once = dict.fromkeys(("trust_begin", "trust_full", "trust_stagger"), 0)
+    """A training with every refiner's gate open from its first step: what `peak_memory` watches."""
+    at_once = dict.fromkeys(("gate_begin", "gate_full", "gate_stagger"), 0)
     settings = TrainConfig(str(folder / "bench.npz"), **at_once)  # type: ignore[arg-type]
     config = RunConfig("dood", ModelConfig(), settings)
     cpu = torch.device("cpu")
-    train(Run.create(folder / "run", config, Until(steps=steps), cpu), cpu)
+    train(Run.create(folder / "run", config, TrainingBudget(steps=steps), cpu), cpu)
+
+
+def untrained() -> tuple[RunConfig, ModelAndGuide]:
+    """Programs with random weights that draw every stroke."""
+    torch.manual_seed(0)
+    config = RunConfig("dood", ModelConfig(), TrainConfig("bench"))
+    model, guide = build(config)
+    assert isinstance(guide, AmortisedGuide)
+    with torch.no_grad():
+        guide.on_head[-1].bias.fill_(10.0)  # type: ignore[operator, union-attr]
+    return config, (model.eval(), guide.eval())
 
 
 def parsing() -> dict[str, float]:
     """One picture, as ``parse`` takes it, and many; and a cell of the transfer table, 1,000 images with
     200 samples each, from a fiftieth of it."""
-    torch.manual_seed(0)
-    config = RunConfig("dood", ModelConfig(), TrainConfig("bench"))
-    model, guide = config.build()
-    with torch.no_grad():
-        guide.on_head[-1].bias.fill_(10.0)  # type: ignore[index, union-attr]
-    dood = Recognizer(model.eval(), guide.eval(), config)
+    config, programs = untrained()
+    dood = Recognizer(*programs, config)
     many = pictures(256)
     some = many[:20]
     cell = seconds(lambda: importance_bound(dood.model, dood.guide, some, 200), 3, warm_up=1)
@@ -241,12 +256,7 @@ def parsing() -> dict[str, float]:
 def precision(repeats: int = 15) -> dict[str, float]:
     """How much longer a parse takes in double precision, in which parses are computed, than in single:
     medians of ratios of the two in turn, of one picture and of a batch of 64."""
-    torch.manual_seed(0)
-    config = RunConfig("dood", ModelConfig(), TrainConfig("bench"))
-    model, guide = config.build()
-    with torch.no_grad():
-        guide.on_head[-1].bias.fill_(10.0)  # type: ignore[index, union-attr]
-    single = model.eval(), guide.eval()
+    _, single = untrained()
     double = in_double(*single)
     found = {}
     for name, images in (("one", pictures(1)), ("bulk", pictures(64))):

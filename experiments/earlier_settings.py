@@ -20,9 +20,9 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from dood_pyro.errors import UserError, told_in_a_line
+from dood_pyro.errors import UserError, exit_on_user_error
 from dood_pyro.files import write_atomically
-from dood_pyro.tasks.evaluate import read_rows
+from dood_pyro.tasks.rows import read_rows
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
@@ -113,5 +113,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with told_in_a_line():
+    with exit_on_user_error():
         main()

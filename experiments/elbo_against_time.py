@@ -16,10 +16,10 @@ from pathlib import Path
 from cycler import cycler
 from matplotlib import colormaps
 
-from dood_pyro.checkpoints import Run
-from dood_pyro.errors import told_in_a_line
+from dood_pyro.errors import exit_on_user_error
 from dood_pyro.files import write_atomically
 from dood_pyro.plots import new_figure, save_figure
+from dood_pyro.runs.run import Run
 
 RESULTS = Path(__file__).parent / "results"
 TABLE = RESULTS / "elbo_against_time.csv"
@@ -39,7 +39,7 @@ COLUMNS = (
 def lines_of(run: Run) -> list[dict[str, str]]:
     """The held-out lines of a run, as rows of the table."""
     config, _ = run.read_config()
-    versions = run.versions()
+    versions = run.read_facts().versions
     return [
         {
             "run": run.path.name,
@@ -97,5 +97,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with told_in_a_line():
+    with exit_on_user_error():
         main()

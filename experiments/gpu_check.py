@@ -27,15 +27,19 @@ import torch
 from torch import Tensor
 
 from dood_pyro import data, recognition
-from dood_pyro.checkpoints import Run, RunConfig, Until, revision
-from dood_pyro.config import ModelConfig, TrainConfig
+from dood_pyro.config import ModelConfig, RunConfig, TrainConfig
 from dood_pyro.devices import hardware
-from dood_pyro.errors import told_in_a_line
+from dood_pyro.errors import exit_on_user_error
 from dood_pyro.files import write_atomically
+from dood_pyro.images import ImageBatch
 from dood_pyro.inference.parsing import in_double, parse
 from dood_pyro.rendering import canvas_from_ink, stroke_ink
 from dood_pyro.rendering.reference import stroke_ink_per_pixel
-from dood_pyro.training import Trainer, train
+from dood_pyro.runs.budget import TrainingBudget
+from dood_pyro.runs.facts import revision
+from dood_pyro.runs.run import Run
+from dood_pyro.training.loop import train
+from dood_pyro.training.trainer import Trainer
 
 TREE = Path(__file__).resolve().parent.parent
 
@@ -145,7 +149,7 @@ def training(check: Check, name: str) -> dict[str, Any]:
     seconds = float(check.size(60, 2))
     folder = check.scratch / f"run-{name}"
     run = Run.create(
-        folder, RunConfig("dood", model, settings), Until(seconds=seconds), check.device
+        folder, RunConfig("dood", model, settings), TrainingBudget(seconds=seconds), check.device
     )
 
     def show(trainer: Trainer, line: dict[str, Any]) -> None:
@@ -202,13 +206,14 @@ def profile(check: Check) -> dict[str, Any]:
     from torch.profiler import profile as profiled
 
     model = ModelConfig(features=32, canvas_size=28) if check.toy else ModelConfig()
-    settings = TrainConfig("profile", practice=0.0, batch_size=check.size(64, 8))
-    trainer = Trainer(RunConfig("dood", model, settings), check.device)
+    settings = TrainConfig("profile", synthetic_ratio=0.0, batch_size=check.size(64, 8))
+    trainer = Trainer.from_config(RunConfig("dood", model, settings), check.device)
     trainer.step = 10_000  # past what differs at the start
-    image = torch.rand(check.size(64, 8), model.canvas_size, model.canvas_size).to(check.device)
+    pixels = torch.rand(check.size(64, 8), model.canvas_size, model.canvas_size)
+    images = ImageBatch(pixels.to(check.device))
     steps = check.size(5, 1)
     for _ in range(2):
-        trainer.train_step(image)
+        trainer.train_step(images)
     check.wait()
     activities = [ProfilerActivity.CPU]
     cuda = check.device.type == "cuda"
@@ -216,7 +221,7 @@ def profile(check: Check) -> dict[str, Any]:
         activities.append(ProfilerActivity.CUDA)
     with profiled(activities=activities) as recorded:
         for _ in range(steps):
-            trainer.train_step(image)
+            trainer.train_step(images)
         check.wait()
     events = list(recorded.key_averages())
     counts = {event.key: event.count / steps for event in events}
@@ -226,7 +231,7 @@ def profile(check: Check) -> dict[str, Any]:
     top = sorted(events, key=lambda event: getattr(event, by), reverse=True)[:25]
     waits = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "aten::_local_scalar_dense")
     return {
-        "step_ms": 1000 * check.seconds(lambda: trainer.train_step(image), check.size(20, 2)),
+        "step_ms": 1000 * check.seconds(lambda: trainer.train_step(images), check.size(20, 2)),
         "device_ms_a_step": sum(getattr(event, by) for event in events) / steps / 1000,
         "launches_a_step": counts.get("cudaLaunchKernel", 0) + counts.get("cuLaunchKernelEx", 0),
         "waits_a_step": {name: counts[name] for name in waits if name in counts},
@@ -306,5 +311,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with told_in_a_line():
+    with exit_on_user_error():
         main()

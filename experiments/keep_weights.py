@@ -21,9 +21,10 @@ import json
 import shutil
 from pathlib import Path
 
-from dood_pyro.checkpoints import SUMS, Run
-from dood_pyro.errors import told_in_a_line
+from dood_pyro.errors import exit_on_user_error
 from dood_pyro.files import write_atomically
+from dood_pyro.runs.run import Run
+from dood_pyro.runs.tensors import SUMS
 
 
 def keep(run: Run, folder: Path) -> None:
@@ -79,5 +80,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with told_in_a_line():
+    with exit_on_user_error():
         main()

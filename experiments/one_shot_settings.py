@@ -27,7 +27,7 @@ import torch
 import dood_pyro
 from dood_pyro import data
 from dood_pyro.data.one_shot_runs import Trials, background_trials
-from dood_pyro.errors import told_in_a_line
+from dood_pyro.errors import exit_on_user_error
 from dood_pyro.files import read_object, update_object
 from dood_pyro.recognition import open_run
 from dood_pyro.tasks.one_shot import Settings, one_shot
@@ -129,5 +129,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with told_in_a_line():
+    with exit_on_user_error():
         main()

@@ -15,11 +15,11 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from dood_pyro.tasks.published import SOURCES
+from dood_pyro.tasks.transfer.published import DATASETS
 
 HERE = Path(__file__).parent
 KEPT = HERE / "results"
-FIVE = ",".join(SOURCES)
+FIVE = ",".join(DATASETS)
 OMNIGLOT = "dood-omniglot-90m|dood-omniglot"
 """The run that the tasks of section 3.2 are done with."""
 ON_MNIST = ("dood", "dair", "air", "dood-no-renderer", "dood-no-guidance")
@@ -30,7 +30,7 @@ class Part(NamedTuple):
 
     what: str
     runs: tuple[str, ...]
-    """Names of the runs that it is made from, as ``model-source``; of names joined by ``|`` the first
+    """Names of the runs that it is made from, as ``model-source``; of names concatenated by ``|`` the first
     whose run is there."""
     command: str
     """{0}, {1}… stand for the runs, {all} for all of them, {runs} for their folder, {out} and
@@ -91,7 +91,7 @@ def figures() -> list[Part]:
             "calibrate {0} --out {out}/calibration.png",
         ),
     ]
-    for source in SOURCES:
+    for source in DATASETS:
         command = f"sample {{0}} --out {{out}}/samples-{source}.png"
         parts.append(Part(f"Fig. 6, samples: {source}", (_drawn_with(source),), command))
     for source in ("omniglot", "quickdraw"):
@@ -129,13 +129,13 @@ def tables() -> list[Part]:
             "one-shot image --record {results}/one_shot.json",
         ),
     ]
-    for source in SOURCES:
+    for source in DATASETS:
         command = "fid-samples {0} --air {1} --record {results}/fid.json"
         runs = (_drawn_with(source), f"dair-{source}")
         parts.append(Part(f"Fréchet distances: {source}", runs, command))
         command = "fid-memorisers {0} --record {results}/fid.json"
         parts.append(Part(f"Fréchet distances of copyists: {source}", runs[:1], command))
-    for target in SOURCES[1:]:
+    for target in DATASETS[1:]:
         command = (
             f"compare-guides {{0}} --target {target} --record {{results}}/guides.json "
             f"--out {{out}}/guides-{target}.png"

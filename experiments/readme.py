@@ -18,13 +18,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from dood_pyro.errors import told_in_a_line
+from dood_pyro.errors import exit_on_user_error
 from dood_pyro.files import write_atomically
 from dood_pyro.plots import source_title
-from dood_pyro.programs import PROGRAMS
-from dood_pyro.tasks import transfer
-from dood_pyro.tasks.evaluate import read_rows
-from dood_pyro.tasks.published import SOURCES, other_data, published
+from dood_pyro.registry import MODELS
+from dood_pyro.tasks.rows import read_rows
+from dood_pyro.tasks.transfer.cells import Cell, cell_of
+from dood_pyro.tasks.transfer.published import DATASETS, other_data, published
+from dood_pyro.tasks.transfer.report import as_text
 
 HERE = Path(__file__).parent
 README = HERE.parent / "README.md"
@@ -56,16 +57,16 @@ def rows(name: str = "transfer") -> list[dict[str, str]]:
     return read_rows(RESULTS / f"{name}.csv")
 
 
-def cells() -> dict[tuple[str, str, str], transfer.Cell]:
+def cells() -> dict[tuple[str, str, str], Cell]:
     """All cells of the transfer table."""
     found: dict[tuple[str, str, str], list[dict[str, str]]] = {}
     for row in rows():
         found.setdefault((row["model"], row["source"], row["target"]), []).append(row)
     return {
-        key: transfer.cell_of(key, found[key])
-        for model in PROGRAMS
-        for source in SOURCES
-        for target in SOURCES
+        key: cell_of(key, found[key])
+        for model in MODELS
+        for source in DATASETS
+        for target in DATASETS
         if (key := (model, source, target)) in found
     }
 
@@ -75,7 +76,7 @@ def cells() -> dict[tuple[str, str, str], transfer.Cell]:
 
 def transfer_table() -> list[str]:
     """Who explains whose drawings."""
-    return list(transfer.as_text(cells(), other_data(rows())))
+    return list(as_text(cells(), other_data(rows())))
 
 
 def own_table() -> list[str]:
@@ -109,7 +110,7 @@ def own_table() -> list[str]:
 def guides_table() -> list[str]:
     """Guides over the MNIST-trained model, on other drawings."""
     found = result("guides")
-    targets = SOURCES[1:]
+    targets = DATASETS[1:]
     entries = {t: found[f"dood, mnist, on {t}"] for t in targets}
     names = [row["guide"] for row in entries["emnist"]["guides"]]
     lines = [
@@ -159,7 +160,7 @@ def fid_table() -> list[str]:
         "Difference-AIR | strokes shuffled |",
         "|" + " --- |" * 10,
     ]
-    for source in SOURCES:
+    for source in DATASETS:
         entry, copies = found[source], found["memorisers"][source]
         columns = [
             source_title(source),
@@ -444,5 +445,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with told_in_a_line():
+    with exit_on_user_error():
         main()

@@ -33,12 +33,13 @@ from readme import RESULTS, problems, result, rows
 
 import dood_pyro
 from dood_pyro import data
-from dood_pyro.checkpoints import SUMS, Run
 from dood_pyro.data.one_shot_runs import official_trials
-from dood_pyro.errors import UserError, told_in_a_line
+from dood_pyro.errors import UserError, exit_on_user_error
 from dood_pyro.features import load_features
 from dood_pyro.files import write_atomically
-from dood_pyro.recognition import load_model
+from dood_pyro.recognition import open_run
+from dood_pyro.runs.run import Run
+from dood_pyro.runs.tensors import SUMS
 from dood_pyro.tasks.clusters import kmeans, vocabulary
 from dood_pyro.tasks.evaluate import evaluate
 from dood_pyro.tasks.fid import memorisers, report
@@ -146,7 +147,7 @@ def distances() -> Iterator[Finding]:
     """Omniglot's distance, its denominators and the controls, of one seed."""
     kept = result("fid")
     network = load_features("omniglot")
-    found = report(load_model("omniglot"), None, "omniglot", network, seeds=(0,))
+    found = report(open_run("omniglot").load_model(), None, "omniglot", network, seeds=(0,))
     copies = memorisers(dood_pyro.load("omniglot"), "omniglot", network, seeds=(0,))
     for names, mine, theirs in (
         (("samples", "real", "halves"), found, kept["omniglot"]),
@@ -231,5 +232,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with told_in_a_line():
+    with exit_on_user_error():
         main()

@@ -29,21 +29,22 @@ import torch
 from torch import Tensor
 
 import dood_pyro
-from dood_pyro.errors import told_in_a_line
+from dood_pyro.errors import exit_on_user_error
 from dood_pyro.files import read_object, update_object
-from dood_pyro.guides.refined import RefinedGuide
+from dood_pyro.images import ImageBatch
 from dood_pyro.inference.importance import bound_of
 from dood_pyro.inference.parsing import Parse
-from dood_pyro.recognition import Recognizer, draws_curves, open_run
-from dood_pyro.stepwise import LEAST_LIKELIHOOD_SCALE
-from dood_pyro.tasks.published import SOURCES
+from dood_pyro.inference.search.refined import RefinedGuide
+from dood_pyro.models.base import MIN_LIKELIHOOD_SCALE
+from dood_pyro.recognition import Recognizer, open_run
+from dood_pyro.tasks.transfer.published import DATASETS
 
 RESULTS = Path(__file__).parent / "results" / "what_holds_back.json"
 PARTICLES = 10
 REFINEMENT = 60
 
 
-def log_p(dood: Recognizer, images: Tensor, refine: int = 0) -> Tensor:
+def log_p(dood: Recognizer, images: ImageBatch, refine: int = 0) -> Tensor:
     """The bound of each image, stops summed out."""
     torch.manual_seed(0)
     guide = RefinedGuide(dood.model, dood.guide, refine) if refine else dood.guide
@@ -64,7 +65,7 @@ def taken_further(dood: Recognizer, strokes: int) -> Iterator[None]:
 def gain_of_scale(error: Tensor, scale: float, pixels: int) -> float:
     """Nats an image that the scale that fits ``error``, mean and absolute a pixel, gains on
     ``scale``."""
-    own = max(LEAST_LIKELIHOOD_SCALE, float(error.mean()))
+    own = max(MIN_LIKELIHOOD_SCALE, float(error.mean()))
     return pixels * (float(error.mean()) * (1 / scale - 1 / own) + math.log(scale / own))
 
 
@@ -75,11 +76,11 @@ def mean_pen(parsed: Parse) -> Tensor:
     return (drawn * width).sum(0) / drawn.sum(0).clamp(min=1)
 
 
-def anatomy(dood: Recognizer, images: Tensor) -> dict[str, float]:
+def anatomy(dood: Recognizer, images: ImageBatch) -> dict[str, float]:
     """The columns of the module's docstring, with errors and strokes beside them."""
     most = dood.config.model.max_strokes
     plain, parsed = log_p(dood, images), dood.infer(images)
-    error = (parsed.canvas[-1] - images).abs().mean((-1, -2))
+    error = (parsed.canvas[-1] - images.pixels).abs().mean((-1, -2))
     counts = parsed.alive.sum(0)
     scale = float(dood.model.likelihood_scale().detach())
     searched = log_p(dood, images, REFINEMENT)
@@ -95,7 +96,7 @@ def anatomy(dood: Recognizer, images: Tensor) -> dict[str, float]:
         "likelihood_scale": scale,
         "mean_strokes": float(counts.mean()),
         "share_with_all_strokes": float((counts == most).float().mean()),
-        "scale": gain_of_scale(error, scale, images[0].numel()),
+        "scale": gain_of_scale(error, scale, images.pixels[0].numel()),
         "strokes": float((further - plain).mean()),
         "searched": float((searched - plain).mean()),
         "thin": float(plain[order[:third]].mean()),
@@ -118,18 +119,21 @@ def main() -> None:
     for name in arguments.runs:
         opened = open_run(name)
         dood = dood_pyro.load(name)
-        if not draws_curves(dood.model) or dood.config.model.likelihood != "laplace":
+        if not dood.model.draws_curves or dood.config.model.likelihood != "laplace":
             parser.error(f"{name} does not draw curves under a Laplace likelihood")
         found = {}
-        for target in SOURCES:
-            found[target] = anatomy(dood, dood.meet(target, arguments.images))
+        for target in DATASETS:
+            found[target] = anatomy(dood, dood.load_images(target, arguments.images))
             shown = ", ".join(f"{key} {value:.4g}" for key, value in found[target].items())
             print(f"{opened.path.name} on {target}: {shown}", flush=True)
-        about = {"seconds": opened.progress()[1], "revision": opened.versions().get("revision", "")}
+        about = {
+            "seconds": opened.progress()[1],
+            "revision": opened.read_facts().versions.get("revision", ""),
+        }
         entry = {**about, "particles": PARTICLES, "refinement_steps": REFINEMENT, "targets": found}
         update_object(arguments.out, {opened.path.name: entry})
 
 
 if __name__ == "__main__":
-    with told_in_a_line():
+    with exit_on_user_error():
         main()

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from dood_pyro.config import ModelConfig
 from dood_pyro.data import prepared
 from dood_pyro.guides.amortised import AmortisedGuide
-from dood_pyro.model import DooD
+from dood_pyro.models.dood import DooD
 from dood_pyro.rendering import canvas_from_ink, stroke_ink
 
 TINY = ModelConfig(

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from dood_pyro.config import ModelConfig
 from dood_pyro.guides.amortised import AmortisedGuide
-from dood_pyro.guides.refined import RefinedGuide
-from dood_pyro.model import DooD
-from dood_pyro.stepwise import Program
+from dood_pyro.inference.search.refined import RefinedGuide
+from dood_pyro.models.base import Program
+from dood_pyro.models.dood import DooD
 from dood_pyro.tasks.calibrate import Ranks, calibrate, draw_ranks, summary
 
 

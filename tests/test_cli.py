@@ -17,8 +17,9 @@ import torch
 from dood_pyro.cli.main import cli, main
 
 from dood_pyro import training
-from dood_pyro.checkpoints import Run, RunConfig, Until
-from dood_pyro.config import TrainConfig
+from dood_pyro.config import RunConfig, TrainConfig
+from dood_pyro.runs.budget import TrainingBudget
+from dood_pyro.runs.run import Run
 from tests.conftest import TINY
 
 Out = pytest.CaptureFixture[str]
@@ -45,7 +46,7 @@ def refused(capsys: Out, *arguments: Any) -> str:
 def run(tmp_path: Path, source: Path) -> Run:
     """A trained run of the tiny model."""
     config = RunConfig("dood", TINY, TrainConfig(source=str(source), batch_size=8))
-    made = Run.create(tmp_path / "run", config, Until(steps=4), torch.device("cpu"))
+    made = Run.create(tmp_path / "run", config, TrainingBudget(steps=4), torch.device("cpu"))
     training.train(made, torch.device("cpu"), tensorboard=False)
     return made
 
@@ -298,7 +299,7 @@ def test_a_full_disk_is_one_line_and_loses_nothing(
 def test_a_malformed_table_is_refused_before_any_work(
     capsys: Out, run: Run, source: Path, tmp_path: Path
 ) -> None:
-    from dood_pyro.tasks.evaluate import COLUMNS
+    from dood_pyro.tasks.rows import COLUMNS
 
     table = tmp_path / "t.csv"
     table.write_text(",".join(COLUMNS) + "\ndood,mnist\n")

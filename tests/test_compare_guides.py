@@ -10,8 +10,9 @@ import torch
 from dood_pyro.cli.main import main
 
 from dood_pyro import training
-from dood_pyro.checkpoints import Run, RunConfig, Until
-from dood_pyro.config import TrainConfig
+from dood_pyro.config import RunConfig, TrainConfig
+from dood_pyro.runs.budget import TrainingBudget
+from dood_pyro.runs.run import Run
 from tests.conftest import TINY
 
 CPU = torch.device("cpu")
@@ -20,7 +21,7 @@ CPU = torch.device("cpu")
 @pytest.fixture
 def run(tmp_path: Path, source: Path) -> Run:
     config = RunConfig("dood", TINY, TrainConfig(source=str(source), batch_size=8))
-    made = Run.create(tmp_path / "run", config, Until(steps=4), CPU)
+    made = Run.create(tmp_path / "run", config, TrainingBudget(steps=4), CPU)
     training.train(made, CPU, tensorboard=False)
     return made
 

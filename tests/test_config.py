@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dood_pyro.config import PRACTICE, Config, TrainConfig, later
+from dood_pyro.config import SYNTHETIC_RATIO, Config, TrainConfig, later
 from dood_pyro.errors import UserError
 
 
@@ -40,11 +40,11 @@ def test_settings_of_another_version_are_refused() -> None:
 
 
 def test_practice_unless_it_would_mislead() -> None:
-    assert TrainConfig("none").practice == PRACTICE > 0
-    assert TrainConfig("none", estimator="nvil").practice == 0
+    assert TrainConfig("none").synthetic_ratio == SYNTHETIC_RATIO > 0
+    assert TrainConfig("none", estimator="nvil").synthetic_ratio == 0
     values = TrainConfig("none").to_json()
-    del values["practice"]
-    assert TrainConfig.from_json(values).practice == 0
+    del values["synthetic_ratio"]
+    assert TrainConfig.from_json(values).synthetic_ratio == 0
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_practice_unless_it_would_mislead() -> None:
         ({"decay_steps": 0}, "decay_steps must be positive"),
         ({"average_decay": 1.0}, "average_decay"),
         ({"warm_up": -1}, "warm_up"),
-        ({"practice": None}, "practice is None"),
+        ({"synthetic_ratio": None}, "practice is None"),
     ],
 )
 def test_settings_on_disk_that_cannot_be(change: dict[str, Any], said: str) -> None:
@@ -75,8 +75,8 @@ def test_settings_on_disk_that_cannot_be(change: dict[str, Any], said: str) -> N
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        ({"practice": -1}, "--practice"),
-        ({"estimator": "nvil", "practice": 0.1}, "--practice is not for --estimator nvil"),
+        ({"synthetic_ratio": -1}, "--practice"),
+        ({"estimator": "nvil", "synthetic_ratio": 0.1}, "--practice is not for --estimator nvil"),
         ({"guide_channels": 0}, "guide_channels"),
         ({"batch_size": 0}, "--batch-size"),
         ({"beta": float("inf")}, "--beta"),

@@ -15,15 +15,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dood_pyro.checkpoints import Run, RunConfig, Until
-from dood_pyro.config import TrainConfig
-from dood_pyro.guides import REFINEMENTS, refine_guide
+from dood_pyro.config import RunConfig, TrainConfig
 from dood_pyro.inference.importance import bound_of
 from dood_pyro.inference.parsing import in_double, parse
-from dood_pyro.programs import PROGRAMS
+from dood_pyro.registry import MODELS, SEARCH_GUIDES
 from dood_pyro.rendering import canvas_from_ink, stroke_ink
 from dood_pyro.rendering.reference import stroke_ink_per_pixel
-from dood_pyro.training import Trainer, train
+from dood_pyro.runs.budget import TrainingBudget
+from dood_pyro.runs.run import Run, make_search_guide
+from dood_pyro.training.loop import train
+from dood_pyro.training.trainer import Trainer
 from tests.conftest import TINY, nudge, random_pictures
 
 NAME = os.environ.get("DOOD_TEST_DEVICE") or ("cuda" if torch.cuda.is_available() else "")
@@ -35,8 +36,8 @@ pytestmark = pytest.mark.skipif(not NAME, reason="there is no GPU; DOOD_TEST_DEV
 
 def programs(name: str, device: torch.device) -> tuple[Any, nn.Module]:
     torch.manual_seed(0)
-    config = RunConfig(name, PROGRAMS[name].configure(TINY), TrainConfig("none"))
-    model, guide = config.build()
+    config = RunConfig(name, TINY, TrainConfig("none"))
+    model, guide = build(config)
     nudge(guide)
     return model.to(device).eval(), guide.to(device).eval()
 
@@ -59,7 +60,7 @@ def test_the_renderer_and_its_gradient(points: int) -> None:
         torch.testing.assert_close(mine.cpu().double(), theirs, rtol=1e-3, atol=2e-3)
 
 
-@pytest.mark.parametrize("name", PROGRAMS)
+@pytest.mark.parametrize("name", MODELS)
 def test_parses_are_those_of_a_cpu(name: str) -> None:
     images = random_pictures(5, TINY.canvas_size)
     here, there = (
@@ -72,10 +73,10 @@ def test_parses_are_those_of_a_cpu(name: str) -> None:
         torch.testing.assert_close(here.values[kind].cpu()[alive], value[alive], rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("over", REFINEMENTS)
+@pytest.mark.parametrize("over", SEARCH_GUIDES)
 def test_guides_that_search(over: str) -> None:
     model, guide = programs("dood", DEVICE)
-    searching: Any = refine_guide(over, model, guide)
+    searching: Any = make_search_guide(over, model, guide)
     if hasattr(searching, "steps"):
         searching.steps = 3
     images = random_pictures(3, TINY.canvas_size).to(DEVICE)
@@ -83,7 +84,7 @@ def test_guides_that_search(over: str) -> None:
     assert bound.log_p.device.type == DEVICE.type and bool(torch.isfinite(bound.log_p).all())
 
 
-@pytest.mark.parametrize("estimator", ["stop-time", "nvil", "iwae", "rws"])
+@pytest.mark.parametrize("estimator", ["stop-marginal", "nvil", "iwae", "rws"])
 def test_a_training_step(estimator: Any) -> None:
     settings = TrainConfig(
         "none",
@@ -91,7 +92,7 @@ def test_a_training_step(estimator: Any) -> None:
         estimator=estimator,
         particles=2 if estimator in ("iwae", "rws") else 1,
     )
-    trainer = Trainer(RunConfig("dood", TINY, settings), DEVICE)
+    trainer = Trainer.from_config(RunConfig("dood", TINY, settings), DEVICE)
     before = {name: weight.detach().clone() for name, weight in trainer.parameters.items()}
     images = random_pictures(4, TINY.canvas_size).to(DEVICE)
     for _ in range(9):  # a batch of doodles to practise on is among them
@@ -105,7 +106,7 @@ def test_a_training_that_is_gone_on_with(tmp_path: Path, source: Path) -> None:
     def trained(name: str, *ends: int) -> dict[str, Tensor]:
         run = None
         for steps in ends:
-            until = Until(steps=steps)
+            until = TrainingBudget(steps=steps)
             if run is None:
                 config = RunConfig("dood", TINY, TrainConfig(str(source), batch_size=4))
                 run = Run.create(tmp_path / name, config, until, DEVICE)

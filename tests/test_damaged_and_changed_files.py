@@ -16,10 +16,12 @@ from torch import Tensor
 
 import dood_pyro
 from dood_pyro import checkpoints, training
-from dood_pyro.checkpoints import SUMS, Run, RunConfig, Until, read_tensors, write_tensors
-from dood_pyro.config import TrainConfig
+from dood_pyro.config import RunConfig, TrainConfig
 from dood_pyro.errors import UserError
 from dood_pyro.files import refuse_special, replacing, unreadable, unwritable
+from dood_pyro.runs.budget import TrainingBudget
+from dood_pyro.runs.run import Run
+from dood_pyro.runs.tensors import SUMS, read_tensors, write_tensors
 from tests.conftest import TINY
 from tests.test_cli import Out, call, refused
 from tests.test_cli import run as run
@@ -151,7 +153,7 @@ def test_what_is_not_finite_is_not_saved(run: Run, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(training.Trainer, "train_step", poisoned)
     with pytest.raises(UserError, match="not finite"):
-        training.train(run, CPU, tensorboard=False, until=Until(steps=6))
+        training.train(run, CPU, tensorboard=False, until=TrainingBudget(steps=6))
     assert (run.path / "state.safetensors").read_bytes() == before
 
 
@@ -214,7 +216,7 @@ def test_a_run_that_is_deleted_while_it_trains(
     import shutil
 
     config = RunConfig("dood", TINY, TrainConfig(str(source), batch_size=8))
-    run = Run.create(tmp_path / "run", config, Until(steps=4), CPU)
+    run = Run.create(tmp_path / "run", config, TrainingBudget(steps=4), CPU)
     evaluate = training._evaluate
 
     def deleted(run: Run, *rest: Any) -> Any:

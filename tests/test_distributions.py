@@ -2,15 +2,17 @@ import torch
 from pyro.distributions import MixtureOfDiagNormals, Normal
 from torch import Tensor
 
-from dood_pyro.distributions import CorrelatedPoints, PointChain
-from dood_pyro.networks import ChainHead, Squash
+from dood_pyro.models.distributions import AutoregressivePoints, CorrelatedPoints
+from dood_pyro.models.networks import AutoregressiveHead, IntervalTransform
 
 
-def chain(batch: int = 3) -> tuple[PointChain, ChainHead, Tensor]:
+def chain(batch: int = 3) -> tuple[AutoregressivePoints, AutoregressiveHead, Tensor]:
     torch.manual_seed(0)
-    head = ChainHead(6, 16, 4, 5, Squash([-1.2, -1.2], [1.2, 1.2]), 0.3).double()
+    head = AutoregressiveHead(
+        6, 16, 4, 5, IntervalTransform([-1.2, -1.2], [1.2, 1.2]), 0.3
+    ).double()
     features = torch.randn(batch, 6, dtype=torch.float64)
-    return PointChain(head, features, (4, 2)), head, features
+    return AutoregressivePoints(head, features, (4, 2)), head, features
 
 
 def test_a_point_depends_on_those_before_it_alone() -> None:

@@ -10,10 +10,10 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 import torch
 
-from dood_pyro import drawing
+from dood_pyro import geometry
 from dood_pyro.drawing import Drawing, Stroke
 from dood_pyro.errors import UserError
-from dood_pyro.networks import glimpse
+from dood_pyro.models.networks import glimpse
 from dood_pyro.rendering import bernstein
 
 
@@ -25,29 +25,29 @@ def stroke(darkness: float = 3.0, sigma: float = 0.05, width_taper: float = 0.0)
 
 
 def test_affine_matrix_scales_turns_and_shifts() -> None:
-    matrix = drawing.affine_matrix(torch.tensor([0.5, 0.2, -0.1, math.pi / 2]))
-    placed = drawing.place(torch.tensor([[1.0, 0.0], [0.0, 1.0]]), matrix)
+    matrix = geometry.affine_matrix(torch.tensor([0.5, 0.2, -0.1, math.pi / 2]))
+    placed = geometry.apply_affine(torch.tensor([[1.0, 0.0], [0.0, 1.0]]), matrix)
     torch.testing.assert_close(placed, torch.tensor([[0.2, 0.4], [-0.3, -0.1]]))
 
 
 def test_inverse_leads_back() -> None:
-    matrix = drawing.affine_matrix(torch.tensor([[0.5, 0.2, -0.1, 0.7], [0.9, -0.6, 0.3, -0.4]]))
+    matrix = geometry.affine_matrix(torch.tensor([[0.5, 0.2, -0.1, 0.7], [0.9, -0.6, 0.3, -0.4]]))
     points = torch.rand(2, 6, 2) * 2 - 1
-    there = drawing.place(points, matrix)
-    torch.testing.assert_close(drawing.place(there, drawing.inverse(matrix)), points)
+    there = geometry.apply_affine(points, matrix)
+    torch.testing.assert_close(geometry.apply_affine(there, geometry.invert_affine(matrix)), points)
 
 
 def test_a_patch_that_is_placed_is_what_a_glimpse_there_shows() -> None:
     """The spatial transformer puts a part where the same layout's glimpse looks for it."""
-    matrix = drawing.affine_matrix(torch.tensor([0.5, 0.2, -0.1, 0.7]))
+    matrix = geometry.affine_matrix(torch.tensor([0.5, 0.2, -0.1, 0.7]))
     axis = torch.linspace(-1, 1, 24)
     patch = (-8 * ((axis - 0.2) ** 2 + (axis[:, None] + 0.3) ** 2)).exp()
-    canvas = glimpse(patch, drawing.inverse(matrix), 200)
+    canvas = glimpse(patch, geometry.invert_affine(matrix), 200)
     assert (glimpse(canvas, matrix, 24) - patch).abs().max() < 0.03
 
 
 def test_scale_never_vanishes() -> None:
-    assert drawing.affine_matrix(torch.tensor([-3.0, 0, 0, 0]))[0, 0] == drawing.LEAST_LAYOUT_SCALE
+    assert geometry.affine_matrix(torch.tensor([-3.0, 0, 0, 0]))[0, 0] == geometry.MIN_LAYOUT_SCALE
 
 
 def test_render_at_any_size() -> None:

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from dood_pyro import training
-from dood_pyro.checkpoints import Run, RunConfig, Until
-from dood_pyro.config import TrainConfig
+from dood_pyro.config import RunConfig, TrainConfig
+from dood_pyro.runs.budget import TrainingBudget
+from dood_pyro.runs.run import Run
 from dood_pyro.tasks import evaluate as module
 from tests.conftest import TINY
 
@@ -21,7 +22,7 @@ def test_a_row_is_the_same_however_many_processes_measure_it(
     tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = RunConfig("dood", TINY, TrainConfig(source=str(source), batch_size=8))
-    run = Run.create(tmp_path / "run", config, Until(steps=3), CPU)
+    run = Run.create(tmp_path / "run", config, TrainingBudget(steps=3), CPU)
     training.train(run, CPU, tensorboard=False)
     monkeypatch.setattr(module, "SHARD", 5)
     rows, done = [], []

@@ -9,13 +9,14 @@ import pytest
 import torch
 
 from dood_pyro import features, training
-from dood_pyro.checkpoints import Run, RunConfig, Until
-from dood_pyro.config import ModelConfig, TrainConfig
+from dood_pyro.config import ModelConfig, RunConfig, TrainConfig
 from dood_pyro.errors import UserError
-from dood_pyro.programs import PROGRAMS
 from dood_pyro.recognition import Recognizer
+from dood_pyro.registry import MODELS
+from dood_pyro.runs.budget import TrainingBudget
+from dood_pyro.runs.run import Run
 from dood_pyro.tasks import fid
-from dood_pyro.tokens import TokenNoise, strokes_of
+from dood_pyro.tokens import TokenNoise, strokes_from_parse
 from tests.conftest import random_pictures
 from tests.test_cli import call, refused
 
@@ -87,7 +88,7 @@ def test_all_pictures_of_a_folder_are_taken(tmp_path: Path) -> None:
 def test_canvases_of_other_sizes_are_compared_at_the_networks_size(source_50: Path) -> None:
     torch.manual_seed(0)
     config = RunConfig("dood", ModelConfig(features=8, canvas_size=32), TrainConfig("none"))
-    dood = Recognizer(*config.build(), config)
+    dood = Recognizer(*build(config), config)
     assert fid.samples(dood.model, 3, seed=0).shape == (3, 50, 50)
     assert fid.shuffled_strokes(dood.model, 3, seed=0).shape == (3, 50, 50)
 
@@ -96,7 +97,7 @@ def test_command_says_what_was_measured(
     source_50: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = RunConfig("dood", ModelConfig(features=8), TrainConfig(str(source_50), batch_size=8))
-    run = Run.create(tmp_path / "run", config, Until(steps=1), torch.device("cpu"))
+    run = Run.create(tmp_path / "run", config, TrainingBudget(steps=1), torch.device("cpu"))
     training.train(run, torch.device("cpu"), tensorboard=False)
     network, figures = tmp_path / "network.safetensors", tmp_path / "fid.json"
     features.save_features(features.FeatureNetwork(), network)
@@ -116,7 +117,7 @@ def test_samples_are_measured_beside_real_pictures(source_50: Path) -> None:
     config = ModelConfig(features=8, max_strokes=2, layout_components=2, stroke_components=2)
     models = []
     for program in ("dood", "air"):
-        run_config = RunConfig(program, PROGRAMS[program].configure(config), TrainConfig("none"))
+        run_config = RunConfig(program, config, TrainConfig("none"))
         models.append(run_config.build_model())
     found = fid.report(models[0], models[1], str(source_50), Pixels(), count=500, seeds=(0, 1))
     assert found["pictures"] == 80
@@ -129,7 +130,7 @@ def test_samples_are_measured_beside_real_pictures(source_50: Path) -> None:
 def test_shuffling_strokes_keeps_their_number() -> None:
     torch.manual_seed(0)
     config = RunConfig("dood", ModelConfig(features=8, max_strokes=3), TrainConfig("none"))
-    dood = Recognizer(*config.build(), config)
+    dood = Recognizer(*build(config), config)
     mixed = fid.shuffled_strokes(dood.model, 60, seed=0)
     plain = fid.samples(dood.model, 60, seed=0)
     assert mixed.shape == plain.shape
@@ -156,7 +157,7 @@ def test_memorisers_copy_what_they_have_seen(source_50: Path) -> None:
     torch.manual_seed(0)
     config = ModelConfig(features=8, max_strokes=2, layout_components=2, stroke_components=2)
     run_config = RunConfig("dood", config, TrainConfig("none"))
-    dood = Recognizer(*run_config.build(), run_config)
+    dood = Recognizer(*build(run_config), run_config)
     pictures = fid.pictures_of(str(source_50), "train")[:20]
     moved = fid.affinely_moved(pictures, TokenNoise(), seed=0)
     assert torch.equal(moved, fid.affinely_moved(pictures, TokenNoise(), seed=0))
@@ -166,7 +167,7 @@ def test_memorisers_copy_what_they_have_seen(source_50: Path) -> None:
     # Small: the same pictures, nearer to themselves than to any other.
     apart = torch.cdist(moved.flatten(1), pictures.flatten(1))
     assert (apart.argmin(1) == torch.arange(20)).float().mean() > 0.7
-    parsed = strokes_of(dood.infer(pictures))
+    parsed = strokes_from_parse(dood.infer(pictures))
     plain = fid.rewritten(dood, pictures, TokenNoise(0, 0, 0, 0, 0, 0), seed=0)
     torch.testing.assert_close(plain, parsed.render(50), atol=1e-4, rtol=0)
     found = fid.memorisers(dood, str(source_50), Pixels(), count=500, seeds=(0, 1))
@@ -183,7 +184,7 @@ def test_memorisers_stand_beside_the_samples(
     run = Run.create(
         tmp_path / "run",
         RunConfig("dood", ModelConfig(features=8), settings),
-        Until(steps=1),
+        TrainingBudget(steps=1),
         torch.device("cpu"),
     )
     training.train(run, torch.device("cpu"), tensorboard=False)

@@ -10,11 +10,12 @@ import pytest
 import torch
 
 from dood_pyro import training
-from dood_pyro.checkpoints import Run, RunConfig, Until
-from dood_pyro.config import TrainConfig
+from dood_pyro.config import RunConfig, TrainConfig
 from dood_pyro.errors import UserError
-from dood_pyro.programs import PROGRAMS
 from dood_pyro.recognition import Recognizer, load
+from dood_pyro.registry import MODELS
+from dood_pyro.runs.budget import TrainingBudget
+from dood_pyro.runs.run import Run
 from dood_pyro.tasks import clusters, compare
 from tests.conftest import TINY
 from tests.test_cli import call, refused
@@ -27,10 +28,8 @@ def runs(tmp_path: Path, source: Path) -> list[Run]:
     """Runs of a few steps: their pictures are bad ones, but they draw."""
     made = []
     for name in MODELS:
-        config = RunConfig(
-            name, PROGRAMS[name].configure(TINY), TrainConfig(source=str(source), batch_size=8)
-        )
-        run = Run.create(tmp_path / name, config, Until(steps=2), torch.device("cpu"))
+        config = RunConfig(name, TINY, TrainConfig(source=str(source), batch_size=8))
+        run = Run.create(tmp_path / name, config, TrainingBudget(steps=2), torch.device("cpu"))
         training.train(run, torch.device("cpu"), tensorboard=False)
         made.append(run)
     return made

@@ -12,12 +12,13 @@ import torch
 from PIL import Image
 
 from dood_pyro import training
-from dood_pyro.checkpoints import Run, RunConfig, Until
-from dood_pyro.config import TrainConfig
+from dood_pyro.config import RunConfig, TrainConfig
 from dood_pyro.data.folder import read_all
 from dood_pyro.drawing import Drawing, beginning
-from dood_pyro.programs import PROGRAMS
 from dood_pyro.recognition import Recognizer, drawings_from_parse
+from dood_pyro.registry import MODELS
+from dood_pyro.runs.budget import TrainingBudget
+from dood_pyro.runs.run import Run
 from dood_pyro.tasks import generate
 from tests.conftest import TINY
 from tests.test_cli import call
@@ -26,8 +27,8 @@ from tests.test_drawing import SVG, stroke
 
 def build(program: str) -> Recognizer:
     torch.manual_seed(0)
-    config = RunConfig(program, PROGRAMS[program].configure(TINY), TrainConfig("none"))
-    return Recognizer(*config.build(), config)
+    config = RunConfig(program, TINY, TrainConfig("none"))
+    return Recognizer(*build(config), config)
 
 
 def test_samples_follow_the_prior_and_the_seed() -> None:
@@ -51,10 +52,8 @@ def test_samples_follow_the_prior_and_the_seed() -> None:
 def test_sample_command(
     program: str, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config = RunConfig(
-        program, PROGRAMS[program].configure(TINY), TrainConfig(str(source), batch_size=8)
-    )
-    run = Run.create(tmp_path / "run", config, Until(steps=1), torch.device("cpu"))
+    config = RunConfig(program, TINY, TrainConfig(str(source), batch_size=8))
+    run = Run.create(tmp_path / "run", config, TrainingBudget(steps=1), torch.device("cpu"))
     training.train(run, torch.device("cpu"), tensorboard=False)
     out = tmp_path / "samples.png"
     status, text, err = call(capsys, "sample", run.path, "--count", 5, "--out", out)

@@ -10,11 +10,11 @@ import pytest
 import torch
 from PIL import Image
 
-from dood_pyro.checkpoints import Run
-from dood_pyro.guides.refined import RefinedGuide
-from dood_pyro.guides.smc import SMCGuide
 from dood_pyro.inference.importance import bound_of
+from dood_pyro.inference.search.refined import RefinedGuide
+from dood_pyro.inference.search.smc import SMCGuide
 from dood_pyro.recognition import load
+from dood_pyro.runs.run import Run
 from dood_pyro.tasks.evaluate import evaluate
 from tests.conftest import random_pictures
 from tests.test_cli import Out, call, refused

@@ -12,15 +12,16 @@ import torch
 from pyro import poutine
 from torch import Tensor, nn
 
-from dood_pyro import drawing
+from dood_pyro import geometry
 from dood_pyro.errors import UserError
+from dood_pyro.estimators.nvil import NVIL
 from dood_pyro.guides.amortised import AmortisedGuide
-from dood_pyro.inference import NVIL
-from dood_pyro.inference.stop_time import AlwaysOn, stroke_traces
-from dood_pyro.model import DooD, State, StepValues
-from dood_pyro.networks import glimpse
+from dood_pyro.inference.messengers import AllOnMessenger
+from dood_pyro.inference.traces import stroke_traces
+from dood_pyro.models.base import SHARING_STATES_REMOVED
+from dood_pyro.models.dood import DooD, State, StepValues
+from dood_pyro.models.networks import glimpse
 from dood_pyro.rendering import canvas_from_ink, stroke_ink
-from dood_pyro.stepwise import sharing_states
 from tests.conftest import TINY, nudge
 
 
@@ -62,7 +63,7 @@ def test_shared_pen_is_a_function_of_the_stroke_rnn(images: Tensor) -> None:
 def test_a_stopped_drawing_costs_nothing_more_and_stays_as_it_is(
     tiny: tuple[DooD, AmortisedGuide], images: Tensor
 ) -> None:
-    class StopAfterOne(AlwaysOn):
+    class StopAfterOne(AllOnMessenger):
         def _pyro_sample(self, msg: Any) -> None:
             super()._pyro_sample(msg)
             if msg["name"] in ("on_2", "on_3"):
@@ -90,17 +91,19 @@ def test_a_dead_drawing_does_not_come_back(
         assert (on.diff(dim=0) <= 0).all()
 
 
-def test_sharing_states_changes_nothing(tiny: tuple[DooD, AmortisedGuide], images: Tensor) -> None:
+def test_SHARING_STATES_REMOVED_changes_nothing(
+    tiny: tuple[DooD, AmortisedGuide], images: Tensor
+) -> None:
     torch.manual_seed(1)
     p, _ = traces(*tiny, images)
     torch.manual_seed(1)
-    with sharing_states():
+    with SHARING_STATES_REMOVED():
         shared, _ = traces(*tiny, images)
     torch.testing.assert_close(p.log_prob_sum(), shared.log_prob_sum())
 
 
 @pytest.mark.parametrize("pen", ["latent", "shared"])
-def test_sharing_states_renders_once(
+def test_SHARING_STATES_REMOVED_renders_once(
     pen: Any, images: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.manual_seed(0)
@@ -109,7 +112,7 @@ def test_sharing_states_renders_once(
     calls = []
     draw = DooD._draw
     monkeypatch.setattr(DooD, "_draw", lambda *a: (calls.append(1), draw(*a))[1])
-    with sharing_states():
+    with SHARING_STATES_REMOVED():
         traces(model, guide, images)
     assert len(calls) == TINY.max_strokes
     for particles in (1, 3):
@@ -117,7 +120,7 @@ def test_sharing_states_renders_once(
         stroke_traces(model, guide, images, particles)
         assert len(calls) == TINY.max_strokes
     calls.clear()
-    NVIL().differentiable_loss(model, guide, images)
+    NVIL().loss(model, guide, images, 0)[0]
     assert len(calls) == TINY.max_strokes
 
 
@@ -126,10 +129,10 @@ def test_a_baseline_gives_one_number_a_drawing(
 ) -> None:
     model, guide = tiny
     for some in (images, images[:1]):
-        NVIL().differentiable_loss(model, guide, some).backward()
+        NVIL().loss(model, guide, some, 0)[0].backward()
     guide.baseline[-1] = nn.Linear(TINY.features, 2)  # (images, 2) would broadcast
     with pytest.raises(UserError, match=r"baseline of on_\d must give one number a drawing"):
-        NVIL().differentiable_loss(model, guide, images)
+        NVIL().loss(model, guide, images, 0)[0]
 
 
 def test_prior_samples_come_from_the_same_program(tiny: tuple[DooD, AmortisedGuide]) -> None:
@@ -167,10 +170,12 @@ def test_two_models_do_not_share_weights(images: Tensor) -> None:
 def test_glimpse_and_stroke_cover_the_same_pixels() -> None:
     """A stroke drawn in the frame of a layout, seen through that layout, is where it was drawn."""
     layout = torch.tensor([0.5, 0.2, -0.3, 0.6])
-    matrix = drawing.affine_matrix(layout)
+    matrix = geometry.affine_matrix(layout)
     control = torch.tensor([[-0.8, -0.5], [0.0, 0.9], [0.7, -0.2]])
     sigma, darkness = torch.tensor(0.06), torch.tensor(2.0)
-    canvas = canvas_from_ink(stroke_ink(drawing.place(control, matrix), sigma, darkness, 200))
+    canvas = canvas_from_ink(
+        stroke_ink(geometry.apply_affine(control, matrix), sigma, darkness, 200)
+    )
     seen = glimpse(canvas, matrix, 100)
     drawn = canvas_from_ink(stroke_ink(control, sigma / 0.5, darkness, 100))
     assert (seen - drawn).abs().max() < 0.03

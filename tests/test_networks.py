@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from dood_pyro.networks import PatchConv2d
+from dood_pyro.models.networks import PatchConv2d
 
 
 @pytest.mark.parametrize(("size", "kernel", "stride"), [(24, 4, 2), (25, 4, 2), (18, 3, 3)])

@@ -15,13 +15,14 @@ from PIL import Image
 from torch import Tensor
 
 from dood_pyro import training
-from dood_pyro.checkpoints import Run, RunConfig, Until
-from dood_pyro.config import TrainConfig
+from dood_pyro.config import RunConfig, TrainConfig
 from dood_pyro.data import prepared
 from dood_pyro.data.one_shot_runs import NAME, Trials, background_trials, official_trials
 from dood_pyro.errors import UserError
-from dood_pyro.programs import PROGRAMS
 from dood_pyro.recognition import Recognizer
+from dood_pyro.registry import MODELS
+from dood_pyro.runs.budget import TrainingBudget
+from dood_pyro.runs.run import Run
 from dood_pyro.tasks.one_shot import (
     Settings,
     Types,
@@ -32,7 +33,7 @@ from dood_pyro.tasks.one_shot import (
     scores,
     types_of,
 )
-from dood_pyro.tokens import Strokes, TokenNoise, sample_token, write
+from dood_pyro.tokens import Strokes, TokenNoise, apply_token, sample_token
 from tests.conftest import TINY
 from tests.test_cli import call, refused
 
@@ -122,7 +123,7 @@ def test_tokens_are_recognised_as_their_types() -> None:
     strokes = Strokes(*types.latent)
     noise = TokenNoise(0.04, 0.08, 0.1, 0.1, 0.1, 0.05)
     torch.manual_seed(1)
-    pictures = write(strokes, sample_token(strokes.control), noise).render(32)[:, 0]
+    pictures = apply_token(strokes, sample_token(strokes.control), noise).render(32)[:, 0]
     settings = Settings(steps=30, noise=noise)
     found = scores(types, pictures, settings)
     assert found.shape == (6, 6)
@@ -135,8 +136,8 @@ def test_tokens_are_recognised_as_their_types() -> None:
 @pytest.mark.parametrize("two_way", [False, True])
 def test_every_model_can_be_asked(program: str, two_way: bool, images: Tensor) -> None:
     torch.manual_seed(0)
-    config = RunConfig(program, PROGRAMS[program].configure(TINY), TrainConfig("none"))
-    dood = Recognizer(*config.build(), config)
+    config = RunConfig(program, TINY, TrainConfig("none"))
+    dood = Recognizer(*build(config), config)
     trials = Trials(images[:3], images[:3].flip(0), torch.tensor([2, 1, 0]))
     settings = Settings(parses=2, steps=2, two_way=two_way)
     assert types_of(dood, images, settings).latent[-1].shape == (5, 2, TINY.max_strokes)
@@ -152,7 +153,7 @@ def test_command_keeps_different_measurements_apart(
 ) -> None:
     archive(tmp_path / NAME)
     config = RunConfig("dood", TINY, TrainConfig(str(source), batch_size=8))
-    run = Run.create(tmp_path / "run", config, Until(steps=1), torch.device("cpu"))
+    run = Run.create(tmp_path / "run", config, TrainingBudget(steps=1), torch.device("cpu"))
     training.train(run, torch.device("cpu"), tensorboard=False)
     figures = tmp_path / "one_shot.json"
     command = ("one-shot", run.path, "--data-dir", tmp_path, "--runs", 1, "--record", figures)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dood_pyro import drawing
+from dood_pyro import geometry
 from dood_pyro.data.one_shot_runs import NAME, Trials
 from dood_pyro.rendering import canvas_from_ink, stroke_ink
 from dood_pyro.tasks.one_shot import Settings
@@ -60,7 +60,7 @@ def test_the_affine_map_is_that_of_strokes() -> None:
     weight = pictures / pictures.sum((-1, -2), keepdim=True)
     middle = torch.stack([(weight.sum(1) * centres).sum(-1), (weight.sum(2) * centres).sum(-1)], -1)
     matrix = affine_map(token(4, "affine", moves), noise)[:, 0]
-    moved = drawing.place(control - middle[:, None], matrix) + middle[:, None]
+    moved = geometry.apply_affine(control - middle[:, None], matrix) + middle[:, None]
     expected = picture(moved)
     # The pen of a moved picture is stretched with it.
     assert (drawn - expected).abs().mean() < 0.25 * (pictures - expected).abs().mean()

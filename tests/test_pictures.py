@@ -149,7 +149,7 @@ def test_damaged_files(tmp_path: Path) -> None:
 def test_huge_pictures_are_refused_before_they_are_unpacked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pictures, "MOST_PIXELS", 100)
+    monkeypatch.setattr(pictures, "MAX_PIXELS", 100)
     Image.fromarray(stroke()).save(tmp_path / "x.png")
     with pytest.raises(UserError, match="scale it down"):
         read_picture(tmp_path / "x.png")

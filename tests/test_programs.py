@@ -13,22 +13,23 @@ from dood_pyro.cli.train import train
 from pyro import poutine
 from torch import Tensor
 
-from dood_pyro.checkpoints import RunConfig
-from dood_pyro.config import TrainConfig
-from dood_pyro.distributions import PointChain
+from dood_pyro.config import RunConfig, TrainConfig
+from dood_pyro.estimators.nvil import NVIL
+from dood_pyro.estimators.stop_marginal import StopMarginalELBO
 from dood_pyro.guides import check_guide
-from dood_pyro.inference import NVIL, StopTimeELBO, stop_time_terms
 from dood_pyro.inference.importance import importance_bound
 from dood_pyro.inference.parsing import parse
-from dood_pyro.programs import PROGRAMS
+from dood_pyro.inference.stop_marginal import stop_marginal_terms
+from dood_pyro.models.distributions import AutoregressivePoints
+from dood_pyro.registry import MODELS
 from dood_pyro.tasks.reconstruct import preview
-from dood_pyro.training import Trainer
+from dood_pyro.training.trainer import Trainer
 from tests.conftest import TINY
 
 
 def build(program: str, **settings: Any) -> tuple[Any, Any]:
     torch.manual_seed(0)
-    config = dataclasses.replace(PROGRAMS[program].configure(TINY), part_dims=7, **settings)
+    config = dataclasses.replace(TINY, part_dims=7, **settings)
     pair = RunConfig(program, config, TrainConfig("none")).build()
     with torch.no_grad():
         for module in pair:
@@ -37,7 +38,7 @@ def build(program: str, **settings: Any) -> tuple[Any, Any]:
     return pair
 
 
-programs = pytest.mark.parametrize("program", PROGRAMS)
+programs = pytest.mark.parametrize("program", MODELS)
 
 
 @programs
@@ -48,7 +49,7 @@ def test_guide_fits_and_bounds_are_bounds(program: str, likelihood: str, images:
     bound = importance_bound(model, guide, images, particles=50)
     assert torch.isfinite(torch.stack(list(bound))).all()
     assert (bound.log_p_summed > bound.elbo).all() and (bound.log_p > bound.elbo - 20).all()
-    single = stop_time_terms(model, guide, images).elbo()
+    single = stop_marginal_terms(model, guide, images).elbo()
     assert single.shape == (len(images),) and torch.isfinite(single).all()
 
 
@@ -91,13 +92,13 @@ def test_the_priors_own_parameters_are_the_priors_alone(program: str, images: Te
 
 
 @programs
-@pytest.mark.parametrize("estimator", ["stop-time", "nvil"])
+@pytest.mark.parametrize("estimator", ["stop-marginal", "nvil"])
 def test_every_weight_learns(program: str, estimator: str, images: Tensor) -> None:
     model, guide = build(program)
     with torch.no_grad():
         guide.on_head[-1].bias += 2  # with one stroke a drawing the RNNs' memory would go unused
-    elbo = StopTimeELBO(explore_always=0.2) if estimator == "stop-time" else NVIL()
-    elbo.differentiable_loss(model, guide, images).backward()
+    elbo = StopMarginalELBO(explore_always=0.2) if estimator == "stop-marginal" else NVIL()
+    elbo.loss(model, guide, images, 0)[0].backward()
     named = {
         f"{kind}.{name}": p
         for kind, module in (("model", model), ("guide", guide))
@@ -157,7 +158,7 @@ def second_step(program: str, images: Tensor, change: bool) -> dict[str, Tensor]
                 fn = site["fn"]
                 while hasattr(fn, "base_dist"):
                     fn = fn.base_dist
-                if isinstance(fn, PointChain):
+                if isinstance(fn, AutoregressivePoints):
                     fn = fn.conditionals(torch.zeros_like(site["value"]))
                 for attribute in ("logits", "loc", "scale", "locs", "coord_scale"):
                     if isinstance(getattr(fn, attribute, None), Tensor):
@@ -199,21 +200,23 @@ def test_an_independent_prior_is_the_same_at_every_step(images: Tensor) -> None:
         first, last = (trace.nodes[f"{site}_{t}"]["fn"] for t in (1, 3))
         while hasattr(first, "base_dist"):
             first, last = first.base_dist, last.base_dist
-        if isinstance(first, PointChain):
+        if isinstance(first, AutoregressivePoints):
             points = torch.zeros(first.event_shape)
             first, last = (fn.conditionals(points) for fn in (first, last))
         torch.testing.assert_close(*torch.broadcast_tensors(first.locs, last.locs))
 
 
 @programs
-@pytest.mark.parametrize("estimator", ["stop-time", "nvil"])
+@pytest.mark.parametrize("estimator", ["stop-marginal", "nvil"])
 def test_a_step_leaves_no_tensors_to_the_garbage_collector(
     program: str, estimator: Any, images: Tensor
 ) -> None:
     """A cycle through a hook would keep a whole graph of activations until Python collects."""
-    settings = TrainConfig("none", estimator=estimator, practice=None if estimator == "nvil" else 1)
-    config = RunConfig(program, PROGRAMS[program].configure(TINY), settings)
-    trainer = Trainer(config, torch.device("cpu"))
+    settings = TrainConfig(
+        "none", estimator=estimator, synthetic_ratio=None if estimator == "nvil" else 1
+    )
+    config = RunConfig(program, TINY, settings)
+    trainer = Trainer.from_config(config, torch.device("cpu"))
     trainer.step = 10_000  # everything that is let in late is in
     trainer.train_step(images)
     gc.collect()
@@ -233,4 +236,4 @@ def test_a_step_leaves_no_tensors_to_the_garbage_collector(
 def test_the_command_line_offers_every_program() -> None:
     """Its list is written out: help must not import what the table imports."""
     (option,) = (o for o in train.params if o.name == "program")
-    assert list(option.type.choices) == list(PROGRAMS)  # type: ignore[attr-defined]
+    assert list(option.type.choices) == list(MODELS)  # type: ignore[attr-defined]

@@ -15,7 +15,8 @@ sys.path.insert(0, str(ROOT / "experiments"))
 import keep_weights  # noqa: E402
 import readme  # noqa: E402
 
-from dood_pyro.checkpoints import SUMS, Run  # noqa: E402
+from dood_pyro.runs.run import Run  # noqa: E402
+from dood_pyro.runs.tensors import SUMS  # noqa: E402
 from tests.test_cli import run as run  # noqa: E402
 
 

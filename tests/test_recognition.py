@@ -12,13 +12,12 @@ from dood_pyro.cli.main import main
 from PIL import Image
 
 import dood_pyro
-from dood_pyro.checkpoints import RunConfig
-from dood_pyro.config import TrainConfig
+from dood_pyro.config import RunConfig, TrainConfig
 from dood_pyro.drawing import Drawing
 from dood_pyro.errors import UserError
 from dood_pyro.guides.amortised import AmortisedGuide
 from dood_pyro.inference.parsing import parse
-from dood_pyro.model import DooD
+from dood_pyro.models.dood import DooD
 from dood_pyro.recognition import Recognizer, trained_weights
 from tests.conftest import TINY, random_pictures
 

@@ -12,20 +12,21 @@ import pytest
 import torch
 from PIL import Image
 
-from dood_pyro import data, drawing, training
-from dood_pyro.checkpoints import Run, RunConfig, Until
-from dood_pyro.config import ModelConfig, TrainConfig
+from dood_pyro import data, geometry, training
+from dood_pyro.config import ModelConfig, RunConfig, TrainConfig
 from dood_pyro.data import prepared
 from dood_pyro.data.one_shot_runs import Trials
 from dood_pyro.errors import UserError
-from dood_pyro.guides import check_guide, make_guide, refine_guide
-from dood_pyro.inference import stop_time_terms
+from dood_pyro.guides import check_guide, make_guide
 from dood_pyro.inference.importance import bound_of
-from dood_pyro.model import DooD, StepValues
+from dood_pyro.inference.stop_marginal import stop_marginal_terms
+from dood_pyro.models.dood import DooD, StepValues
 from dood_pyro.pictures import resize
-from dood_pyro.programs import PROGRAMS
 from dood_pyro.recognition import Recognizer
+from dood_pyro.registry import MODELS
 from dood_pyro.rendering import canvas_from_ink
+from dood_pyro.runs.budget import TrainingBudget
+from dood_pyro.runs.run import Run, make_search_guide
 from dood_pyro.tasks import evaluate as evaluation
 from dood_pyro.tasks.compare import draw_reconstructions
 from dood_pyro.tasks.complete import complete
@@ -80,14 +81,14 @@ def test_the_resolution_that_pictures_are_drawn_at(pixels: int, drawn: int) -> N
     assert own.ink_size == 50
 
 
-@pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.parametrize("program", MODELS)
 def test_every_program_draws_at_few_pixels(program: str) -> None:
-    config = dataclasses.replace(PROGRAMS[program].configure(TINY), part_dims=7)
+    config = dataclasses.replace(TINY, part_dims=7)
     torch.manual_seed(0)
     model, guide = RunConfig(program, config, TrainConfig("none", resolution=COARSE)).build()
     assert model.ink_size == COARSE
     images = resize(random_pictures(4, COARSE), 16)
-    assert torch.isfinite(stop_time_terms(model, guide, images, 3).elbo()).all()
+    assert torch.isfinite(stop_marginal_terms(model, guide, images, 3).elbo()).all()
     with torch.no_grad(), pyro.poutine.trace() as tracer:
         canvas = model(count=3)
     assert tracer.trace.nodes["canvas_3"]["value"].shape == canvas.shape == (3, 16, 16)
@@ -101,8 +102,8 @@ def test_a_picture_of_few_pixels_is_met_exactly() -> None:
     model = DooD(ModelConfig())
     layout = torch.tensor([[0.5, 0.1, -0.2, 0.3]])
     stroke, pen = torch.rand(1, 5, 2) - 0.5, torch.tensor([[-3.0, 2.0, 0.1, 0.2]])
-    placed = drawing.place(stroke, drawing.affine_matrix(layout))
-    small = canvas_from_ink(drawing.draw_strokes(placed, drawing.pen_profile(pen), 28))
+    placed = geometry.apply_affine(stroke, geometry.affine_matrix(layout))
+    small = canvas_from_ink(geometry.draw_strokes(placed, geometry.pen_profile(pen), 28))
     image = resize(small, 50)
     errors = []
     for resolution in (28, 50):
@@ -117,8 +118,8 @@ def test_a_picture_of_few_pixels_is_met_exactly() -> None:
 
 def trained(path: Path, source: Path, steps: int = 3, **settings: Any) -> Run:
     model = dataclasses.replace(TINY, **settings)
-    config = RunConfig("dood", model, TrainConfig(str(source), batch_size=8, practice=1.0))
-    run = Run.create(path, config, Until(steps=steps), CPU)
+    config = RunConfig("dood", model, TrainConfig(str(source), batch_size=8, synthetic_ratio=1.0))
+    run = Run.create(path, config, TrainingBudget(steps=steps), CPU)
     training.train(run, CPU, tensorboard=False)
     return run
 
@@ -136,8 +137,10 @@ def test_a_run_draws_at_its_sources_resolution_and_says_so(tmp_path: Path, coars
 
 
 def test_practice_is_at_the_canvas_too(tmp_path: Path, coarse: Path) -> None:
-    config = RunConfig("dood", TINY, TrainConfig(str(coarse), practice=1.0, resolution=COARSE))
-    trainer = training.Trainer(config, CPU)
+    config = RunConfig(
+        "dood", TINY, TrainConfig(str(coarse), synthetic_ratio=1.0, resolution=COARSE)
+    )
+    trainer = training.Trainer.from_config(config, CPU)
     seen = []
     ask = trainer.estimator.differentiable_loss
 
@@ -159,7 +162,7 @@ def test_targets_are_measured_at_their_own_resolution(
     row = evaluation.evaluate(fine, str(coarse), particles=10)
     model, guide, _ = fine.load()
     model.expect(COARSE)
-    images = Recognizer(*fine.load()).meet(str(coarse), None)
+    images = Recognizer(*fine.load()).load_images(str(coarse), None)
     torch.manual_seed(0)
     same = evaluation._shard((model, guide), 0, images, 10)
     assert row["log_p"] == pytest.approx(float(same.bound.log_p.mean()), rel=1e-5)
@@ -202,9 +205,9 @@ def test_all_tasks_take_a_model_of_few_pixels(tmp_path: Path, coarse: Path) -> N
     with torch.no_grad():
         dood.guide.on_head[-1].bias.fill_(5.0)  # type: ignore[union-attr, operator, index]
         dood.model.on_head[-1].bias.fill_(5.0)  # type: ignore[union-attr, operator, index]
-    images = dood.meet(str(coarse), 4)
+    images = dood.load_images(str(coarse), 4)
     for name in ("smc", "refined", "per-image"):
-        guide = refine_guide(name, dood.model, dood.guide)
+        guide = make_search_guide(name, dood.model, dood.guide)
         if hasattr(guide, "steps"):
             guide.steps = 2  # type: ignore[assignment]
         assert torch.isfinite(bound_of(dood.model, guide, images, 5).log_p).all()
@@ -222,7 +225,7 @@ def test_what_a_program_met_last_does_not_change_a_parse(tmp_path: Path, coarse:
     dood = Recognizer(*trained(tmp_path / "run", coarse).load())
     images = random_pictures(3, 16)
     before = [found.json() for found in dood.drawings(images)]
-    dood.meet(str(prepare(tmp_path / "fine.npz", 20)), 2)
+    dood.load_images(str(prepare(tmp_path / "fine.npz", 20)), 2)
     assert [found.json() for found in dood.drawings(images)] == before
 
 

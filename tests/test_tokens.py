@@ -11,23 +11,31 @@ from PIL import Image
 from torch import Tensor
 
 from dood_pyro import training
-from dood_pyro.checkpoints import Run, RunConfig, Until
-from dood_pyro.config import TrainConfig
+from dood_pyro.config import RunConfig, TrainConfig
 from dood_pyro.errors import UserError
 from dood_pyro.inference.parsing import parse
-from dood_pyro.programs import PROGRAMS
 from dood_pyro.recognition import Recognizer
+from dood_pyro.registry import MODELS
+from dood_pyro.runs.budget import TrainingBudget
+from dood_pyro.runs.run import Run
 from dood_pyro.tasks.complete import complete
 from dood_pyro.tasks.exemplars import exemplars
-from dood_pyro.tokens import Strokes, Token, TokenNoise, sample_token, strokes_of, write
+from dood_pyro.tokens import (
+    Strokes,
+    Token,
+    TokenNoise,
+    apply_token,
+    sample_token,
+    strokes_from_parse,
+)
 from tests.conftest import TINY, random_pictures
 from tests.test_cli import call, refused
 
 
 def build(program: str) -> Recognizer:
     torch.manual_seed(0)
-    config = RunConfig(program, PROGRAMS[program].configure(TINY), TrainConfig("none"))
-    dood = Recognizer(*config.build(), config)
+    config = RunConfig(program, TINY, TrainConfig("none"))
+    dood = Recognizer(*build(config), config)
     with torch.no_grad():
         dood.guide.on_head[-1].bias.fill_(20.0)  # type: ignore[index, union-attr]
     return dood
@@ -48,7 +56,7 @@ def still(strokes: Strokes) -> Token:
 def test_the_strokes_of_a_parse_are_its_picture(images: Tensor) -> None:
     dood = build("dood")
     parsed = parse(dood.model, dood.guide, images)
-    shown = strokes_of(parsed).render(TINY.canvas_size)
+    shown = strokes_from_parse(parsed).render(TINY.canvas_size)
     torch.testing.assert_close(shown, parsed.canvas[-1], atol=1e-5, rtol=0)
 
 
@@ -58,7 +66,7 @@ def test_a_token_without_noise_is_its_type() -> None:
         (still(strokes), TokenNoise()),
         (sample_token(strokes.control), TokenNoise(0, 0, 0, 0, 0, 0)),
     ):
-        written = write(strokes, token, noise)
+        written = apply_token(strokes, token, noise)
         torch.testing.assert_close(written.control, strokes.control)
         torch.testing.assert_close(written.pen, strokes.pen)
 
@@ -67,11 +75,11 @@ def test_tokens_move_as_they_say() -> None:
     strokes = some_strokes()
     noise = TokenNoise(control=0.0)
     token = still(strokes)
-    shifted = write(strokes, token._replace(affine=token.affine + torch.eye(6)[0]), noise)
+    shifted = apply_token(strokes, token._replace(affine=token.affine + torch.eye(6)[0]), noise)
     torch.testing.assert_close(
         shifted.control - strokes.control, torch.tensor([noise.shift, 0.0]).expand(3, 2, 5, 2)
     )
-    turned = write(strokes, token._replace(affine=token.affine + torch.eye(6)[2]), noise)
+    turned = apply_token(strokes, token._replace(affine=token.affine + torch.eye(6)[2]), noise)
     # Distances stay as they are, directions turn by the angle.
     before, after = (s.control[0].flatten(0, 1).diff(dim=0) for s in (strokes, turned))
     torch.testing.assert_close(before.norm(dim=-1), after.norm(dim=-1))
@@ -120,7 +128,7 @@ def test_completions_keep_what_is_given_and_add_to_it(images: Tensor) -> None:
 
 def test_commands(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = RunConfig("dood", TINY, TrainConfig(str(source), batch_size=8))
-    run = Run.create(tmp_path / "run", config, Until(steps=1), torch.device("cpu"))
+    run = Run.create(tmp_path / "run", config, TrainingBudget(steps=1), torch.device("cpu"))
     training.train(run, torch.device("cpu"), tensorboard=False)
     for command in ("exemplars", "complete"):
         out = tmp_path / f"{command}.png"

@@ -17,28 +17,31 @@ import pytest
 import torch
 
 from dood_pyro import training
-from dood_pyro.checkpoints import LOCK, Run, RunConfig, Until
-from dood_pyro.config import TrainConfig
+from dood_pyro.config import RunConfig, TrainConfig
 from dood_pyro.data import prepared
 from dood_pyro.devices import choose_device
 from dood_pyro.errors import UserError
 from dood_pyro.files import locked
-from dood_pyro.inference import StopTimeTerms, stop_time_terms
-from dood_pyro.model import DooD, State, View
-from dood_pyro.training import Batches, Trainer, split_held_out, train
+from dood_pyro.inference.stop_marginal import StopMarginalTerms, stop_marginal_terms
+from dood_pyro.models.dood import DooD, State, StepInputs
+from dood_pyro.runs.budget import TrainingBudget
+from dood_pyro.runs.run import LOCK, Run
+from dood_pyro.training.batches import Batches, split_held_out
+from dood_pyro.training.loop import train
+from dood_pyro.training.trainer import Trainer
 from tests.conftest import TINY
 
 CPU = torch.device("cpu")
 
 
-def start(path: Path, source: Path, steps: int, estimator: Any = "stop-time") -> Run:
+def start(path: Path, source: Path, steps: int, estimator: Any = "stop-marginal") -> Run:
     settings: dict[str, Any] = {}
     if estimator in ("iwae", "rws"):
-        settings = {"particles": 3, "dream_steps": 5, "explore_steps": 9}
+        settings = {"particles": 3, "sleep_steps": 5, "explore_steps": 9}
     if estimator == "practised":
-        estimator, settings = "stop-time", {"practice": 0.5}
+        estimator, settings = "stop-marginal", {"synthetic_ratio": 0.5}
     config = TrainConfig(source=str(source), batch_size=8, estimator=estimator, **settings)
-    return Run.create(path, RunConfig("dood", TINY, config), Until(steps=steps), CPU)
+    return Run.create(path, RunConfig("dood", TINY, config), TrainingBudget(steps=steps), CPU)
 
 
 def weights(run: Run, name: str = "state.safetensors") -> dict[str, torch.Tensor]:
@@ -53,7 +56,7 @@ def assert_same_weights(first: Run, second: Run) -> None:
             assert torch.equal(a[key], b[key]), f"{name}: {key}"
 
 
-@pytest.mark.parametrize("estimator", ["stop-time", "nvil", "iwae", "rws", "practised"])
+@pytest.mark.parametrize("estimator", ["stop-marginal", "nvil", "iwae", "rws", "practised"])
 def test_a_stopped_and_resumed_run_ends_with_the_same_weights(
     tmp_path: Path, source: Path, estimator: str
 ) -> None:
@@ -81,7 +84,7 @@ def test_a_killed_run_resumes_bit_for_bit(tmp_path: Path, source: Path) -> None:
     program = (
         "import sys, torch\n"
         "from dood_pyro import training\n"
-        "from dood_pyro.checkpoints import Run\n"
+        "from dood_pyro.runs.run import Run\n"
         "training.CHECKPOINT_SECONDS = 0.0\n"
         "run = Run(sys.argv[1])\n"
         "training.train(run, torch.device('cpu'), tensorboard=False)\n"
@@ -137,7 +140,7 @@ def test_a_run_folder_holds_what_it_should(tmp_path: Path, source: Path) -> None
 
 def test_a_non_finite_step_moves_no_weight_and_is_counted(source: Path) -> None:
     config = RunConfig("dood", TINY, TrainConfig(source=str(source), batch_size=4))
-    trainer = Trainer(config, CPU)
+    trainer = Trainer.from_config(config, CPU)
     good = torch.rand(4, 16, 16)
     trainer.train_step(good)
     before = {n: p.detach().clone() for n, p in trainer.parameters.items()}
@@ -182,7 +185,7 @@ def test_ctrl_c_saves_a_whole_step(
     run = start(tmp_path / "run", source, 12)
     look = DooD._look
 
-    def interrupted(self: DooD, state: State) -> View:
+    def interrupted(self: DooD, state: State) -> StepInputs:
         if interrupts and len(calls) == 17:
             os.kill(os.getpid(), interrupts.pop())
         calls.append(1)
@@ -232,7 +235,7 @@ def test_the_last_evaluation_is_made_up_for(
 def test_a_guides_own_buffers_survive(tmp_path: Path, source: Path) -> None:
     run = start(tmp_path / "run", source, 3)
     trainer = train(run, CPU, tensorboard=False)
-    assert torch.equal(weights(run)["buffer.guide.trust"], trainer.guide.trust)  # type: ignore[arg-type]
+    assert torch.equal(weights(run)["buffer.guide.trust"], trainer.guide.refiner_gate)  # type: ignore[arg-type]
 
 
 def test_weights_without_a_state_are_not_overwritten(tmp_path: Path, source: Path) -> None:
@@ -308,7 +311,7 @@ def test_a_short_run_that_diverged_says_so(
     monkeypatch.setattr(
         Trainer,
         "evaluate",
-        lambda self, images: StopTimeTerms(*(t * torch.nan for t in whole(self, images))),
+        lambda self, images: StopMarginalTerms(*(t * torch.nan for t in whole(self, images))),
     )
     with pytest.raises(UserError, match="training diverged: no held-out bound"):
         train(start(tmp_path / "run", source, 2), CPU, tensorboard=False)
@@ -329,7 +332,14 @@ def test_what_a_killed_write_leaves_is_swept_away(tmp_path: Path, source: Path) 
 
 @pytest.mark.parametrize(
     ("count", "estimator"),
-    [(2, "stop-time"), (3, "stop-time"), (9, "stop-time"), (2, "nvil"), (2, "iwae"), (2, "rws")],
+    [
+        (2, "stop-marginal"),
+        (3, "stop-marginal"),
+        (9, "stop-marginal"),
+        (2, "nvil"),
+        (2, "iwae"),
+        (2, "rws"),
+    ],
 )
 def test_tiny_sources_train(tmp_path: Path, source: Path, count: int, estimator: Any) -> None:
     arrays = prepared.read(source)
@@ -389,7 +399,7 @@ def test_held_out_images_are_not_trained_on() -> None:
 
 def test_evaluation_leaves_training_as_it_was(source: Path) -> None:
     config = RunConfig("dood", TINY, TrainConfig(source=str(source), batch_size=4))
-    trainer = Trainer(config, CPU)
+    trainer = Trainer.from_config(config, CPU)
     trainer.train_step(torch.rand(4, 16, 16))
     held_out = torch.rand(3, 16, 16)
     random, kept = torch.get_rng_state(), {n: p.clone() for n, p in trainer.parameters.items()}
@@ -399,15 +409,15 @@ def test_evaluation_leaves_training_as_it_was(source: Path) -> None:
 
 
 def test_an_end_can_be_raised_not_lowered() -> None:
-    assert Until(steps=10).raised(20, None) == Until(steps=20)
-    assert Until(seconds=60.0).raised(None, 90.0) == Until(seconds=90.0)
+    assert TrainingBudget(steps=10).raised(20, None) == TrainingBudget(steps=20)
+    assert TrainingBudget(seconds=60.0).raised(None, 90.0) == TrainingBudget(seconds=90.0)
     # An end of the other kind stays while it is ahead, and goes once the run has ended by it.
-    assert Until(steps=100).raised(None, 9.0, done_steps=50) == Until(100, 9.0)
-    assert Until(seconds=60.0).raised(20, None, 10, 61.0) == Until(steps=20)
+    assert TrainingBudget(steps=100).raised(None, 9.0, done_steps=50) == TrainingBudget(100, 9.0)
+    assert TrainingBudget(seconds=60.0).raised(20, None, 10, 61.0) == TrainingBudget(steps=20)
     with pytest.raises(UserError, match="not lower"):
-        Until(steps=10).raised(5, None)
+        TrainingBudget(steps=10).raised(5, None)
     with pytest.raises(UserError, match="how long"):
-        Until()
+        TrainingBudget()
 
 
 def test_choosing_a_device() -> None:
@@ -429,7 +439,7 @@ def test_kept_weights_say_how_long_they_were_trained(source: Path, tmp_path: Pat
         train(run, CPU, tensorboard=False)
 
 
-@pytest.mark.parametrize("estimator", ["stop-time", "iwae", "rws"])
+@pytest.mark.parametrize("estimator", ["stop-marginal", "iwae", "rws"])
 def test_the_prior_alone_learns_from_what_the_guide_draws(
     tmp_path: Path, source: Path, estimator: Any
 ) -> None:
@@ -440,7 +450,7 @@ def test_the_prior_alone_learns_from_what_the_guide_draws(
         str(source), batch_size=8, estimator=estimator, fit="prior", start="0" * 64
     )
     config = RunConfig("dood", TINY, settings)
-    second = Run.create(tmp_path / "second", config, Until(steps=40), CPU, kept)
+    second = Run.create(tmp_path / "second", config, TrainingBudget(steps=40), CPU, kept)
     trainer = train(second, CPU, tensorboard=False)
     after = weights(second, "last.safetensors")
     own = {id(parameter) for parameter in trainer.model.prior_parameters()}  # type: ignore[operator]
@@ -453,7 +463,7 @@ def test_the_prior_alone_learns_from_what_the_guide_draws(
     for model, guide in models:
         torch.manual_seed(0)
         with torch.no_grad():
-            terms = stop_time_terms(model, guide, pictures, 20).report()
+            terms = stop_marginal_terms(model, guide, pictures, 20).averages()
         means.append(terms)
     assert means[1].elbo > means[0].elbo
     assert means[1].log_likelihood == means[0].log_likelihood
@@ -467,7 +477,7 @@ def test_the_prior_alone_is_refused_a_guide_of_other_weights(tmp_path: Path, sou
     del kept["guide.layout_head.0.weight"]
     settings = TrainConfig(str(source), batch_size=8, fit="prior", start="0" * 64)
     second = Run.create(
-        tmp_path / "second", RunConfig("dood", TINY, settings), Until(steps=4), CPU, kept
+        tmp_path / "second", RunConfig("dood", TINY, settings), TrainingBudget(steps=4), CPU, kept
     )
     with pytest.raises(UserError, match="other weights"):
         train(second, CPU, tensorboard=False)
@@ -475,16 +485,21 @@ def test_the_prior_alone_is_refused_a_guide_of_other_weights(tmp_path: Path, sou
 
 def test_the_prior_alone_is_taught_by_nothing_that_teaches_the_guide() -> None:
     given: dict[str, Any] = {"source": "none", "fit": "prior", "start": "0" * 64}
-    assert TrainConfig(**given).practice == 0
-    for more in ({"practice": 0.1}, {"dream_steps": 3}, {"estimator": "nvil"}, {"start": ""}):
+    assert TrainConfig(**given).synthetic_ratio == 0
+    for more in (
+        {"synthetic_ratio": 0.1},
+        {"sleep_steps": 3},
+        {"estimator": "nvil"},
+        {"start": ""},
+    ):
         with pytest.raises(UserError, match="--fit prior"):
             TrainConfig(**(given | more))
 
 
 def test_practice_teaches_the_guide_alone(source: Path) -> None:
-    settings = TrainConfig(source=str(source), batch_size=8, practice=1.0)
-    trainer = Trainer(RunConfig("dood", TINY, settings), CPU)
-    gradients = trainer.practise(8)
+    settings = TrainConfig(source=str(source), batch_size=8, synthetic_ratio=1.0)
+    trainer = Trainer.from_config(RunConfig("dood", TINY, settings), CPU)
+    gradients = trainer.synthetic_gradient(8)
     assert gradients.keys() <= set(trainer.guide.parameters())
     assert any(gradient.abs().max() > 0 for gradient in gradients.values())
     assert all(parameter.grad is None for parameter in trainer.parameters.values())
@@ -493,26 +508,26 @@ def test_practice_teaches_the_guide_alone(source: Path) -> None:
 def test_practice_that_is_not_finite_costs_the_images_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    real = training.doodle
+    real = training.sample_random_strokes
 
     def broken(*given: Any, **more: Any) -> Any:
         return real(*given, **more)._replace(sigma=torch.full((4,), torch.nan))
 
-    monkeypatch.setattr(training, "doodle", broken)
+    monkeypatch.setattr(training, "sample_random_strokes", broken)
     image = torch.rand(4, TINY.canvas_size, TINY.canvas_size)
     after = []
-    for practice in (0.0, 1.0):
-        settings = TrainConfig("none", batch_size=4, practice=practice)
-        trainer = Trainer(RunConfig("dood", TINY, settings), CPU)
-        practise = trainer.practise
+    for synthetic_ratio in (0.0, 1.0):
+        settings = TrainConfig("none", batch_size=4, synthetic_ratio=synthetic_ratio)
+        trainer = Trainer.from_config(RunConfig("dood", TINY, settings), CPU)
+        synthetic_gradient = trainer.synthetic_gradient
 
-        def of_other_chance(count: int, practise: Any = practise) -> Any:
+        def of_other_chance(count: int, synthetic_gradient: Any = synthetic_gradient) -> Any:
             with torch.random.fork_rng(devices=[]):
-                return practise(count)
+                return synthetic_gradient(count)
 
-        monkeypatch.setattr(trainer, "practise", of_other_chance)
+        monkeypatch.setattr(trainer, "synthetic_gradient", of_other_chance)
         trainer.train_step(image)
-        assert float(trainer.skipped) == practice and float(trainer.skipped_in_a_row) == 0
+        assert float(trainer.skipped) == synthetic_ratio and float(trainer.skipped_in_a_row) == 0
         after.append(trainer.averages)
     for name, weights in after[0].items():
         torch.testing.assert_close(weights, after[1][name])
@@ -523,10 +538,12 @@ def test_practice_comes_in_whole_batches(
     share: float, batches: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn = []
-    real = training.doodle
-    monkeypatch.setattr(training, "doodle", lambda *a, **k: drawn.append(a[0]) or real(*a, **k))
-    settings = TrainConfig("none", batch_size=4, practice=share)
-    trainer = Trainer(RunConfig("dood", TINY, settings), CPU)
+    real = training.sample_random_strokes
+    monkeypatch.setattr(
+        training, "sample_random_strokes", lambda *a, **k: drawn.append(a[0]) or real(*a, **k)
+    )
+    settings = TrainConfig("none", batch_size=4, synthetic_ratio=share)
+    trainer = Trainer.from_config(RunConfig("dood", TINY, settings), CPU)
     for _ in range(8):
         trainer.train_step(torch.rand(4, TINY.canvas_size, TINY.canvas_size))
     assert drawn == [4] * batches

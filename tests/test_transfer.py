@@ -11,13 +11,17 @@ from typing import Any
 
 import pytest
 
-from dood_pyro.checkpoints import FORMAT, Run, Until
 from dood_pyro.errors import UserError
+from dood_pyro.runs.budget import TrainingBudget
+from dood_pyro.runs.formats import FORMAT
+from dood_pyro.runs.run import Run
 from dood_pyro.tasks import transfer
-from dood_pyro.tasks.evaluate import COLUMNS, read_rows, record
-from dood_pyro.tasks.published import Figure, other_data, published, verdict
-from dood_pyro.tasks.transfer import Cell, Plan, Training
-from dood_pyro.tasks.transfer_figure import draw_table
+from dood_pyro.tasks.rows import COLUMNS, read_rows, record
+from dood_pyro.tasks.transfer.cells import Cell
+from dood_pyro.tasks.transfer.figure import draw_table
+from dood_pyro.tasks.transfer.plan import Plan
+from dood_pyro.tasks.transfer.published import Figure, other_data, published, verdict
+from dood_pyro.training.loop import Training
 
 
 def dood_pyro(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -155,7 +159,7 @@ def test_a_kept_run_stands_in_for_what_would_be_trained(
     wanted = plan(tmp_path, training, kept=tmp_path / "kept")
     own, kept = Run(wanted.runs / str(training)), Run(tmp_path / "kept" / str(training))
 
-    def keep(until: Until, **settings: Any) -> Path:
+    def keep(until: TrainingBudget, **settings: Any) -> Path:
         config = transfer.expected(training)
         settled = dataclasses.replace(config.train, **{"data_sha256": "d", **settings})
         kept.path.mkdir(parents=True, exist_ok=True)
@@ -163,18 +167,18 @@ def test_a_kept_run_stands_in_for_what_would_be_trained(
         return wanted.run(training).path
 
     assert wanted.run(training).path == own.path
-    assert keep(Until(seconds=1.0)) == own.path, "it has no weights"
+    assert keep(TrainingBudget(seconds=1.0)) == own.path, "it has no weights"
     kept.write_tensors("best.safetensors", {})
-    assert keep(Until(seconds=1.0)) == kept.path
-    assert keep(Until(seconds=2.0)) == own.path
-    assert keep(Until(steps=5)) == own.path
-    assert keep(Until(seconds=1.0), data_sha256="other") == own.path
-    assert keep(Until(seconds=1.0), seed=4) == own.path
-    assert keep(Until(seconds=1.0), beta=2.0) == own.path
-    assert keep(Until(seconds=1.0)) == kept.path
+    assert keep(TrainingBudget(seconds=1.0)) == kept.path
+    assert keep(TrainingBudget(seconds=2.0)) == own.path
+    assert keep(TrainingBudget(steps=5)) == own.path
+    assert keep(TrainingBudget(seconds=1.0), data_sha256="other") == own.path
+    assert keep(TrainingBudget(seconds=1.0), seed=4) == own.path
+    assert keep(TrainingBudget(seconds=1.0), beta=2.0) == own.path
+    assert keep(TrainingBudget(seconds=1.0)) == kept.path
     (kept.path / "config.json").write_text("{")
     assert wanted.run(training).path == own.path
-    keep(Until(seconds=1.0))
+    keep(TrainingBudget(seconds=1.0))
     own.path.mkdir(parents=True)
     assert wanted.run(training).path == own.path
 

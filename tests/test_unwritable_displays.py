@@ -14,9 +14,10 @@ import pytest
 import torch
 
 from dood_pyro import training
-from dood_pyro.checkpoints import Run, RunConfig, Until
-from dood_pyro.config import TrainConfig
-from dood_pyro.progress import Expendable, print_across, progress_bar
+from dood_pyro.config import RunConfig, TrainConfig
+from dood_pyro.progress import LossyStream, print_across, progress_bar
+from dood_pyro.runs.budget import TrainingBudget
+from dood_pyro.runs.run import Run
 from tests.conftest import TINY
 
 STEPS = 3
@@ -31,7 +32,7 @@ def command(source: Path, out: Path) -> list[str]:
 
 def assert_saved(out: Path) -> None:
     run = Run(out)
-    assert run.progress()[0] == run.best_step() == STEPS
+    assert run.progress()[0] == run.step_of() == STEPS
     assert [line["kind"] for line in run.read_metrics()] == ["held-out"]
     assert (out / "reconstructions.png").is_file()
 
@@ -65,7 +66,7 @@ def test_a_terminal_that_goes_away(source: Path, tmp_path: Path) -> None:
 
 def test_a_display_of_ones_own_that_fails(source: Path, tmp_path: Path) -> None:
     config = RunConfig("dood", TINY, TrainConfig(str(source), batch_size=8))
-    run = Run.create(tmp_path / "run", config, Until(steps=STEPS), torch.device("cpu"))
+    run = Run.create(tmp_path / "run", config, TrainingBudget(steps=STEPS), torch.device("cpu"))
     shown: list[str] = []
 
     def show(_: Any, line: dict[str, Any]) -> None:
@@ -82,7 +83,7 @@ def test_all_is_saved_before_it_is_said(
 ) -> None:
     """What ends with the first word about the end has lost nothing."""
     config = RunConfig("dood", TINY, TrainConfig(str(source), batch_size=8))
-    run = Run.create(tmp_path / "run", config, Until(steps=STEPS), torch.device("cpu"))
+    run = Run.create(tmp_path / "run", config, TrainingBudget(steps=STEPS), torch.device("cpu"))
 
     def show(_: Any, line: dict[str, Any]) -> None:
         if line["kind"] == "held-out":
@@ -90,7 +91,7 @@ def test_all_is_saved_before_it_is_said(
 
     with pytest.raises(SystemExit):
         training.train(run, torch.device("cpu"), show=show, tensorboard=False)
-    assert run.progress()[0] == run.best_step() == STEPS
+    assert run.progress()[0] == run.step_of() == STEPS
     assert training.train(run, torch.device("cpu"), tensorboard=False).evaluated == STEPS
 
 
@@ -109,13 +110,13 @@ def test_bars_drop_what_cannot_be_written(capsys: pytest.CaptureFixture[str]) ->
             raise ValueError("I/O operation on closed file")
 
     broken = Broken()
-    stream = Expendable(broken)
-    assert stream.encoding == "utf-8" and stream == Expendable(broken) == broken
-    assert stream != Expendable(None)
+    stream = LossyStream(broken)
+    assert stream.encoding == "utf-8" and stream == LossyStream(broken) == broken
+    assert stream != LossyStream(None)
     assert stream.write("three") == 5 and broken.tries == 1
     assert stream.write("again") == 5 and broken.tries == 1, "it is given up"
-    Expendable(broken).flush()
-    assert Expendable(None).write("x") == 1
+    LossyStream(broken).flush()
+    assert LossyStream(None).write("x") == 1
     with progress_bar(total=2) as bar:
         bar.update()
         print_across(bar, "between")

@@ -7,15 +7,18 @@ can be written.
 
 from __future__ import annotations
 
-import importlib
+import hashlib
 import os
 import stat
+import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import platformdirs
+import torch
 from jaxtyping import Integer, UInt8
 from torch import Tensor
 
@@ -23,14 +26,13 @@ from dood_pyro.data import folder as picture_folder
 from dood_pyro.data import prepared
 from dood_pyro.errors import UserError
 from dood_pyro.files import named, refuse_special
+from dood_pyro.images import ImageBatch
 from dood_pyro.pictures import resize_bytes
-
-NAMES = ("mnist", "emnist", "kmnist", "quickdraw", "omniglot", "digits", "doodles")
-"""The built-in sources, each a module of this package with ``DESCRIPTION`` and ``prepare``."""
+from dood_pyro.registry import SOURCES, canonical, is_own_code, load_component
 
 
 @dataclass(frozen=True)
-class Drawings:
+class ImageDataset:
     """One part of a source, resized for a canvas."""
 
     source: str
@@ -39,13 +41,17 @@ class Drawings:
     labels: Integer[np.ndarray, "count"]
     sha256: str
     """Hash of the source's images and labels, both parts."""
-    resolution: int
-    """Pixels a side of the images before they were resized; 0 where they were not square."""
+    native_size: int
+    """Pixels per side of the images before they were resized; 0 where they were not square."""
 
     def shuffled(self, limit: int | None = None) -> UInt8[Tensor, "count size size"]:
         """The first ``limit`` images of the shuffle of seed 0: what evaluations use."""
         order = np.random.default_rng(0).permutation(len(self.images))
         return self.images[order[:limit].copy()]
+
+    def batch(self, limit: int | None = None, device: torch.device | None = None) -> ImageBatch:
+        """The first ``limit`` images of the shuffle of seed 0, in [0, 1]."""
+        return ImageBatch((self.shuffled(limit).float() / 255).to(device), self.native_size)
 
 
 def name_of(source: str | Path) -> str:
@@ -74,12 +80,6 @@ def data_folder(chosen: str | Path | None = None) -> Path:
     return path
 
 
-def describe(name: str) -> str:
-    """A line on what a built-in source holds."""
-    description: str = importlib.import_module(f"dood_pyro.data.{name}").DESCRIPTION
-    return description
-
-
 def find(name: str, data_dir: str | Path | None = None) -> Path | None:
     """Where a built-in source lies prepared, or None."""
     for folder in (data_folder(data_dir), cache_folder()):
@@ -93,14 +93,16 @@ def locate(source: str, data_dir: str | Path | None = None) -> Path:
     """The prepared file of a source, prepared now if need be.
 
     Args:
-        source: a built-in name, the path of a folder of pictures, or of an .npz.
+        source: a built-in name, the path of a folder of pictures, or of an .npz, or anyone's own
+            ``module:function``, called as the built-in ones' ``prepare`` are.
 
     Raises:
         UserError: no such source, it cannot be had, or it cannot be written.
     """
     if not source:
         raise UserError("a source has no name: give a built-in one or a path")
-    if source in NAMES:
+    source = canonical(source)
+    if source in SOURCES:
         return find(source, data_dir) or _prepare(source, data_dir)
     path = Path(source).expanduser()
     refuse_special(path)
@@ -111,9 +113,11 @@ def locate(source: str, data_dir: str | Path | None = None) -> Path:
         if not target.is_file():
             prepared.write(target, picture_folder.prepare(path))
         return target
+    if is_own_code(source):
+        return _prepare_own(source)
     raise UserError(
-        f"there is no source {source!r}: it is neither one of {', '.join(NAMES)} nor the path of a "
-        "folder of pictures or of an .npz file"
+        f"there is no source {source!r}: it is neither one of {', '.join(SOURCES)}, nor the path of a "
+        "folder of pictures or of an .npz file, nor your own module:function"
     )
 
 
@@ -126,10 +130,10 @@ def read(
         UserError: as for `locate`, or the file is damaged.
     """
     path = locate(source, data_dir)
-    return prepared.read_part(path, part, foreign=source not in NAMES)
+    return prepared.read_part(path, part, foreign=canonical(source) not in SOURCES)
 
 
-def load(source: str, part: str, size: int, data_dir: str | Path | None = None) -> Drawings:
+def load(source: str, part: str, size: int, data_dir: str | Path | None = None) -> ImageDataset:
     """One part, ``"train"`` or ``"test"``, of a source at ``size`` × ``size`` pixels.
 
     Raises:
@@ -137,8 +141,8 @@ def load(source: str, part: str, size: int, data_dir: str | Path | None = None) 
     """
     images, labels, sha256 = read(source, part, data_dir)
     height, width = images.shape[1:]
-    resolution = height if height == width else 0
-    return Drawings(source, resize_bytes(images, size), labels, sha256, resolution)
+    native_size = height if height == width else 0
+    return ImageDataset(source, resize_bytes(images, size), labels, sha256, native_size)
 
 
 def _writable(folder: Path) -> bool:
@@ -152,13 +156,28 @@ def _writable(folder: Path) -> bool:
 def _prepare(name: str, data_dir: str | Path | None) -> Path:
     folder = data_folder(data_dir)
     target = folder if _writable(folder) else cache_folder()
-    module = importlib.import_module(f"dood_pyro.data.{name}")
+    return _write_prepared(name, folder, target / f"{name}.npz")
+
+
+def _prepare_own(name: str) -> Path:
+    """The prepared file of anyone's own source: made again once its module changes."""
+    prepare: Callable[[Path, Path], prepared.Arrays] = load_component("source", name)
+    file = getattr(sys.modules[prepare.__module__], "__file__", None)
+    code = Path(file).read_bytes() if file else b""
+    fingerprint = hashlib.sha256(name.encode() + code).hexdigest()[:16]
+    target = cache_folder() / "sources" / f"{fingerprint}.npz"
+    return target if target.is_file() else _write_prepared(name, data_folder(), target)
+
+
+def _write_prepared(name: str, folder: Path, path: Path) -> Path:
+    """Prepare a source into a file, in one move."""
+    prepare = load_component("source", name)
     try:
-        target.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{name}.", dir=target) as scratch:
-            arrays = module.prepare(folder, Path(scratch))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{path.stem}.", dir=path.parent) as scratch:
+            arrays = prepare(folder, Path(scratch))
     except OSError as error:
-        raise UserError(f"cannot prepare {name} in {target}: {error.strerror or error}") from None
-    path = target / f"{name}.npz"
+        reason = error.strerror or error
+        raise UserError(f"cannot prepare {name} in {path.parent}: {reason}") from None
     prepared.write(path, arrays)
     return path

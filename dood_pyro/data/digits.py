@@ -6,8 +6,6 @@ import numpy as np
 
 from dood_pyro.data.prepared import Arrays
 
-DESCRIPTION = "handwritten digits that come with scikit-learn, 8×8"
-
 TEST_COUNT = 360
 
 

@@ -7,8 +7,6 @@ import numpy as np
 from dood_pyro.data import original
 from dood_pyro.data.prepared import Arrays
 
-DESCRIPTION = "handwritten digits and letters, 47 classes"
-
 
 def prepare(folder: Path, scratch: Path) -> Arrays:
     """Train and test of the balanced split; the originals are stored transposed."""

@@ -5,8 +5,6 @@ from pathlib import Path
 from dood_pyro.data import original
 from dood_pyro.data.prepared import Arrays
 
-DESCRIPTION = "cursive Japanese characters"
-
 
 def prepare(folder: Path, scratch: Path) -> Arrays:
     """Train and test as published; uses ``folder``/KMNIST/raw where it is there."""

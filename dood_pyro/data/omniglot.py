@@ -10,8 +10,6 @@ import numpy as np
 from dood_pyro.data import original
 from dood_pyro.data.prepared import Arrays
 
-DESCRIPTION = "characters of 50 alphabets; test alphabets are new"
-
 
 def prepare(folder: Path, scratch: Path) -> Arrays:
     """Both sets, colours inverted, with the names of the characters and the drawers' numbers."""

@@ -17,7 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from dood_pyro.errors import UserError
-from dood_pyro.progress import Expendable
+from dood_pyro.progress import LossyStream
 
 
 def torchvision_datasets() -> ModuleType:
@@ -81,7 +81,7 @@ def torchvision_arrays(
     borrow_raw(folder, scratch, class_name)
     arrays = {}
     # Its own bar must not bring down the download.
-    display = contextlib.redirect_stderr(Expendable(sys.stderr))
+    display = contextlib.redirect_stderr(LossyStream(sys.stderr))
     with download_errors(source), display:
         for part in ("train", "test"):
             data = dataset(str(scratch), train=part == "train", download=True, **options)

@@ -20,7 +20,7 @@ from jaxtyping import Bool, UInt8
 
 from dood_pyro.errors import UserError
 from dood_pyro.files import refuse_special, replacing, unreadable, unwritable
-from dood_pyro.pictures import LEAST_CONTRAST
+from dood_pyro.pictures import MIN_CONTRAST
 
 Arrays = dict[str, np.ndarray]
 
@@ -148,7 +148,7 @@ def _which_have_dark_ink(path: Path) -> dict[str, Bool[np.ndarray, "count"]]:
     for part in PARTS:
         images, _ = _part(path, part)
         flat = images.reshape(len(images), -1)
-        if bool((flat.max(1).astype(int) - flat.min(1) < LEAST_CONTRAST * 255).all()):
+        if bool((flat.max(1).astype(int) - flat.min(1) < MIN_CONTRAST * 255).all()):
             raise UserError(f"{path}, {part}_images, is blank: there is no ink in its pictures")
         found[part] = dark_ink(images)
     share = float(np.concatenate(list(found.values())).mean())

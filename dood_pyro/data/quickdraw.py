@@ -12,8 +12,6 @@ from dood_pyro.data import original
 from dood_pyro.data.prepared import Arrays
 from dood_pyro.progress import progress_bar
 
-DESCRIPTION = "doodles of 25 categories"
-
 CATEGORIES = {
     "airplane": 3999,
     "alarm_clock": 3999,

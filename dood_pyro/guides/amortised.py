@@ -1,9 +1,9 @@
-"""The paper's recognition program q(strokes | image), section 2.2, with a second look at each stroke.
+"""The paper's recognition program q(strokes | image), section 2.2.
 
-The sites of `dood_pyro.model` with single Gaussians, from the residual Δx_t = image − canvas so far,
-its glimpse, and the RNNs that the model shares. Departure from the paper: having proposed a stroke
-from the glimpse, the guide draws it in its mind, looks at what is then left, and corrects it
-(``corrections`` times; `dood_pyro.guides.corrections`).
+The sites of `dood_pyro.models.dood` with single Gaussians, from the residual Δx_t = image − canvas so
+far, its glimpse, and the RNNs that the model shares. Departure from the paper: a stroke that was
+proposed from the glimpse (equation 8) is then refined against the image (``num_refiners`` times;
+`dood_pyro.guides.refinement`).
 """
 
 from __future__ import annotations
@@ -12,39 +12,47 @@ from typing import Any
 
 import pyro
 import pyro.distributions as dist
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dood_pyro import drawing
+from dood_pyro import geometry
 from dood_pyro.config import TrainConfig
-from dood_pyro.guides.corrections import Correction, Frame, Maps, Taming
-from dood_pyro.guides.stopping import UNBOUNDED, StopHead
-from dood_pyro.model import DooD, State, StepValues, View
-from dood_pyro.networks import ImageEncoder, Squash, concatenate, glimpse, mlp, positive
-from dood_pyro.stepwise import StepwiseGuide
+from dood_pyro.guides.base import SequentialGuide
+from dood_pyro.guides.refinement import (
+    Frame,
+    RefinerInputs,
+    RefinerSchedule,
+    StrokeProposal,
+    StrokeRefinement,
+)
+from dood_pyro.guides.stop import StopHead
+from dood_pyro.images import ImageBatch
+from dood_pyro.models.base import DrawingModel
+from dood_pyro.models.dood import DooD, State, StepInputs, StepValues
+from dood_pyro.models.networks import (
+    ImageEncoder,
+    IntervalTransform,
+    concatenate,
+    glimpse,
+    mlp,
+    softplus_std,
+)
+from dood_pyro.models.sites import on_site, site_name
 
-FIRST_REACH = 4.0
-LESS_REACH = 0.6
-"""How far the first correction may move a control point, in visible widths of the pen, and by what
-factor less each next one: what is left to correct shrinks, and a late look that leaps unsettles the
-earlier ones."""
 
-
-class AmortisedGuide(StepwiseGuide[State]):
+class AmortisedGuide(SequentialGuide[State]):
     """q(on, layout, stroke, pen | image) by networks trained with the model.
 
     Args:
         model: the model whose state and RNNs the guide shares.
-        config: of the training; how many corrections, and when they are let in.
+        config: settings of the training: number and schedule of the refiners.
     """
 
-    LEAST_STD = 0.003
+    MIN_STD = 0.003
 
     def __init__(self, model: DooD, config: TrainConfig | None = None) -> None:
         super().__init__(model)
         training = config or TrainConfig(source="none")
-        self.trust_steps = (training.trust_begin, training.trust_full, training.trust_stagger)
         settings = model.config
         width = settings.features
         self.controls = settings.degree + 1
@@ -52,131 +60,154 @@ class AmortisedGuide(StepwiseGuide[State]):
         self.residual_encoder = ImageEncoder(settings.canvas_size, width, stride=4, maps=maps)
         # Without execution guidance the residual is the image at every step: the RNN tells them
         # apart.
-        self.on_head = StopHead(width if settings.guidance else 2 * width, width)
+        self.on_head = StopHead(width if model.sees_canvas else 2 * width, width)
         self.layout_head = mlp(2 * width, width, 2 * 4)
-        self.layout_squash = Squash(drawing.LAYOUT_LOW, drawing.LAYOUT_HIGH)
+        self.layout_range = IntervalTransform(geometry.LAYOUT_LOW, geometry.LAYOUT_HIGH)
         self.glimpse_encoder = ImageEncoder(settings.glimpse_size, width, maps=maps)
         values = settings.pen_values
         self.pens = values if settings.pen == "latent" else 0
         self.stroke_head = mlp(2 * width + 4, width, 2 * (2 * self.controls + self.pens))
-        # A correction looks at the canvas so far, along the curve that is drawn.
-        can_look = settings.guidance and settings.renderer == "bezier"
-        corrections = training.corrections if can_look else 0
-        self.corrections = nn.ModuleList(
-            Correction(self.controls, values, width, FIRST_REACH * LESS_REACH**look)
-            for look in range(corrections)
+        # A refiner goes by the canvas so far, along the curve that is drawn.
+        refinable = model.sees_canvas and model.draws_curves
+        refiners = training.num_refiners if refinable else 0
+        self.refinement = StrokeRefinement(
+            self.controls, values, width, refiners, RefinerSchedule.of(training)
         )
-        reach = drawing.CONTROL_REACH
-        self.stroke_squash = Squash([-reach, -reach], [reach, reach])
-        self.pen_squash = Squash(drawing.PEN_LOW[:values], drawing.PEN_HIGH[:values])
+        reach = geometry.CONTROL_REACH
+        self.stroke_range = IntervalTransform([-reach, -reach], [reach, reach])
+        self.pen_range = IntervalTransform(geometry.PEN_LOW[:values], geometry.PEN_HIGH[:values])
         # Predicts, in units that the estimator normalises, what is still to come.
         self.baseline = mlp(3 * width, width, 1)
 
-        # Corrections that move while proposals are still wild set both chasing each other: they
-        # are let in one after the other, once proposals lie near the ink. Kept with the weights.
-        self.register_buffer("trust", torch.ones(corrections))
-        self.trust: Tensor
-        self.let_in = corrections
-        """How many corrections have any trust: the others need not look."""
-        self.on_bounds = UNBOUNDED
-        """Of the probability of ``on``; a training by score function narrows them (`NVIL`)."""
+    @classmethod
+    def refusal(cls, model: DrawingModel[Any]) -> str | None:
+        """DooD's sites are needed."""
+        return None if isinstance(model, DooD) else "it needs a model with the sites of DooD"
 
-    @property
-    def model(self) -> DooD:
-        model = self._model[0]
-        assert isinstance(model, DooD)
-        return model
+    def baseline_parameters(self) -> list[nn.Parameter]:
+        """Parameters of the network that predicts the cost still to come."""
+        return list(self.baseline.parameters())
 
-    def anneal(self, step: int) -> None:
-        """Sets what depends on the number of training steps taken."""
-        begin, full, stagger = self.trust_steps
-        for look in range(len(self.trust)):
-            since = step - begin - look * stagger
-            trust = since / (full - begin) if full > begin else float(since >= 0)
-            self.trust[look].fill_(min(1.0, max(0.0, trust)))
-        # The same without asking the device.
-        late = 0 if full > begin else 1
-        self.let_in = sum(step + late > begin + look * stagger for look in range(len(self.trust)))
+    def set_step(self, step: int) -> None:
+        """Open the refiners' gates as far as their schedule says."""
+        self.refinement.set_step(step)
 
-    def q_on(self, features: Tensor, view: View, alive: Tensor) -> Float[Tensor, "*batch"]:
-        """Logit of q_on(o_t | Δx_t); without execution guidance given h^l_t, too."""
-        if not self.model.config.guidance:
-            features = concatenate(features, view.layout_rnn)
-        logit: Tensor = self.on_head(features, alive, self.on_bounds)
-        return logit
+    # The program.
 
-    def q_layout(self, features: Tensor, view: View) -> dist.TorchDistribution:
-        """q_layout(l_t | Δx_t, h^l_t), equation 7."""
-        raw = self.layout_head(concatenate(features, view.layout_rnn))
-        mean = self.layout_squash(raw[..., :4])
-        return dist.Normal(mean, positive(raw[..., 4:], self.LEAST_STD, 0.05)).to_event(1)
-
-    def q_stroke_and_pen(
-        self, image: Tensor, residual: Tensor, layout: Tensor, state: State, view: View
-    ) -> tuple[dist.TorchDistribution, dist.TorchDistribution | None]:
-        """q_stroke(s_t | Δx̃_t, h^s_t), equation 8, and the pen's Gaussian, from the same glimpse."""
-        frame = Frame.of(layout)
-        seen = glimpse(residual, frame.matrix, self.model.config.glimpse_size)
-        features = self.glimpse_encoder(seen.unsqueeze(-3))
-        given = concatenate(layout, features, view.stroke_rnn)
-        raw = self.stroke_head(given)
-        dims = 2 * self.controls
-        points, point_std, pen, pen_std = raw.split([dims, dims, self.pens, self.pens], dim=-1)
-        points = self.stroke_squash(points.unflatten(-1, (self.controls, 2)))
-        point_std = point_std.unflatten(-1, (self.controls, 2))
-        raw_pen = pen
-        pen = self.pen_squash(raw_pen) if self.pens else self.model.shared_pen(view)
-        # Like the canvas, the ink so far is what is looked at, not what is moved.
-        ink = state.ink.detach() if self.model.detach else state.ink
-        maps = Maps(image, residual, ink)
-        for correction, trust in zip(self.corrections[: self.let_in], self.trust, strict=False):
-            of_points, of_pen = Taming(2), Taming(1)
-            proposal = points, pen
-            if self.model.detach:  # not where gradients are checked: this one is not exact
-                proposal = of_points.proposal(points), of_pen.proposal(pen)
-            moves, more_std, pen_move, more_pen_std = correction(*proposal, frame, maps)
-            points = of_points.corrected(points + trust * moves)
-            point_std = point_std + trust * more_std
-            if self.pens:
-                raw_pen = raw_pen + trust * pen_move
-                pen = of_pen.corrected(self.pen_squash(raw_pen))
-                pen_std = pen_std + trust * more_pen_std
-        std = positive(point_std, self.LEAST_STD, 0.05)
-        q_stroke = self.stroke_gaussian(points, std, given)
-        if not self.pens:
-            return q_stroke, None
-        return q_stroke, dist.Normal(pen, positive(pen_std, self.LEAST_STD, 0.1)).to_event(1)
-
-    def stroke_gaussian(self, mean: Tensor, std: Tensor, given: Tensor) -> dist.TorchDistribution:
-        """The control points' Gaussian, given what the stroke was proposed from."""
-        return dist.Normal(mean, std).to_event(2)
-
-    def start(self, image: Float[Tensor, "images size size"]) -> State:
+    def initial_state(self, images: ImageBatch) -> State:
         """The model's own first state: it is shared."""
-        return self.model.initial_state(image.shape[-3])
+        state: State = self.model.initial_state(len(images), images.native_size)
+        return state
 
     def step(self, t: int, state: State, image: Tensor) -> State:
-        """Step t of equation 6."""
-        view = self.model.look(state)
-        residual = image - view.canvas
+        """Sample the sites of step t, equation 6."""
+        inputs = self.model.step_inputs(state)
+        residual = image - inputs.canvas
         features = self.residual_encoder(residual.unsqueeze(-3))
         infer: Any = {
             "baseline": {
                 "nn_baseline": lambda seen: self.baseline(seen).squeeze(-1),
-                "nn_baseline_input": concatenate(features, view.features, view.layout_rnn),
+                "nn_baseline_input": concatenate(features, inputs.features, inputs.layout_rnn),
             }
         }
-        on = pyro.sample(
-            f"on_{t}",
-            dist.Bernoulli(logits=self.q_on(features, view, state.alive)).mask(state.alive > 0),
-            infer=infer,
-        )
+        q_on = dist.Bernoulli(logits=self.q_on(features, inputs, state.alive))
+        on = pyro.sample(on_site(t), q_on.mask(state.alive > 0), infer=infer)
         alive = state.alive * on > 0
-        layout = pyro.sample(f"layout_{t}", self.q_layout(features, view).mask(alive))
-        q_stroke, q_pen = self.q_stroke_and_pen(image, residual, layout, state, view)
-        stroke = pyro.sample(f"stroke_{t}", q_stroke.mask(alive))
-        if q_pen is None:
-            pen = self.model.shared_pen(view)
-        else:
-            pen = pyro.sample(f"pen_{t}", q_pen.mask(alive))
-        return self.model.draw(state, view, StepValues(on, layout, stroke, pen))
+        q_layout = self.q_layout(features, inputs)
+        layout = pyro.sample(site_name("layout", t), q_layout.mask(alive))
+        pen: Any = None if self.pens else self.model.shared_pen(inputs)
+        q_stroke, q_pen = self.q_stroke_and_pen(image, residual, layout, state, inputs, pen)
+        stroke = pyro.sample(site_name("stroke", t), q_stroke.mask(alive))
+        if q_pen is not None:
+            pen = pyro.sample(site_name("pen", t), q_pen.mask(alive))
+        drawn: State = self.model.draw(state, inputs, StepValues(on, layout, stroke, pen))
+        return drawn
+
+    # The conditionals of section 2.2.
+
+    def q_on(self, features: Tensor, inputs: StepInputs, alive: Tensor) -> Float[Tensor, "*batch"]:
+        """Logit of q_on(o_t | Δx_t); without execution guidance given h^l_t, too."""
+        if not self.model.sees_canvas:
+            features = concatenate(features, inputs.layout_rnn)
+        logit: Tensor = self.on_head(features, alive)
+        return logit
+
+    def q_layout(self, features: Tensor, inputs: StepInputs) -> dist.TorchDistribution:
+        """q_layout(l_t | Δx_t, h^l_t), equation 7."""
+        raw = self.layout_head(concatenate(features, inputs.layout_rnn))
+        mean = self.layout_range(raw[..., :4])
+        return dist.Normal(mean, softplus_std(raw[..., 4:], self.MIN_STD, 0.05)).to_event(1)
+
+    def q_stroke_and_pen(
+        self,
+        image: Tensor,
+        residual: Tensor,
+        layout: Tensor,
+        state: State,
+        inputs: StepInputs,
+        pen: Tensor | None = None,
+    ) -> tuple[dist.TorchDistribution, dist.TorchDistribution | None]:
+        """q_stroke(s_t | Δx̃_t, h^s_t), equation 8, refined, and the pen's Gaussian, from the same
+        glimpse.
+
+        Args:
+            pen: the pen where it is not latent; there is no Gaussian then.
+        """
+        frame = Frame.from_layout(layout)
+        given = self.stroke_inputs(residual, frame, layout, inputs)
+        proposal = self.propose(given, pen)
+        if self.refinement.refiners:
+            proposal = self.refine(proposal, image, residual, frame, state)
+        std = softplus_std(proposal.raw_point_std, self.MIN_STD, 0.05)
+        q_stroke = self.stroke_gaussian(proposal.points, std, given)
+        if not self.pens:
+            return q_stroke, None
+        pen_std = softplus_std(proposal.raw_pen_std, self.MIN_STD, 0.1)
+        return q_stroke, dist.Normal(proposal.pen, pen_std).to_event(1)
+
+    def stroke_inputs(
+        self, residual: Tensor, frame: Frame, layout: Tensor, inputs: StepInputs
+    ) -> Float[Tensor, "*batch features"]:
+        """l_t, the encoded glimpse Δx̃_t of the residual, and h^s_t."""
+        seen = glimpse(residual, frame.matrix, self.model.config.glimpse_size)
+        features = self.glimpse_encoder(seen.unsqueeze(-3))
+        return concatenate(layout, features, inputs.stroke_rnn)
+
+    def propose(self, given: Tensor, pen: Tensor | None = None) -> StrokeProposal:
+        """Means and raw standard deviations of control points and pen: equation 8."""
+        dims = 2 * self.controls
+        sizes = [dims, dims, self.pens, self.pens]
+        points, point_std, raw_pen, pen_std = self.stroke_head(given).split(sizes, dim=-1)
+        return StrokeProposal(
+            self.stroke_range(points.unflatten(-1, (self.controls, 2))),
+            point_std.unflatten(-1, (self.controls, 2)),
+            self.pen_range(raw_pen) if pen is None else pen,
+            raw_pen if pen is None else None,
+            pen_std,
+        )
+
+    def refine(
+        self,
+        proposal: StrokeProposal,
+        image: Tensor,
+        residual: Tensor,
+        frame: Frame,
+        state: State,
+    ) -> StrokeProposal:
+        """The proposal, moved to where the image says that the stroke lies."""
+        # Like the canvas, the ink so far carries no gradient.
+        ink = state.ink.detach() if self.model.detach else state.ink
+        seen = RefinerInputs(image, residual, ink)
+        # Where gradients are checked they must be exact: a capped one is not.
+        refined: StrokeProposal = self.refinement(
+            proposal, frame, seen, self.pen_range, cap_gradient=self.model.detach
+        )
+        return refined
+
+    def stroke_gaussian(self, mean: Tensor, std: Tensor, given: Tensor) -> dist.TorchDistribution:
+        """Gaussian of the control points, (*batch, controls, 2).
+
+        Args:
+            given: what the stroke was proposed from (`stroke_inputs`).
+        """
+        return dist.Normal(mean, std).to_event(2)

@@ -1,7 +1,7 @@
 """The amortised guide with one Gaussian of full covariance over a stroke's control points.
 
-Control points that slide along the stroke together leave the picture as it is: under the posterior
-they are correlated, and independent Gaussians must be as narrow as the narrowest direction.
+Control points that slide along the stroke together leave the image as it is: under the posterior they
+are correlated, and independent Gaussians must be as narrow as the narrowest direction.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from dood_pyro.config import TrainConfig
-from dood_pyro.distributions import CorrelatedPoints
 from dood_pyro.guides.amortised import AmortisedGuide
-from dood_pyro.model import DooD
-from dood_pyro.networks import concatenate, mlp
+from dood_pyro.models.distributions import CorrelatedPoints
+from dood_pyro.models.dood import DooD
+from dood_pyro.models.networks import concatenate, mlp
 
 
 class FullCovarianceGuide(AmortisedGuide):
-    """`AmortisedGuide`, and a network for how control points move together.
+    """`AmortisedGuide`, and a network for how control points vary together.
 
     At first they do not: started from an amortised guide's weights, it is that guide.
     """
@@ -36,9 +36,9 @@ class FullCovarianceGuide(AmortisedGuide):
             last.bias.zero_()
 
     def stroke_gaussian(self, mean: Tensor, std: Tensor, given: Tensor) -> dist.TorchDistribution:
-        """Standard deviations times a unit lower triangle: the Cholesky factor."""
-        seen = concatenate(given, mean.flatten(-2), std.flatten(-2).log())
-        together = self.covariance_head(seen)
-        triangle = torch.diag_embed(together.new_ones(*together.shape[:-1], 2 * self.controls))
-        triangle[..., self.below[0], self.below[1]] = together
+        """Gaussian whose Cholesky factor is the standard deviations times a unit lower triangle."""
+        inputs = concatenate(given, mean.flatten(-2), std.flatten(-2).log())
+        entries = self.covariance_head(inputs)
+        triangle = torch.diag_embed(entries.new_ones(*entries.shape[:-1], 2 * self.controls))
+        triangle[..., self.below[0], self.below[1]] = entries
         return CorrelatedPoints(mean, std.flatten(-2)[..., None] * triangle)

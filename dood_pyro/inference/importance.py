@@ -1,4 +1,4 @@
-"""The importance-weighted bound on log p(x) (Burda et al. 2015), stops sampled and stops summed.
+"""The importance-weighted bound on log p(x) (Burda et al. 2015), the stop variable sampled or marginalised.
 
 One pass that draws every stroke serves both: strokes do not depend on later stops, so k drawn from
 q_k after the fact has, with strokes 1…k, exactly the guide's joint distribution.
@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from dood_pyro.guides.factors import Factors, ImageByImage
-from dood_pyro.guides.smc import SMCGuide
-from dood_pyro.inference.smc import effective_samples, smc
-from dood_pyro.inference.stop_time import StopTimeTerms, stop_time_terms
+from dood_pyro.guides.base import Guide, Progress
+from dood_pyro.images import ImageBatch, Images
+from dood_pyro.inference.smc import effective_samples
+from dood_pyro.inference.stop_marginal import StopMarginalTerms, stop_marginal_terms
 
 CHUNK = 800
 """Particles × images in memory at once; larger ones are slower on a CPU, whose caches they outgrow."""
@@ -31,14 +31,14 @@ def chunk_on(device: torch.device) -> int:
 
 
 class ImportanceBound(NamedTuple):
-    """Per image, in nats where not said otherwise."""
+    """Bounds and their diagnostics, per image, in nats where not said otherwise."""
 
     log_p: Float[Tensor, "images"]
-    """Bound with stops sampled, as in the paper."""
+    """Bound with the stop variable sampled, as in the paper."""
     log_p_summed: Float[Tensor, "images"]
-    """Bound with stops summed out: tighter."""
+    """Bound with the stop variable marginalised: tighter."""
     elbo: Float[Tensor, "images"]
-    """One-sample bound, stops summed out, averaged over the particles."""
+    """One-sample bound, the stop variable marginalised, averaged over the particles."""
     effective_samples: Float[Tensor, "images"]
     """(Σw)² / Σw² of the sampled-stop weights, of as many as there are particles; NaN for sequential
     Monte Carlo, whose particles have ancestors in common."""
@@ -46,7 +46,7 @@ class ImportanceBound(NamedTuple):
     """Expected number of strokes under the guide."""
 
     @classmethod
-    def joined(cls, parts: Sequence[ImportanceBound]) -> ImportanceBound:
+    def concatenated(cls, parts: Sequence[ImportanceBound]) -> ImportanceBound:
         """The bounds of several batches of images as one."""
         return cls(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
@@ -56,7 +56,7 @@ class ImportanceBound(NamedTuple):
         return None if math.isnan(mean) else mean
 
 
-def sampled_log_weights(terms: StopTimeTerms) -> Float[Tensor, "*batch"]:
+def sampled_log_weights(terms: StopMarginalTerms) -> Float[Tensor, "*batch"]:
     """log p/q of strokes and a stop drawn from the guide."""
     log_q, log_p, log_likelihood, log_ratio = terms
     stop = torch.distributions.Categorical(logits=log_q.movedim(0, -1)).sample()
@@ -71,9 +71,9 @@ def log_mean_exp(values: Float[Tensor, "particles *batch"]) -> Float[Tensor, "*b
 
 @torch.no_grad()
 def importance_bound(
-    model: nn.Module,
-    guide: nn.Module,
-    images: Float[Tensor, "images size size"],
+    model: Any,
+    guide: Guide,
+    images: Images,
     particles: int = 200,
     chunk: int | None = None,
     progress: Callable[[int], None] | None = None,
@@ -81,23 +81,24 @@ def importance_bound(
     """The bound for each image, in chunks that fit in memory.
 
     Args:
-        particles: samples an image; the paper uses 200.
+        particles: samples per image; the paper uses 200.
         chunk: particles × images in memory at once; by default what suits the device.
         progress: called with the number of images done since the last call.
     """
-    chunk = chunk_on(images.device) if chunk is None else chunk
+    everything = ImageBatch.of(images)
+    chunk = chunk_on(everything.device) if chunk is None else chunk
     per_pass = min(particles, chunk)
     parts = []
-    for batch in images.split(max(1, chunk // per_pass)):
+    for batch in everything.split(max(1, chunk // per_pass)):
         sampled, summed, elbo, strokes = [], [], [], []
         done = 0
         while done < particles:
             count = min(per_pass, particles - done)
-            terms = stop_time_terms(model, guide, batch, count).by_particle()
+            terms = stop_marginal_terms(model, guide, batch, count).by_particle()
             sampled.append(sampled_log_weights(terms))
             summed.append(terms.log_weight())
             elbo.append(terms.elbo())
-            stops = torch.arange(len(terms.log_q), device=batch.device, dtype=batch.dtype)
+            stops = torch.arange(len(terms.log_q)).to(terms.log_q)
             strokes.append(torch.tensordot(stops, terms.log_q.exp(), 1))
             done += count
         weights = torch.cat(sampled)
@@ -112,61 +113,40 @@ def importance_bound(
         )
         if progress is not None:
             progress(len(batch))
-    return ImportanceBound.joined(parts)
-
-
-SEARCH = 0.7
-"""The share of the time that an image takes which goes into a search, roughly."""
-
-
-def search(
-    guide: ImageByImage, images: Tensor, progress: Callable[[float], None] | None = None
-) -> Factors:
-    """What a guide that searches finds for images; it counts as `SEARCH` of the progress."""
-    return guide.factors(images, progress and (lambda done: progress(SEARCH * done)))
+    return ImportanceBound.concatenated(parts)
 
 
 @torch.no_grad()
 def bound_of(
-    model: nn.Module,
-    guide: nn.Module,
-    images: Float[Tensor, "images size size"],
+    model: Any,
+    guide: Guide,
+    images: Images,
     particles: int = 200,
-    progress: Callable[[float], None] | None = None,
-    factors: Factors | None = None,
+    progress: Progress | None = None,
+    posterior: Guide | None = None,
 ) -> ImportanceBound:
-    """`importance_bound` of any guide; one that searches image by image does so once an image.
-
-    Sequential Monte Carlo has one bound in place of three, the expectation of the log of its own
-    estimate of p(x), whose stops are summed out.
+    """The bound of any guide: its own where it has one (`Guide.bound`), else `importance_bound`; a guide
+    that searches image by image does so once per image.
 
     Args:
-        progress: called with the images done since the last call, of which a search is `SEARCH`.
-        factors: what a guide that searches has found for these images already.
+        progress: called with the images done since the last call, of which a search is a share
+            (`Guide.search_share`).
+        posterior: what a guide that searches has found for these images already (`Guide.posterior`).
     """
-    if not isinstance(guide, ImageByImage):
-        return importance_bound(model, guide, images, particles, progress=progress)
-    searched = factors is not None
-    if factors is None and not isinstance(guide, SMCGuide):
-        factors, searched = search(guide, images, progress), True
-    rest = 1 - SEARCH if searched else 1.0
-    few = max(1, chunk_on(images.device) // particles)
+    everything = ImageBatch.of(images)
+    if not guide.search_share:
+        return importance_bound(model, guide, everything, particles, progress=progress)
+    searched = posterior is not None
+    few = max(1, chunk_on(everything.device) // particles)
     parts = []
-    for first in range(0, len(images), few):
-        rows = slice(first, first + few)
-        if isinstance(guide, SMCGuide):
-            parts.append(_smc_bound(guide, images[rows], particles))
-        else:
-            assert factors is not None
-            parts.append(importance_bound(model, factors.of(rows), images[rows], particles))
+    for index, batch in enumerate(everything.split(few)):
+        bound = guide.bound(batch, particles)
+        if bound is None:
+            if posterior is None:
+                posterior, searched = guide.posterior(everything, progress), True
+            rows = slice(index * few, index * few + few)
+            bound = importance_bound(model, posterior.rows(rows), batch, particles)
+        parts.append(bound)
         if progress is not None:
-            progress(rest * len(images[rows]))
-    return ImportanceBound.joined(parts)
-
-
-def _smc_bound(guide: SMCGuide, images: Tensor, particles: int) -> ImportanceBound:
-    found = smc(guide.model, guide.guide, images, particles)
-    log_p = found.log_p()
-    stops = torch.arange(len(found.log_weight), device=images.device, dtype=images.dtype)
-    strokes = torch.tensordot(stops, found.log_stop().exp(), 1)
-    return ImportanceBound(log_p, log_p, log_p, torch.full_like(log_p, torch.nan), strokes)
+            progress((1 - guide.search_share if searched else 1.0) * len(batch))
+    return ImportanceBound.concatenated(parts)

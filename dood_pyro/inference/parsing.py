@@ -13,46 +13,25 @@ import copy
 from collections.abc import Sequence
 from contextlib import suppress
 from itertools import count as count_from
-from typing import Any, NamedTuple, TypeGuard
+from typing import Any, NamedTuple
 
 import pyro
 import torch
 from jaxtyping import Float
 from pyro import poutine
-from pyro.poutine.messenger import Messenger
-from torch import Tensor, nn
+from torch import Tensor
 
 from dood_pyro.devices import seeded
-from dood_pyro.inference.stop_time import bernoulli_logits
-from dood_pyro.stepwise import Program, StepwiseGuide, sharing_states
-
-
-class Modes(Messenger):
-    """Sets latent Gaussians to their mean and ``on_t`` to 1 where it is likelier than not.
-
-    A distribution that has no mean to give is sampled from, and ``sampled`` is then True.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.sampled = False
-
-    def _pyro_sample(self, msg: Any) -> None:
-        if msg["is_observed"] or msg["done"] or not hasattr(msg["fn"], "batch_shape"):
-            return
-        if msg["name"].startswith("on_"):
-            msg["value"] = (bernoulli_logits(msg) > 0).to(bernoulli_logits(msg))
-            msg["done"] = True
-        elif msg["fn"].event_shape:
-            try:
-                msg["value"] = msg["fn"].mean
-                msg["done"] = True
-            except NotImplementedError:
-                self.sampled = True
+from dood_pyro.guides.base import Guide, SequentialGuide
+from dood_pyro.images import ImageBatch, Images
+from dood_pyro.inference.messengers import ModeMessenger, bernoulli_logits
+from dood_pyro.inference.traces import model_and_guide_traces
+from dood_pyro.models.base import DrawingModel
+from dood_pyro.models.sites import IMAGES, canvas_site, on_site, parse_site
 
 
 class Parse(NamedTuple):
-    """What a guide makes of images, step by step; dead steps hold values that mean nothing."""
+    """A guide's values for images, step by step; steps that are not drawn hold meaningless ones."""
 
     on_probability: Float[Tensor, "steps *batch"]
     """q(on_t = 1) given that the drawing came that far; 0 once it has stopped."""
@@ -61,13 +40,13 @@ class Parse(NamedTuple):
     canvas: Float[Tensor, "steps *batch size size"]
     """The canvas after each step."""
     values: dict[str, Float[Tensor, "steps *batch *event"]]
-    """Modes (`Modes`) of the other latent variables, by the part of their name before ``_t``: DooD's
+    """Modes (`ModeMessenger`) of the other latent variables, by the part of their name before ``_t``: DooD's
     ``layout``, ``stroke`` and ``pen``, AIR's ``layout`` and ``part``."""
     std: dict[str, Float[Tensor, "steps *batch *event"]]
     """The guide's standard deviations of those of them that have one; of samples there are none."""
 
     @classmethod
-    def joined(cls, parts: Sequence[Parse]) -> Parse:
+    def concatenated(cls, parts: Sequence[Parse]) -> Parse:
         """The parse of several parses' images, one's after the other's."""
 
         def images(column: Sequence[Tensor]) -> Tensor:
@@ -91,84 +70,75 @@ class Parse(NamedTuple):
         )
 
 
-Programs = tuple[Program[Any], nn.Module]
-"""Model and guide."""
+ModelAndGuide = tuple[DrawingModel[Any], Guide]
 
 
-def in_double(model: Program[Any], guide: nn.Module) -> Programs:
-    """Copies of model and guide in float64, to `parse` with; of weights as they are now."""
+def in_double(model: DrawingModel[Any], guide: Guide) -> ModelAndGuide:
+    """Copies of model and guide in float64, to `parse` with; with the weights as they are now."""
     # Together, as a guide holds its model.
     copied = copy.deepcopy((model, guide))
     return copied[0].double(), copied[1].double()
 
 
 @torch.no_grad()
-def parse(
-    model: Program[Any], guide: nn.Module, images: Float[Tensor, "images size size"]
-) -> Parse:
+def parse(model: DrawingModel[Any], guide: Guide, images: Images) -> Parse:
     """The guide's modes for ``images``; the same each time, for guides that search by chance, too.
 
     Computed in the model's precision, returned in that of ``images``. By copies `in_double` what is
     found for an image does not depend on the images beside it or on the number of threads, to within
     10⁻³ pixels.
     """
-    seen = images.to(model.raw_scale.dtype)
+    batch = ImageBatch.of(images)
+    seen = batch.to(model.raw_scale.dtype)
     found, sampled = _parse(model, guide, seen)
     if sampled and len(seen) > 1:  # by random numbers that are each image's own
-        found = Parse.joined([_parse(model, guide, one)[0] for one in seen.split(1)])
-    return found.to(images.dtype)
+        found = Parse.concatenated([_parse(model, guide, one)[0] for one in seen.split(1)])
+    return found.to(batch.pixels.dtype)
 
 
-def _parse(model: Program[Any], guide: nn.Module, images: Tensor) -> tuple[Parse, bool]:
+def _parse(model: DrawingModel[Any], guide: Guide, images: ImageBatch) -> tuple[Parse, bool]:
     """A parse, and whether some of it was sampled."""
-    modes = Modes()
-    with seeded(0, images.device), sharing_states(), pyro.validation_enabled(False), modes:
-        if _says_all(guide, model):
+    modes = ModeMessenger()
+    with seeded(0, images.device), pyro.validation_enabled(False), modes:
+        if isinstance(guide, SequentialGuide) and _knows_all(guide, model):
             return _step_by_step(guide, images), modes.sampled
-        return _replayed(model, guide, images), modes.sampled
+        return _from_both(model, guide, images), modes.sampled
 
 
-def _says_all(guide: nn.Module, model: nn.Module) -> TypeGuard[StepwiseGuide[Any]]:
-    """Whether the steps of a guide leave nothing that only the model knows."""
-    return (
-        isinstance(guide, StepwiseGuide)
-        and type(guide).forward is StepwiseGuide.forward
-        and guide.program is model
-        and guide.program.config.pen != "shared"  # the model's own function of its RNN
-    )
+def _knows_all(guide: SequentialGuide[Any], model: DrawingModel[Any]) -> bool:
+    """Whether the steps of a guide leave nothing that only the model's program tells."""
+    own_forward = type(guide).forward is not SequentialGuide.forward
+    return not own_forward and guide.model is model and model.config.pen != "shared"
 
 
 @torch.no_grad()
-def sample_parse(
-    model: nn.Module, guide: nn.Module, images: Float[Tensor, "images size size"]
-) -> Parse:
-    """A sample of the guide's for each image."""
-    with sharing_states(), pyro.validation_enabled(False):
-        return _replayed(model, guide, images)
+def sample_parse(model: DrawingModel[Any], guide: Guide, images: Images) -> Parse:
+    """A sample of the guide for each image."""
+    with pyro.validation_enabled(False):
+        return _from_both(model, guide, ImageBatch.of(images))
 
 
-def _replayed(model: nn.Module, guide: nn.Module, images: Tensor) -> Parse:
-    """What the guide says, drawn by the model."""
-    q_trace: Any = poutine.trace(guide).get_trace(images)
-    p_trace: Any = poutine.trace(poutine.replay(model, trace=q_trace)).get_trace(images)
+def _from_both(model: DrawingModel[Any], guide: Guide, images: ImageBatch) -> Parse:
+    """The guide's values, drawn by the model."""
+    p_trace, q_trace = model_and_guide_traces(model, guide, images)
     return _collect(p_trace, q_trace, q_trace)
 
 
-def _step_by_step(guide: StepwiseGuide[Any], images: Tensor) -> Parse:
-    """What the guide says, by the states that it shares with the model, whose own conditionals are
-    not asked; and no further than the last of the drawings goes."""
-    most: int = guide.program.config.max_strokes
+def _step_by_step(guide: SequentialGuide[Any], images: ImageBatch) -> Parse:
+    """The guide's values, drawn by the states that it shares with the model, whose conditionals are not
+    computed; and no further than the last of the drawings goes."""
+    max_strokes: int = guide.model.config.max_strokes
     canvases: list[Tensor] = []
-    with poutine.trace() as tracer, pyro.plate("images", len(images), dim=-1):
-        state = guide.start(images)
-        for t in range(1, most + 1):
-            state = guide.step(t, state, images)
-            drawn = guide.drawn(state)
+    with poutine.trace() as tracer, pyro.plate(IMAGES, len(images), dim=-1):
+        state = guide.initial_state(images)
+        for t in range(1, max_strokes + 1):
+            state = guide.step(t, state, images.pixels)
+            drawn = guide.model_state(state)
             canvases.append(drawn.canvas)
             if not drawn.alive.any():
                 break
     found = _collect(tracer.trace, tracer.trace, tracer.trace, canvases)
-    rest = most - len(canvases)
+    rest = max_strokes - len(canvases)
 
     def to_the_end(column: Tensor) -> Tensor:
         return torch.cat([column, column[-1:].expand(rest, *column.shape[1:])])
@@ -184,11 +154,15 @@ def _step_by_step(guide: StepwiseGuide[Any], images: Tensor) -> Parse:
 
 
 @torch.no_grad()
-def dream(model: nn.Module, count: int) -> Parse:
-    """Drawings from the prior, step by step; probabilities are the model's, and there are no
-    standard deviations."""
+def sample_prior(model: DrawingModel[Any], count: int, native_size: int = 0) -> Parse:
+    """Drawings from the prior, step by step; probabilities are the model's, and there are no standard
+    deviations.
+
+    Args:
+        native_size: pixels per side of the grid that ink is put on (`DrawingModel.ink_size`).
+    """
     with pyro.validation_enabled(False):
-        trace: Any = poutine.trace(model).get_trace(count=count)
+        trace: Any = poutine.trace(model).get_trace(count=count, native_size=native_size)
     return _collect(trace, trace, None)
 
 
@@ -203,24 +177,23 @@ def _collect(
     std: dict[str, list[Tensor]] = {}
     alive: Any = 1.0
     for step in count_from(1):
-        if f"on_{step}" not in by.nodes:
+        if on_site(step) not in by.nodes:
             break
-        on = by.nodes[f"on_{step}"]
+        on = by.nodes[on_site(step)]
         probabilities.append(alive * torch.sigmoid(bernoulli_logits(on)))
         alive = alive * on["value"]
         lives.append(alive)
+        if canvas_site(step) in drawn.nodes:
+            canvases.append(drawn.nodes[canvas_site(step)]["value"])
         for name, site in drawn.nodes.items():
-            kind, _, number = name.rpartition("_")
-            if number != str(step) or kind == "on":
+            parsed = parse_site(name)
+            if parsed is None or parsed.step != step or parsed.kind in ("on", "canvas"):
                 continue
-            if kind == "canvas":
-                canvases.append(site["value"])
-                continue
-            values.setdefault(kind, []).append(site["value"])
+            values.setdefault(parsed.kind, []).append(site["value"])
             if gaussians is not None and name in gaussians.nodes:
                 with suppress(NotImplementedError):
-                    of_site = gaussians.nodes[name]["fn"].stddev
-                    std.setdefault(kind, []).append(of_site)
+                    deviation = gaussians.nodes[name]["fn"].stddev
+                    std.setdefault(parsed.kind, []).append(deviation)
     return Parse(
         torch.stack(probabilities),
         torch.stack(lives),

@@ -6,7 +6,7 @@ Particles propose each stroke by a guide. After stroke t they have the weights
 
 and before the next one they are resampled by w_t · p(x | canvas_t), the likelihood of the picture if
 the drawing ended there, a look ahead that is divided out of their weights again (Del Moral et al.
-2006). With stops summed out as in `dood_pyro.inference.stop_time`, the sum over k = 0…K strokes of
+2006). With the stop variable marginalised as in `dood_pyro.inference.stop_marginal`, the sum over k = 0…K strokes of
 the mean over particles of
 
     w_k · p(on_{k+1} = 0) · p(x | canvas_k)
@@ -29,8 +29,10 @@ from pyro import poutine
 from torch import Tensor
 
 from dood_pyro.errors import UserError
-from dood_pyro.inference.stop_time import AlwaysOn, bernoulli_logits
-from dood_pyro.stepwise import Program, StepwiseGuide, sharing_states
+from dood_pyro.guides.base import SequentialGuide
+from dood_pyro.images import ImageBatch, Images
+from dood_pyro.inference.messengers import AllOnMessenger, bernoulli_logits
+from dood_pyro.models.sites import IMAGES, PARTICLES, latent_sites, on_site
 
 
 class Proposed(NamedTuple):
@@ -97,9 +99,9 @@ def effective_samples(log_weight: Float[Tensor, "samples *batch"]) -> Float[Tens
 
 @torch.no_grad()
 def smc(
-    model: Program[Any],
-    guide: StepwiseGuide[Any],
-    image: Float[Tensor, "images size size"],
+    model: Any,
+    guide: SequentialGuide[Any],
+    images: Images,
     particles: int = 200,
     threshold: float = 0.5,
 ) -> Particles:
@@ -109,9 +111,10 @@ def smc(
         threshold: an image's particles are resampled where their effective number falls below
             this share of them.
     """
-    count = image.shape[-3]
-    with sharing_states():
-        blank, started = model.initial_state(count), guide.start(image)
+    batch = ImageBatch.of(images)
+    count, image = len(batch), batch.pixels
+    started = guide.initial_state(batch)
+    blank = guide.model_state(started)
     scale = model.likelihood_scale()
     weight = image.new_zeros(particles, count)
     prior = torch.zeros_like(weight)
@@ -120,30 +123,29 @@ def smc(
     joints: list[Tensor] = []
     drawn: list[dict[str, Proposed]] = []
     strokes: list[list[dict[str, Proposed]]] = [[]]
-    model_state, guide_state = blank, started
+    state = started
 
     def spread(leaf: Tensor, like: Tensor) -> Tensor:
         """To every particle; ``like`` is of images only."""
         return leaf.expand(particles, count, *like.shape[1:])
 
     for t in range(1, model.config.max_strokes + 1):
+        before = guide.model_state(state)
         with ExitStack() as contexts:
-            contexts.enter_context(sharing_states())
-            contexts.enter_context(pyro.plate("particles", particles, dim=-2))
-            contexts.enter_context(pyro.plate("images", count, dim=-1))
-            with AlwaysOn():
+            contexts.enter_context(pyro.plate(PARTICLES, particles, dim=-2))
+            contexts.enter_context(pyro.plate(IMAGES, count, dim=-1))
+            with AllOnMessenger():
                 traced: Any = poutine.trace(guide.step)
-                q_trace = traced.get_trace(t, guide_state, image)
+                q_trace = traced.get_trace(t, state, image)
+            state = q_trace.nodes["_RETURN"]["value"]
             replayed: Any = poutine.trace(poutine.replay(model.step, trace=q_trace))
-            p_trace = replayed.get_trace(t, model_state)
-        on = bernoulli_logits(p_trace.nodes[f"on_{t}"]).expand(particles, count)
+            p_trace = replayed.get_trace(t, before, guide.model_state(state))
+        on = bernoulli_logits(p_trace.nodes[on_site(t)]).expand(particles, count)
         ends = F.logsigmoid(-on) + likelihood
         contributions.append(weight + ends)
         joints.append(prior + ends)
         log_p, log_q, sites = torch.zeros_like(weight), torch.zeros_like(weight), {}
-        for name in q_trace.stochastic_nodes:
-            if name.startswith("on_") or name in ("particles", "images"):
-                continue
+        for name, _ in latent_sites(q_trace.stochastic_nodes, t):
             q, value = q_trace.nodes[name]["fn"], q_trace.nodes[name]["value"]
             log_p = log_p + p_trace.nodes[name]["fn"].log_prob(value)
             log_q = log_q + q.log_prob(value)
@@ -157,16 +159,14 @@ def smc(
                 ) from None
         goes_on = F.logsigmoid(on) + log_p
         weight, prior = weight + goes_on - log_q, prior + goes_on
-        # One state that model and guide share stays one, so that nothing is rendered twice.
-        returned = p_trace.nodes["_RETURN"]["value"], q_trace.nodes["_RETURN"]["value"]
-        model_state, guide_state = _map(returned, spread, (blank, started))
+        state = _map(state, spread, started)
         drawn = [*drawn, sites]
-        likelihood = model.log_likelihood(image, model_state.canvas, scale)
+        likelihood = model.log_likelihood(image, guide.model_state(state).canvas, scale)
         if t < model.config.max_strokes:
             ahead = weight + likelihood
             ancestors, resampled = _ancestors(ahead, threshold)
-            prior, likelihood, weight, model_state, guide_state, drawn = _map(
-                (prior, likelihood, weight, model_state, guide_state, drawn), _taking(ancestors)
+            prior, likelihood, weight, state, drawn = _map(
+                (prior, likelihood, weight, state, drawn), _taking(ancestors)
             )
             mean = torch.logsumexp(ahead, 0) - math.log(particles)
             weight = torch.where(resampled, mean - likelihood, weight)

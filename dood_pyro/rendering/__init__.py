@@ -1,6 +1,6 @@
 """Strokes to pixels (section 2.1, Rendering and Compositing modules): differentiable, on any device."""
 
-from dood_pyro.rendering.compositing import WHITEST, canvas_from_ink, ink_from_canvas
+from dood_pyro.rendering.compositing import MAX_BRIGHTNESS, canvas_from_ink, ink_from_canvas
 from dood_pyro.rendering.strokes import (
     CURVE_POINTS,
     bernstein,
@@ -11,7 +11,7 @@ from dood_pyro.rendering.strokes import (
 
 __all__ = [
     "CURVE_POINTS",
-    "WHITEST",
+    "MAX_BRIGHTNESS",
     "bernstein",
     "canvas_from_ink",
     "curve_points",

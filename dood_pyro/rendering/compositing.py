@@ -50,7 +50,7 @@ def _enlarged(pictures: Tensor, size: int) -> Tensor:
     return large.reshape(*pictures.shape[:-2], size, size)
 
 
-WHITEST = 1.0 - 1e-3
+MAX_BRIGHTNESS = 1.0 - 1e-3
 """A pixel at 1 would need infinite ink; pictures are taken to be at most this bright."""
 
 
@@ -74,4 +74,4 @@ def ink_from_canvas(
     canvas: Float[Tensor, "*batch height width"],
 ) -> Float[Tensor, "*batch height width"]:
     """The ink that would have left ``canvas``, a picture in [0, 1]; inverse of `canvas_from_ink`."""
-    return torch.atanh(canvas.clamp(0.0, WHITEST))
+    return torch.atanh(canvas.clamp(0.0, MAX_BRIGHTNESS))

@@ -30,7 +30,7 @@ sides of the canvas from a standard deviation of 0.03)."""
 MIN_SPEED = 1e-2
 """ε, canvas units per unit of t: a stroke of no length is still a dot, with a finite gradient."""
 
-FAINTEST = -40.0
+MIN_EXPONENT = -40.0
 """Exponents are cut off here: denormal numbers, which far pixels would hold, slow a CPU's matrix
 products down several times, and e⁻⁴⁰ is nothing on any canvas."""
 
@@ -102,7 +102,7 @@ def _tables(x: Tensor, y: Tensor, sigma: Tensor, pixels: Tensor) -> tuple[Tensor
 
     def table(position: Tensor) -> Tensor:
         exponent = (pixels - position[..., None]).mul_(rate).square_().neg_()
-        return exponent.clamp_(min=FAINTEST * LOG2_E).exp2_()
+        return exponent.clamp_(min=MIN_EXPONENT * LOG2_E).exp2_()
 
     return table(x), table(y)
 

@@ -5,31 +5,30 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
-from dood_pyro import drawing
+from dood_pyro import geometry
 from dood_pyro.drawing import STROKE_COLOURS
 from dood_pyro.errors import UserError
-from dood_pyro.networks import glimpse
+from dood_pyro.images import ImageBatch
+from dood_pyro.models.networks import glimpse
 from dood_pyro.plots import new_figure, save_figure
-from dood_pyro.recognition import Recognizer, draws_curves
+from dood_pyro.recognition import Recognizer
 from dood_pyro.rendering import curve_points
 
 ROWS = ("residual and layout", "glimpse and stroke", "canvas", "on-probability")
 
 
-def draw_anatomy(dood: Recognizer, image: Float[Tensor, "size size"], out: Path) -> list[Path]:
-    """Writes a column a step as PNG and PDF: the residual with the layout's frame on it, the glimpse
+def draw_anatomy(dood: Recognizer, images: ImageBatch, out: Path) -> list[Path]:
+    """Writes a column per step of the only image of a batch as PNG and PDF: the residual with the layout's frame on it, the glimpse
     there with the stroke on it, the canvas after it, and the probability that the drawing goes on.
     Returns the paths.
 
     Raises:
         UserError: the program draws no curves, or the figure cannot be written.
     """
-    if not draws_curves(dood.model):
-        raise UserError(f"a {dood.config.program} model draws no strokes that could be shown")
-    parsed = dood.infer(image[None])
+    if not dood.model.draws_curves:
+        raise UserError(f"a {dood.config.model_name} model draws no strokes that could be shown")
+    parsed, image = dood.infer(images), images.pixels[0]
     steps = len(parsed.alive)
     drawn = int(parsed.alive.sum())
     columns = min(steps, drawn + 1)
@@ -46,17 +45,17 @@ def draw_anatomy(dood: Recognizer, image: Float[Tensor, "size size"], out: Path)
     for step in range(columns):
         residual_axes, glimpse_axes, canvas_axes, on_axes = grid[:, step + 1]
         # Without execution guidance the guide sees the whole image at every step.
-        residual = image - canvas if dood.config.model.guidance else image
+        residual = image - canvas if dood.model.sees_canvas else image
         residual_axes.set_title(f"step {step + 1}", fontsize=7)
         residual_axes.imshow(residual.cpu(), cmap="RdBu", vmin=-1, vmax=1, extent=(-1, 1, 1, -1))
         alive = step < drawn
         if alive:
             layout = parsed.values["layout"][step, 0]
             stroke = parsed.values["stroke"][step, 0]
-            matrix = drawing.affine_matrix(layout)
+            matrix = geometry.affine_matrix(layout)
             colour = STROKE_COLOURS[step % len(STROKE_COLOURS)]
             frame = torch.tensor([[-1.0, -1], [1, -1], [1, 1], [-1, 1], [-1, -1]])
-            corners = drawing.place(frame.to(matrix), matrix).cpu()
+            corners = geometry.apply_affine(frame.to(matrix), matrix).cpu()
             residual_axes.plot(*corners.T, color=colour, lw=1.2)
             seen = glimpse(residual[None], matrix[None], dood.config.model.glimpse_size)[0]
             glimpse_axes.imshow(seen.cpu(), cmap="RdBu", vmin=-1, vmax=1, extent=(-1, 1, 1, -1))

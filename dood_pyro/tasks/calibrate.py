@@ -1,10 +1,10 @@
 """Simulation-based calibration (Talts et al. 2018): is a guide the model's posterior?
 
-The model dreams drawings and their images; for each image the guide draws what it takes for the
-posterior. Were it that, the rank of each true value among the draws would be uniform. A latent
-variable of step t is compared over the dreams that have a t-th stroke, with the guide's draws that
-have one, too: given that, the same holds of it. Where the guide seldom draws as many strokes, a dream
-is passed over, which its image decides and not the truth.
+Drawings and their images are simulated from the model; for each image samples are drawn from the
+guide. Were it the posterior, the rank of each true value among the draws would be uniform. A latent
+variable of step t is compared over the simulations that have a t-th stroke, with the guide's draws that
+have one, too: given that, the same holds of it. Where the guide seldom draws as many strokes, a
+simulation is passed over, which its image decides and not the truth.
 """
 
 from __future__ import annotations
@@ -18,14 +18,16 @@ import pyro
 import torch
 from jaxtyping import Float, Int
 from pyro import poutine
-from torch import Tensor, nn
+from torch import Tensor
 
-from dood_pyro.drawing import LAYOUT_NAMES, PEN_NAMES
 from dood_pyro.errors import UserError
-from dood_pyro.guides.factors import ImageByImage
-from dood_pyro.guides.smc import SMCGuide
-from dood_pyro.inference.importance import SEARCH, search
-from dood_pyro.inference.stop_time import AlwaysOn, bernoulli_logits, stop_log_probs
+from dood_pyro.geometry import LAYOUT_NAMES, PEN_NAMES
+from dood_pyro.guides.base import Guide
+from dood_pyro.images import ImageBatch
+from dood_pyro.inference.messengers import AllOnMessenger, bernoulli_logits
+from dood_pyro.inference.stop_marginal import stop_log_probs
+from dood_pyro.models.base import DrawingModel
+from dood_pyro.models.sites import IMAGE, PARTICLES, is_on, latent_sites, on_site, parse_site
 from dood_pyro.plots import new_figure, save_figure
 
 BINS = 20
@@ -41,7 +43,7 @@ class Ranks(NamedTuple):
     """Ranks of one quantity."""
 
     name: str
-    ranks: Int[np.ndarray, "dreams"]
+    ranks: Int[np.ndarray, "simulations"]
     draws: int
     """Ranks lie in 0…draws."""
 
@@ -68,79 +70,83 @@ class Ranks(NamedTuple):
 
 @torch.no_grad()
 def calibrate(
-    model: nn.Module,
-    guide: nn.Module,
-    dreams: int = 500,
+    model: DrawingModel[Any],
+    guide: Guide,
+    simulations: int = 500,
     draws: int = 99,
     least: int = 100,
     progress: Callable[[float], None] | None = None,
+    native_size: int = 0,
 ) -> list[Ranks]:
-    """Ranks of every latent variable's coordinates at every step that at least ``least`` dreams came
-    to, and of the number of strokes (ties broken at random).
+    """Ranks of every latent variable's coordinates at every step that at least ``least`` simulations
+    came to, and of the number of strokes (ties broken at random).
 
     Args:
-        dreams: drawings of the model's.
-        draws: of the guide, for each; 99 makes bins of equal size.
-        progress: called with the dreams done since the last call, of which a search is a part.
+        simulations: drawings sampled from the model.
+        draws: draws of the guide for each; 99 makes bins of equal size.
+        progress: called with the simulations done since the last call, of which a search is a part.
+        native_size: pixels per side of the simulated images (`dood_pyro.images.ImageBatch`).
 
     Raises:
-        UserError: the guide is sequential Monte Carlo, which gives weighted particles, not draws.
+        UserError: the guide gives weighted particles, not draws, as sequential Monte Carlo does.
     """
-    if isinstance(guide, SMCGuide):
+    if not guide.has_density:
         raise UserError(
-            "sequential Monte Carlo gives weighted particles, not draws of a guide; calibrate the "
+            f"a {type(guide).__name__} gives weighted particles, not draws of a guide; calibrate the "
             "guide that proposes them"
         )
-    # Dreams at a time, so that their draws fit in memory.
+    # Simulations at a time, so that their draws fit in memory.
     batch = max(1, AT_ONCE // (SPARE * draws))
     ranks: dict[str, list[Tensor]] = {}
     with pyro.validation_enabled(False):
-        for first in range(0, dreams, batch):
-            _collect(ranks, model, guide, min(batch, dreams - first), draws, progress)
+        for first in range(0, simulations, batch):
+            count = min(batch, simulations - first)
+            drawn: Any = poutine.trace(model).get_trace(count=count, native_size=native_size)
+            _collect(ranks, drawn, guide, native_size, draws, progress)
     found = [Ranks(name, torch.cat(parts).numpy(), draws) for name, parts in ranks.items()]
     return [each for each in found if len(each.ranks) >= least]
 
 
 def _collect(
     ranks: dict[str, list[Tensor]],
-    model: nn.Module,
-    guide: nn.Module,
-    count: int,
+    simulated: Any,
+    guide: Guide,
+    native_size: int,
     draws: int,
     progress: Callable[[float], None] | None,
 ) -> None:
-    dreamt: Any = poutine.trace(model).get_trace(count=count)
-    image = dreamt.nodes["image"]["value"]
-    searches = isinstance(guide, ImageByImage)
-    settled = search(guide, image, progress) if isinstance(guide, ImageByImage) else guide
+    images = ImageBatch(simulated.nodes[IMAGE]["value"], native_size)
+    count = len(images)
+    posterior = guide.posterior(images, progress)
     made = SPARE * draws
-    with pyro.plate("particles", made, dim=-2), AlwaysOn():
-        drawn: Any = poutine.trace(settled).get_trace(image)
-    steps = [int(name[3:]) for name in drawn.stochastic_nodes if name.startswith("on_")]
-    logits = [bernoulli_logits(drawn.nodes[f"on_{step}"]).expand(made, count) for step in steps]
+    with pyro.plate(PARTICLES, made, dim=-2), AllOnMessenger():
+        drawn: Any = poutine.trace(posterior).get_trace(images)
+    steps = [
+        site.step for name in drawn.stochastic_nodes if is_on(name) and (site := parse_site(name))
+    ]
+    logits = [bernoulli_logits(drawn.nodes[on_site(step)]).expand(made, count) for step in steps]
     log_stop = stop_log_probs(torch.stack(logits)).movedim(0, -1)
     stop = torch.distributions.Categorical(logits=log_stop).sample()
-    true_stop = sum(torch.stack([dreamt.nodes[f"on_{step}"]["value"] for step in steps]).cumprod(0))
-    for name in drawn.stochastic_nodes:
-        site, _, number = name.rpartition("_")
-        if site in ("on", "") or not number.isdecimal():
-            continue
-        truth = dreamt.nodes[name]["value"].flatten(1)
-        guesses = drawn.nodes[name]["value"].expand(made, *dreamt.nodes[name]["value"].shape)
-        there = stop >= int(number)
+    true_on = torch.stack([simulated.nodes[on_site(step)]["value"] for step in steps])
+    true_stop = sum(true_on.cumprod(0))
+    for name, site in latent_sites(drawn.stochastic_nodes):
+        value = simulated.nodes[name]["value"]
+        truth = value.flatten(1)
+        guesses = drawn.nodes[name]["value"].expand(made, *value.shape)
+        there = stop >= site.step
         first = there & (there.cumsum(0) <= draws)
-        enough = (true_stop >= int(number)) & (there.sum(0) >= draws)
+        enough = (true_stop >= site.step) & (there.sum(0) >= draws)
         below = ((guesses.flatten(2) < truth) & first[..., None]).sum(0)
-        for place, label in enumerate(_labels(site, truth.shape[-1])):
+        for place, label in enumerate(_labels(site.kind, truth.shape[-1])):
             column = below[enough, place].cpu()
-            ranks.setdefault(f"{label} of stroke {number}", []).append(column)
+            ranks.setdefault(f"{label} of stroke {site.step}", []).append(column)
     guessed = stop[:draws]
     ties = (guessed == true_stop).sum(0)
-    random = torch.rand(count, device=image.device)
+    random = torch.rand(count, device=images.device)
     rank = (guessed < true_stop).sum(0) + (random * (ties + 1)).long()
     ranks.setdefault("number of strokes", []).append(rank.cpu())
     if progress is not None:
-        progress((1 - SEARCH if searches else 1) * count)
+        progress((1 - guide.search_share) * count)
 
 
 def _labels(site: str, size: int) -> Sequence[str]:
@@ -158,7 +164,7 @@ def summary(found: Sequence[Ranks]) -> dict[str, Any]:
     level = LEVEL / max(1, len(found))
     quantities = {
         each.name: {
-            "dreams": len(each.ranks),
+            "simulations": len(each.ranks),
             "p_value": each.p_value(),
             "mean_rank": float(each.ranks.mean() / each.draws),
             "rejected": each.p_value() < level,

@@ -11,13 +11,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from dood_pyro import drawing
+from dood_pyro import geometry
 from dood_pyro.errors import UserError
 from dood_pyro.plots import new_figure, save_figure
-from dood_pyro.recognition import BATCH, Recognizer, draws_curves
+from dood_pyro.recognition import BATCH, Recognizer
 from dood_pyro.rendering import canvas_from_ink, curve_points
 from dood_pyro.tasks.compare import title
-from dood_pyro.tokens import parts_of
+from dood_pyro.tokens import parts_from_parse
 
 CLUSTERS = 8
 """k, as in the paper."""
@@ -64,21 +64,21 @@ def vocabulary(
     """
     features, pictures, re_oriented, along = [], [], [], []
     size = dood.config.model.glimpse_size
-    for images in dood.meet(target, limit, data_dir=data_dir).split(BATCH):
+    for images in dood.load_images(target, limit, data_dir=data_dir).split(BATCH):
         parsed = dood.infer(images)
         alive = parsed.alive > 0
-        if draws_curves(dood.model):
+        if dood.model.draws_curves:
             stroke, pen = parsed.values["stroke"][alive], parsed.values["pen"][alive]
-            scale = parsed.values["layout"][alive][:, 0].clamp(min=drawing.LEAST_LAYOUT_SCALE)
-            profile = drawing.pen_profile(pen)
+            scale = parsed.values["layout"][alive][:, 0].clamp(min=geometry.MIN_LAYOUT_SCALE)
+            profile = geometry.pen_profile(pen)
             framed = profile._replace(sigma=profile.sigma / scale)
-            ink = drawing.draw_strokes(stroke, framed, size)
+            ink = geometry.draw_strokes(stroke, framed, size)
             turned = one_way(stroke)
             features.append(stroke.flatten(1))
             re_oriented.append(turned.flatten(1).cpu())
             along.append(curve_points(turned, ALONG)[0].flatten(1).cpu())
         else:
-            part = parts_of(parsed)[0].movedim(1, 0)[alive]
+            part = parts_from_parse(parsed)[0].movedim(1, 0)[alive]
             ink = dood.model.decoder(part)  # type: ignore[operator]
             features.append(part)
         pictures.append(canvas_from_ink(ink).cpu())

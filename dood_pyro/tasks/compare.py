@@ -12,14 +12,14 @@ import torch
 from jaxtyping import Int
 
 from dood_pyro.plots import new_figure, save_figure, source_title
-from dood_pyro.programs import PROGRAMS
-from dood_pyro.recognition import BATCH, Recognizer, draws_curves
+from dood_pyro.recognition import BATCH, Recognizer
+from dood_pyro.registry import model_title
 from dood_pyro.tasks.reconstruct import draw_steps
 
 
 def title(dood: Recognizer) -> str:
     """A model's name, and what it was trained on."""
-    return f"{PROGRAMS[dood.config.program].title} ({source_title(dood.config.train.source)})"
+    return f"{model_title(dood.config.model_name)} ({source_title(dood.config.train.source)})"
 
 
 def distinct(names: Sequence[str]) -> list[str]:
@@ -50,8 +50,8 @@ def draw_reconstructions(
         # Each target by itself: a batch is drawn at one resolution.
         parts = []
         for target in targets:
-            images = dood.meet(target, count, data_dir=data_dir)
-            parts.append(draw_steps(images, dood.infer(images), draws_curves(dood.model))[0])
+            images = dood.load_images(target, count, data_dir=data_dir)
+            parts.append(draw_steps(images, dood.infer(images), dood.model.draws_curves)[0])
         ends = [0, *np.cumsum([part.shape[1] for part in parts]).tolist()]
         sheets.append(np.concatenate(parts, axis=1))
     height = sum(sheet.shape[0] for sheet in sheets) / 200 + 0.1 * len(sheets) + 0.3
@@ -79,7 +79,7 @@ def stroke_counts(
     Raises:
         UserError: the target cannot be had.
     """
-    images = dood.meet(target, limit, data_dir=data_dir)
+    images = dood.load_images(target, limit, data_dir=data_dir)
     counts = [dood.infer(part).alive.sum(0) for part in images.split(BATCH)]
     stops = dood.config.model.max_strokes + 1
     return np.bincount(torch.cat(counts).long().cpu().numpy(), minlength=stops)

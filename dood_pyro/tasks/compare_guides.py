@@ -9,29 +9,31 @@ from typing import Any
 
 import pyro
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dood_pyro import data
-from dood_pyro.checkpoints import Run, RunConfig
+from dood_pyro.config import RunConfig
 from dood_pyro.devices import seeded
 from dood_pyro.errors import UserError
-from dood_pyro.guides import REFINEMENTS, refine_guide
-from dood_pyro.guides.factors import ImageByImage
+from dood_pyro.guides.base import Guide
+from dood_pyro.images import ImageBatch
 from dood_pyro.inference.importance import ImportanceBound, bound_of
 from dood_pyro.inference.parsing import in_double, parse
+from dood_pyro.models.base import DrawingModel
 from dood_pyro.plots import new_figure, save_figure, source_title
 from dood_pyro.recognition import BATCH, open_run
-from dood_pyro.stepwise import Program, StepwiseGuide
+from dood_pyro.registry import SEARCH_GUIDES
+from dood_pyro.runs.run import Run, make_search_guide
 from dood_pyro.tasks.evaluate import mean_and_se
 from dood_pyro.tasks.sensitivity import sensitivity
 
 
 def load_guides(
     run: Run, names: Sequence[str] | None, which: str = "best", guide: str | None = None
-) -> tuple[Program[Any], dict[str, nn.Module], RunConfig]:
+) -> tuple[DrawingModel[Any], dict[str, Guide], RunConfig]:
     """A run's model, and guides over it by name: the run's own, those of
-    `dood_pyro.guides.REFINEMENTS`, and those of other run folders that were trained over this model
-    (``train --start-from RUN --fit guide``). Without names, the run's own, ``smc`` where the run's own
+    `dood_pyro.registry.SEARCH_GUIDES`, and those of other run folders that were trained over this model
+    (``train --init-from RUN --trainable guide``). Without names, the run's own, ``smc`` where the run's own
     goes step by step, and ``refined``.
 
     Args:
@@ -40,25 +42,25 @@ def load_guides(
     Raises:
         UserError: a name is none of these, or a folder's model is another one.
     """
-    if guide in REFINEMENTS:
+    if guide in SEARCH_GUIDES:
         raise UserError(
             f"name {guide} among --guides: --guide permits a guide of one's own, module:Class"
         )
     mine = run.read_config()[0].train.guide
-    others = [name for name in names or () if name != mine and name not in REFINEMENTS]
+    others = [name for name in names or () if name != mine and name not in SEARCH_GUIDES]
     folders = {name: open_run(name) for name in others if Path(name).is_dir()}
     settings = {name: folder.read_config()[0].train for name, folder in folders.items()}
     if guide not in (None, mine, *(each.guide for each in settings.values())):
         raise UserError(f"no run here was trained with the guide {guide!r}")
     model, own, config = run.load(which, guide if mine == guide else None)
     if names is None:
-        names = [mine, *(["smc"] if isinstance(own, StepwiseGuide) else []), "refined"]
-    found: dict[str, nn.Module] = {}
+        names = [mine, *(["smc"] if own.sequential else []), "refined"]
+    found: dict[str, Guide] = {}
     for name in names:
         if name == mine:
             found[name] = own
-        elif name in REFINEMENTS:
-            found[name] = refine_guide(name, model, own)
+        elif name in SEARCH_GUIDES:
+            found[name] = make_search_guide(name, model, own)
         elif name in folders:
             theirs = settings[name]
             permitted = guide if theirs.guide == guide else None
@@ -67,7 +69,7 @@ def load_guides(
         else:
             raise UserError(
                 f"there is no guide {name!r} over {run.path}; name {mine}, "
-                f"{', '.join(REFINEMENTS)}, or the folder of a run trained with --fit guide"
+                f"{', '.join(SEARCH_GUIDES)}, or the folder of a run trained with --trainable guide"
             )
     return model, found, config
 
@@ -102,8 +104,8 @@ def compare_guides(
     device = device or torch.device("cpu")
     model, guides, config = load_guides(run, names, which, guide)
     model = model.to(device)
-    drawings = data.load(target, "test", config.model.canvas_size, data_dir)
-    images = model.meet(drawings, limit)
+    dataset = data.load(target, "test", config.model.canvas_size, data_dir)
+    images = dataset.batch(limit, device)
     rows: list[dict[str, Any]] = []
     bounds: list[Tensor] = []
     elbos: list[Tensor] = []
@@ -112,7 +114,7 @@ def compare_guides(
 
         # A guide that searches does so for its bound, for its best guess, and twice more for moved
         # pictures; of others the bound takes nearly all of the time.
-        share = 0.4 if isinstance(recognition, ImageByImage) else 1.0
+        share = 0.4 if recognition.search_share else 1.0
 
         def show(done: float, name: str = name, share: float = share) -> None:
             if progress is not None:
@@ -123,7 +125,7 @@ def compare_guides(
             parts = [
                 bound_of(model, recognition, part, particles, show) for part in images.split(BATCH)
             ]
-            bound = ImportanceBound.joined(parts)
+            bound = ImportanceBound.concatenated(parts)
             error, seconds = _best_guess(model, recognition, images)
             show((1 / share - 1) / 3 * len(images))
             moved = sensitivity(model, recognition, images)
@@ -151,18 +153,18 @@ def compare_guides(
     return rows
 
 
-def _best_guess(model: Program[Any], guide: nn.Module, images: Tensor) -> tuple[float, float]:
+def _best_guess(model: DrawingModel[Any], guide: Guide, images: ImageBatch) -> tuple[float, float]:
     """Mean absolute error of the guide's modes, and the seconds that they took."""
     errors = []
     model, guide = in_double(model, guide)
     # The first parse of a process pays for more than itself; one that searches does not notice.
-    if not isinstance(guide, ImageByImage):
+    if not guide.search_share:
         parse(model, guide, images[:BATCH])
-    if images.is_cuda:  # what is still queued is not the parse's
+    if images.device.type == "cuda":  # what is still queued is not the parse's
         torch.cuda.synchronize(images.device)
     began = time.perf_counter()
     for part in images.split(BATCH):
-        errors.append((parse(model, guide, part).canvas[-1] - part).abs().mean((-1, -2)))
+        errors.append((parse(model, guide, part).canvas[-1] - part.pixels).abs().mean((-1, -2)))
     error = float(torch.cat(errors).mean())
     return error, time.perf_counter() - began
 

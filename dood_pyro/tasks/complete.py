@@ -15,12 +15,14 @@ from jaxtyping import Float, UInt8
 from pyro import poutine
 from torch import Tensor
 
-from dood_pyro import drawing
+from dood_pyro import geometry
 from dood_pyro.devices import seeded
 from dood_pyro.errors import UserError
-from dood_pyro.model import DooD, State, StepValues
+from dood_pyro.images import ImageBatch, Images
+from dood_pyro.models.dood import DooD, State, StepValues
+from dood_pyro.models.sites import IMAGES, on_site, site_name
 from dood_pyro.plots import CELL, grey_cell, rows_sheet
-from dood_pyro.recognition import Recognizer, draws_curves
+from dood_pyro.recognition import Recognizer
 from dood_pyro.rendering import canvas_from_ink, ink_from_canvas
 from dood_pyro.tokens import Strokes
 
@@ -39,7 +41,7 @@ class Completions(NamedTuple):
 
 def complete(
     dood: Recognizer,
-    images: Float[Tensor, "images size size"],
+    images: Images,
     each: int = 8,
     strokes: int | None = None,
     seed: int = 0,
@@ -54,22 +56,23 @@ def complete(
         UserError: the model draws no curves.
     """
     model = dood.model
-    if not isinstance(model, DooD) or not draws_curves(model):
-        raise UserError(f"a {dood.config.program} model has no strokes to go on with")
-    # On the canvas's pixels: what ink a given picture is of can be told there alone.
-    with torch.no_grad(), model.at(dood.size):
-        parsed = dood.infer(images)
+    if not isinstance(model, DooD) or not model.draws_curves:
+        raise UserError(f"a {dood.config.model_name} model has no strokes to go on with")
+    # On the canvas's own pixels: what ink a given picture is of can be told there alone.
+    pixels = ImageBatch.of(images).pixels
+    with torch.no_grad():
+        parsed = dood.infer(pixels)
         steps = parsed.alive.shape[0] if strokes is None else min(strokes, parsed.alive.shape[0])
 
         def repeat(values: Tensor) -> Tensor:
             return values.repeat_interleave(each, dim=0)
 
-        count = len(images) * each
+        count = len(pixels) * each
         state = model.initial_state(count)
         for t in range(steps):
             values = {name: repeat(value[t]) for name, value in parsed.values.items()}
-            view = model.look(state)
-            drawn = model.draw(state, view, StepValues(repeat(parsed.alive[t]), **values))
+            inputs = model.step_inputs(state)
+            drawn = model.draw(state, inputs, StepValues(repeat(parsed.alive[t]), **values))
             # A drawing that ended earlier keeps the state that it ended with.
             lives = repeat(parsed.alive[t]) > 0
             state = type(state)(
@@ -78,37 +81,40 @@ def complete(
                     for new, old in zip(drawn, state, strict=True)
                 )
             )
-        given = images if strokes is None else state.canvas[::each]
+        given = pixels if strokes is None else state.canvas[::each]
         canvas = repeat(given)
         state = state._replace(
             ink=ink_from_canvas(canvas), canvas=canvas, alive=torch.ones_like(state.alive)
         )
         more = dood.config.model.max_strokes
-        with seeded(seed, images.device), pyro.validation_enabled(False):
-            first = pyro.condition(_go_on, data={"on_1": torch.ones(count).to(canvas)})
+        with seeded(seed, pixels.device), pyro.validation_enabled(False):
+            first = pyro.condition(_go_on, data={on_site(1): torch.ones(count).to(canvas)})
             trace = poutine.trace(first).get_trace(model, state, more)
         nodes: Any = trace.nodes
-        alive = torch.stack([nodes[f"on_{t}"]["value"] for t in range(1, more + 1)]).cumprod(0)
+
+        def value(kind: str, t: int) -> Tensor:
+            drawn: Tensor = nodes[site_name(kind, t)]["value"]
+            return drawn
+
+        alive = torch.stack([nodes[on_site(t)]["value"] for t in range(1, more + 1)]).cumprod(0)
         control = [
-            drawing.place(
-                nodes[f"stroke_{t}"]["value"], drawing.affine_matrix(nodes[f"layout_{t}"]["value"])
-            )
+            geometry.apply_affine(value("stroke", t), geometry.affine_matrix(value("layout", t)))
             for t in range(1, more + 1)
         ]
-        pens = [nodes[f"pen_{t}"]["value"] for t in range(1, more + 1)]
+        pens = [value("pen", t) for t in range(1, more + 1)]
         parts = (torch.stack(control, 1), torch.stack(pens, 1), alive.movedim(0, 1))
-        return Completions(given, Strokes(*(p.unflatten(0, (len(images), each)) for p in parts)))
+        return Completions(given, Strokes(*(p.unflatten(0, (len(pixels), each)) for p in parts)))
 
 
 def _go_on(model: DooD, state: State, more: int) -> None:
-    with pyro.plate("images", state.alive.shape[-1], dim=-1):
+    with pyro.plate(IMAGES, state.alive.shape[-1], dim=-1):
         for t in pyro.markov(range(1, more + 1)):
             state = model.step(t, state)
 
 
 def draw_completions(
     dood: Recognizer,
-    images: Float[Tensor, "count size size"],
+    images: Images,
     each: int = 8,
     strokes: int | None = 1,
     seed: int = 0,
@@ -122,7 +128,7 @@ def draw_completions(
     found = complete(dood, images, each, strokes, seed)
     inks = found.strokes.ink(CELL).sum(-3).cpu()
     rows = []
-    for image, given, mine in zip(images, found.given, inks, strict=True):
+    for image, given, mine in zip(ImageBatch.of(images).pixels, found.given, inks, strict=True):
         large = [
             torch.nn.functional.interpolate(
                 picture[None, None].cpu(), size=(CELL, CELL), mode="bilinear"

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import math
 import multiprocessing
 import os
-import queue
 import signal
 import threading
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,50 +19,18 @@ import torch
 from jaxtyping import Float
 
 from dood_pyro import data
-from dood_pyro.checkpoints import Run
 from dood_pyro.devices import keep_freed_memory
 from dood_pyro.errors import UserError
-from dood_pyro.files import check_output, locked, read_bytes, write_atomically
-from dood_pyro.guides.factors import ImageByImage
-from dood_pyro.inference.importance import ImportanceBound, bound_of, search
-from dood_pyro.inference.parsing import Programs, in_double, parse
+from dood_pyro.images import ImageBatch
+from dood_pyro.inference.importance import ImportanceBound, bound_of
+from dood_pyro.inference.parsing import ModelAndGuide, in_double, parse
+from dood_pyro.runs.run import Run
+from dood_pyro.tasks.rows import COLUMNS
 
-COLUMNS = (
-    "model",
-    "guide",
-    "source",
-    "target",
-    "seed",
-    "particles",
-    "images",
-    "log_p",
-    "log_p_se",
-    "log_p_summed",
-    "log_p_summed_se",
-    "elbo",
-    "mean_strokes",
-    "mean_absolute_error",
-    "effective_samples",
-    "steps",
-    "seconds",
-    "hardware",
-    "revision",
-    "data_sha256",
-    "train_data_sha256",
-    "config_sha256",
-    "format",
-)
-"""Of experiments/results/transfer.csv; nats an image, seconds of training. The hashes are of the
-target's images, of the source's, and of all settings but the source and the seed."""
-KEY = (
-    *("model", "guide", "source", "target", "seed", "particles", "images"),
-    *("data_sha256", "train_data_sha256", "config_sha256", "format"),
-)
-"""What makes two rows measurements of the same cell."""
-INTEGERS = ("seed", "particles", "images", "steps", "format")
-NUMBERS = ("log_p", "log_p_summed", "elbo", "mean_strokes", "mean_absolute_error")
-MAY_LACK = ("log_p_se", "log_p_summed_se", "effective_samples", "seconds")
-"""Columns of numbers, and those among them that may be empty."""
+SHARD = 64
+"""Images that share a seed, so that a row is the same however many processes measure it."""
+WORTH_IT = 20_000
+"""Images × particles from which on processes are worth their start."""
 
 
 def mean_and_se(values: Float[torch.Tensor, "images"]) -> tuple[float, float | None]:
@@ -75,6 +39,15 @@ def mean_and_se(values: Float[torch.Tensor, "images"]) -> tuple[float, float | N
     # 0 would be read as certainty, and NaN is no JSON.
     spread = float(values.std()) / len(values) ** 0.5 if len(values) > 1 else None
     return float(values.mean()), spread
+
+
+class LoadArguments(NamedTuple):
+    """How a run's programs are loaded: arguments of `Run.load`."""
+
+    path: str
+    which: str = "best"
+    guide: str | None = None
+    trusted: tuple[str, ...] = ()
 
 
 def evaluate(
@@ -88,17 +61,19 @@ def evaluate(
     guide: str | None = None,
     progress: Callable[[float, int], None] | None = None,
     jobs: int = 1,
+    trusted: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Measures a run on the first ``limit`` test images of the target's shuffle of seed 0.
 
     Args:
+        guide, trusted: as for `Run.load`.
         progress: called with images done since the last call, and images in all.
         jobs: processes that share the images, on a CPU. More than one need a main module that can be
             imported (``if __name__ == "__main__"``). The row is the same.
 
     Returns:
-        A row with `COLUMNS` as keys; bounds in nats an image, ``_se`` their standard errors over
-        images, ``mean_absolute_error`` that of the guide's best guess, in brightness a pixel.
+        A row with `rows.COLUMNS` as keys; bounds in nats per image, ``_se`` their standard errors over
+        images, ``mean_absolute_error`` that of the guide's best guess, in brightness per pixel.
 
     Raises:
         UserError: the run or the target cannot be read.
@@ -106,19 +81,20 @@ def evaluate(
     device = device or torch.device("cpu")
     if device.type == "cpu":
         keep_freed_memory()
-    model, recognition, config = run.load(which, guide)
+    arguments = LoadArguments(str(run.path), which, guide, tuple(trusted))
+    model, recognition, config = run.load(which, guide, trusted)
     made_by = run.provenance(which)  # now: the run may be in training
     model, recognition = model.to(device), recognition.to(device)
-    drawings = data.load(target, "test", config.model.canvas_size, data_dir)
-    images = model.meet(drawings, limit)
+    dataset = data.load(target, "test", config.model.canvas_size, data_dir)
+    images = dataset.batch(limit, device)
 
     def show(done: float) -> None:
         if progress is not None:
             progress(done, len(images))
 
     with pyro.validation_enabled(False), torch.random.fork_rng():
-        measured = _measure(run, which, guide, (model, recognition), images, particles, jobs, show)
-    bound, errors = measured.bound, measured.error
+        programs = model, recognition
+        bound, errors = _measure(arguments, programs, images, particles, jobs, show)
 
     (log_p, log_p_se), (summed, summed_se) = map(mean_and_se, (bound.log_p, bound.log_p_summed))
     row = {
@@ -135,31 +111,23 @@ def evaluate(
         "mean_strokes": float(bound.strokes.mean()),
         "mean_absolute_error": float(errors.mean()),
         "effective_samples": bound.mean_effective_samples(),
-        "data_sha256": drawings.sha256,
+        "data_sha256": dataset.sha256,
     }
     return {column: row[column] for column in COLUMNS}
 
 
-SHARD = 64
-"""Images that share a seed, so that a row is the same however many processes measure it."""
-WORTH_IT = 20_000
-"""Images × particles from which on processes are worth their start."""
-
-
 class _Measured(NamedTuple):
-    """Of a shard, or of all images."""
+    """Bounds and errors of a shard, or of all images."""
 
     bound: ImportanceBound
-    error: torch.Tensor
-    """Mean absolute error of the best guess, by image."""
+    error: Float[torch.Tensor, "images"]
+    """Mean absolute error of the best guess."""
 
 
 def _measure(
-    run: Run,
-    which: str,
-    guide: str | None,
-    programs: Programs,
-    images: torch.Tensor,
+    arguments: LoadArguments,
+    programs: ModelAndGuide,
+    images: ImageBatch,
     particles: int,
     jobs: int,
     show: Callable[[float], None],
@@ -167,158 +135,96 @@ def _measure(
     """Bounds and errors, by ``jobs`` processes: on small tensors threads wait for each other more
     than they help."""
     shards = images.split(SHARD)
-    jobs = 1 if images.is_cuda else min(jobs, len(shards))
+    jobs = 1 if images.device.type == "cuda" else min(jobs, len(shards))
     if jobs == 1 or len(images) * particles < WORTH_IT:
         parts = [_shard(programs, *shard, particles, show) for shard in enumerate(shards)]
     else:
-        context = torch.multiprocessing.get_context("spawn")
-        done = context.Queue()
-        start: tuple[Any, ...] = (str(run.path), which, guide, programs[0].ink_size, done)
-        pool = ProcessPoolExecutor(jobs, context, _start_worker, start)
-        try:
-            futures = [
-                pool.submit(_work, index, part.numpy(), particles)
-                for index, part in enumerate(shards)
-            ]
-            while any(not future.done() for future in futures) or not done.empty():
-                with suppress(queue.Empty):
-                    show(done.get(timeout=0.2))
-                if any(future.done() and future.exception() for future in futures):
-                    break
-            for future in futures:
-                future.result()
-        except BrokenProcessPool:
-            raise UserError(
-                "a process that measured died, for want of memory perhaps; free some, or let one "
-                "process do it: OMP_NUM_THREADS=1"
-            ) from None
-        except BaseException:
-            for process in torch.multiprocessing.active_children():
-                process.terminate()
-            raise
-        finally:
-            pool.shutdown(cancel_futures=True)
-        found = [list(map(torch.from_numpy, future.result())) for future in futures]
-        parts = [_Measured(ImportanceBound(*columns[:-1]), columns[-1]) for columns in found]
-    bound = ImportanceBound.joined([part.bound for part in parts])
+        parts = _by_processes(arguments, shards, particles, jobs, show)
+    bound = ImportanceBound.concatenated([part.bound for part in parts])
     return _Measured(bound, torch.cat([part.error for part in parts]))
 
 
 def _shard(
-    programs: Programs,
+    programs: ModelAndGuide,
     index: int,
-    images: torch.Tensor,
+    images: ImageBatch,
     particles: int,
     show: Callable[[float], None] | None = None,
 ) -> _Measured:
     torch.manual_seed(index)
     model, guide = programs
-    factors = search(guide, images, show) if isinstance(guide, ImageByImage) else None
-    bound = bound_of(model, guide, images, particles, show, factors)
-    if factors is None:
+    posterior = guide.posterior(images, show)
+    bound = bound_of(model, guide, images, particles, show, posterior)
+    if guide.search_share:  # a search has been: what it found is drawn
+        parsed = parse(model, posterior, images)
+    else:
         parsed = parse(*in_double(model, guide), images)
-    else:  # a search has been: what it found is drawn
-        parsed = parse(model, factors, images)
-    guess = parsed.canvas[-1]
-    return _Measured(bound, (guess - images).abs().mean((-1, -2)))
+    return _Measured(bound, (parsed.canvas[-1] - images.pixels).abs().mean((-1, -2)))
 
 
-_worker: list[tuple[Programs, Callable[[float], None]]] = []
-"""What a worker process has loaded, and what it tells its progress."""
+# Worker processes.
 
 
-def _start_worker(path: str, which: str, guide: str | None, ink_size: int, done: Any) -> None:
+def _by_processes(
+    arguments: LoadArguments,
+    shards: list[ImageBatch],
+    particles: int,
+    jobs: int,
+    show: Callable[[float], None],
+) -> list[_Measured]:
+    context = torch.multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(jobs, context, _start_worker)
+    try:
+        futures = [
+            # Arrays rather than tensors, which would travel by shared memory, of which containers
+            # have little.
+            pool.submit(_work, arguments, index, s.pixels.numpy(), s.native_size, particles)
+            for index, s in enumerate(shards)
+        ]
+        for future in as_completed(futures):
+            show(len(future.result()[-1]))
+    except BrokenProcessPool:
+        raise UserError(
+            "a process that measured died, for want of memory perhaps; free some, or let one "
+            "process do it: OMP_NUM_THREADS=1"
+        ) from None
+    except BaseException:
+        for process in torch.multiprocessing.active_children():
+            process.terminate()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+    found = [list(map(torch.from_numpy, future.result())) for future in futures]
+    return [_Measured(ImportanceBound(*columns[:-1]), columns[-1]) for columns in found]
+
+
+def _start_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers itself
 
-    def outlive_nobody() -> None:
+    def exit_with_parent() -> None:
         parent = multiprocessing.parent_process()
         if parent is not None:
             parent.join()
         os._exit(1)
 
-    threading.Thread(target=outlive_nobody, daemon=True).start()
+    threading.Thread(target=exit_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     keep_freed_memory()
     pyro.enable_validation(False)
-    model, recognition, _ = Run(path).load(which, guide)
-    model.expect(ink_size)
-    _worker.append(((model, recognition), done.put))
 
 
-def _work(index: int, images: np.ndarray, particles: int) -> tuple[np.ndarray, ...]:
-    # Arrays rather than tensors, which would travel by shared memory, of which containers have little.
+@lru_cache(maxsize=1)
+def _programs(arguments: LoadArguments) -> ModelAndGuide:
+    """A worker's model and guide: loaded once."""
+    run = Run(arguments.path)
+    model, guide, _ = run.load(arguments.which, arguments.guide, arguments.trusted)
+    return model, guide
+
+
+def _work(
+    arguments: LoadArguments, index: int, pixels: np.ndarray, native_size: int, particles: int
+) -> tuple[np.ndarray, ...]:
+    images = ImageBatch(torch.from_numpy(pixels), native_size)
     with torch.no_grad():
-        programs, show = _worker[0]
-        bound, error = _shard(programs, index, torch.from_numpy(images), particles, show)
+        bound, error = _shard(_programs(arguments), index, images, particles)
     return tuple(values.numpy() for values in (*bound, error))
-
-
-def read_rows(path: Path) -> list[dict[str, str]]:
-    """The rows of a table of evaluations.
-
-    Raises:
-        UserError: a line is malformed; it is named. Or the table cannot be written.
-    """
-    check_output(path)
-    if not path.exists():
-        return []
-    try:
-        lines = list(csv.reader(read_bytes(path).decode().splitlines()))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path} is not a table: {str(error).splitlines()[0]}") from None
-    if not lines or tuple(lines[0]) != COLUMNS:
-        raise UserError(f"{path}, line 1: the columns are not {', '.join(COLUMNS)}")
-    rows = []
-    for number, line in enumerate(lines[1:], start=2):
-        if len(line) != len(COLUMNS):
-            raise UserError(
-                f"{path}, line {number}: {len(line)} fields where {len(COLUMNS)} belong; "
-                "the file is cut short or damaged: delete that line"
-            )
-        row = dict(zip(COLUMNS, line, strict=True))
-        for column in (*INTEGERS, *NUMBERS, *MAY_LACK):
-            if not row[column] and column in MAY_LACK:
-                continue
-            whole = column in INTEGERS
-            try:
-                sane = int(row[column]) >= 0 if whole else math.isfinite(float(row[column]))
-            except ValueError:
-                sane = False
-            if not sane:
-                what = "a whole number, 0 or more" if whole else "a finite number"
-                raise UserError(
-                    f"{path}, line {number}: {column} is {row[column]!r}, not {what}; the file is "
-                    "damaged: delete that line"
-                )
-        rows.append(row)
-    return rows
-
-
-def record(path: Path, row: dict[str, Any]) -> None:
-    """Puts a row into a table, in place of an earlier one of the same cell, unless that is of a
-    longer training.
-
-    Raises:
-        UserError: the table is malformed or cannot be written.
-    """
-    text = {
-        name: f"{value:.6g}" if isinstance(value, float) else "" if value is None else str(value)
-        for name, value in row.items()
-    }
-    read_rows(path)  # says what is wrong with the path
-    with locked(path.parent):
-        _record(path, text)
-
-
-def _record(path: Path, text: dict[str, str]) -> None:
-    rows = read_rows(path)
-    same = [old for old in rows if all(old[name] == text[name] for name in KEY)]
-    if any(int(old["steps"]) > int(text["steps"]) for old in same):
-        return
-    rows = [old for old in rows if old not in same] + [text]
-    rows.sort(key=lambda row: tuple(row[name] for name in KEY))
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_atomically(path, buffer.getvalue().encode())

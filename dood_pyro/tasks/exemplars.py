@@ -8,15 +8,23 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from dood_pyro.devices import seeded
+from dood_pyro.images import ImageBatch, Images
 from dood_pyro.plots import CELL, colour_steps, enlarge, grey_cell, rows_sheet
-from dood_pyro.recognition import Recognizer, draws_curves
-from dood_pyro.tokens import TokenNoise, parts_of, sample_token, strokes_of, write, write_parts
+from dood_pyro.recognition import Recognizer
+from dood_pyro.tokens import (
+    TokenNoise,
+    apply_token,
+    parts_from_parse,
+    render_parts,
+    sample_token,
+    strokes_from_parse,
+)
 
 
 @torch.no_grad()
 def exemplars(
     dood: Recognizer,
-    images: Float[Tensor, "count size size"],
+    images: Images,
     each: int,
     noise: TokenNoise | None = None,
     seed: int = 0,
@@ -29,21 +37,23 @@ def exemplars(
     """
     noise = noise or TokenNoise()
     parsed = dood.infer(images)
-    with seeded(seed, images.device):
-        if draws_curves(dood.model):
-            types = strokes_of(parsed)
+    with seeded(seed, dood.device):
+        if dood.model.draws_curves:
+            types = strokes_from_parse(parsed)
             repeated = type(types)(
                 *(part[:, None].expand(-1, each, *part.shape[1:]) for part in types)
             )
-            return write(repeated, sample_token(repeated.control), noise).ink(size)
-        parts = tuple(part[:, None].expand(-1, each, *part.shape[1:]) for part in parts_of(parsed))
+            return apply_token(repeated, sample_token(repeated.control), noise).ink(size)
+        parts = tuple(
+            part[:, None].expand(-1, each, *part.shape[1:]) for part in parts_from_parse(parsed)
+        )
         decoder: nn.Module = dood.model.decoder  # type: ignore[assignment]
-        return write_parts(decoder, parts, sample_token(parts[0], 2), noise, size)
+        return render_parts(decoder, parts, sample_token(parts[0], 2), noise, size)
 
 
 def draw_exemplars(
     dood: Recognizer,
-    images: Float[Tensor, "count size size"],
+    images: Images,
     each: int = 8,
     noise: TokenNoise | None = None,
     seed: int = 0,
@@ -51,7 +61,7 @@ def draw_exemplars(
     """A sheet: a column an image, the image on top, new exemplars below."""
     inks = exemplars(dood, images, each, noise, seed)
     columns = []
-    for image, mine in zip(images, inks, strict=True):
+    for image, mine in zip(ImageBatch.of(images).pixels, inks, strict=True):
         cells = [grey_cell(enlarge(image))]
         cells += [colour_steps(ink.cpu(), len(ink))[-1] for ink in mine]
         columns.append(cells)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +12,20 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dood_pyro import data, drawing
+from dood_pyro import data, geometry
 from dood_pyro.data.folder import read_all
 from dood_pyro.devices import seeded
 from dood_pyro.errors import UserError
 from dood_pyro.features import SIZE, FeatureNetwork
-from dood_pyro.networks import glimpse
+from dood_pyro.images import ImageBatch
+from dood_pyro.inference.parsing import Parse
+from dood_pyro.models.base import DrawingModel
+from dood_pyro.models.networks import glimpse
 from dood_pyro.pictures import resize
-from dood_pyro.recognition import Recognizer, draws_curves
-from dood_pyro.stepwise import Program
+from dood_pyro.recognition import Recognizer
+from dood_pyro.registry import SOURCES, canonical
 from dood_pyro.tasks.generate import generate
-from dood_pyro.tokens import TokenNoise, affine_map, sample_token, strokes_of, write
+from dood_pyro.tokens import TokenNoise, affine_map, apply_token, sample_token, strokes_from_parse
 
 BATCH = 256
 
@@ -100,29 +103,37 @@ def folder_or_source(
     Raises:
         UserError: it cannot be had.
     """
-    if name in data.NAMES or not name or not Path(name).is_dir():
+    if canonical(name) in SOURCES or not name or not Path(name).is_dir():
         return pictures_of(name, part, data_dir)
     pictures = torch.from_numpy(read_all(Path(name), SIZE))
     return pictures[np.random.default_rng(0).permutation(len(pictures))].float() / 255
 
 
-def samples(model: Program[Any], count: int, seed: int) -> Float[Tensor, "count 50 50"]:
-    """Pictures from a model's prior."""
-    parts = [
-        generate(model, min(BATCH, count - start), seed * 100_003 + start).canvas[-1].cpu()
-        for start in range(0, count, BATCH)
-    ]
+def _generated(
+    model: DrawingModel[Any], count: int, seed: int, native_size: int
+) -> Iterator[Parse]:
+    """Drawings from a model's prior, batch by batch."""
+    for start in range(0, count, BATCH):
+        yield generate(model, min(BATCH, count - start), seed * 100_003 + start, native_size)
+
+
+def samples(
+    model: DrawingModel[Any], count: int, seed: int, native_size: int = 0
+) -> Float[Tensor, "count 50 50"]:
+    """Pictures from a model's prior, drawn on as few pixels as images of ``native_size``."""
+    parts = [each.canvas[-1].cpu() for each in _generated(model, count, seed, native_size)]
     return resize(torch.cat(parts), SIZE)
 
 
-def shuffled_strokes(model: Program[Any], count: int, seed: int) -> Float[Tensor, "count 50 50"]:
+def shuffled_strokes(
+    model: DrawingModel[Any], count: int, seed: int, native_size: int = 0
+) -> Float[Tensor, "count 50 50"]:
     """Pictures whose strokes come from different drawings of the prior: what a model would draw
     that had learned single strokes and nothing of their order."""
     parts = []
-    for start in range(0, count, BATCH):
-        parsed = generate(model, min(BATCH, count - start), seed * 100_003 + start)
-        strokes = strokes_of(parsed)
-        ink = strokes.ink(model.ink_size)
+    for parsed in _generated(model, count, seed, native_size):
+        strokes = strokes_from_parse(parsed)
+        ink = strokes.ink(model.ink_size(native_size))
         generator = torch.Generator().manual_seed(seed)
         columns = []
         for t in range(ink.shape[1]):
@@ -143,23 +154,27 @@ def affinely_moved(
     """Pictures under small random affine maps about the canvas's middle, a token's (`TokenNoise`)."""
     with seeded(seed, pictures.device):
         token = sample_token(pictures.new_zeros(len(pictures), 1, 0, 2))
-    matrix = drawing.inverse(affine_map(token, noise))
+    matrix = geometry.invert_affine(affine_map(token, noise))
     return glimpse(pictures, matrix, pictures.shape[-1])
 
 
 @torch.no_grad()
 def rewritten(
-    dood: Recognizer, pictures: Float[Tensor, "count size size"], noise: TokenNoise, seed: int
+    dood: Recognizer,
+    pictures: Float[Tensor, "count size size"],
+    noise: TokenNoise,
+    seed: int,
+    native_size: int = 0,
 ) -> Float[Tensor, "count size size"]:
-    """Pictures parsed, and written anew with the noise of tokens, on as many pixels as the model
-    expects."""
+    """Pictures of a native size parsed, and written anew with the noise of tokens."""
     parts = []
     for index, part in enumerate(pictures.split(BATCH)):
-        strokes = strokes_of(dood.infer(resize(part, dood.size).to(dood.device)))
+        images = ImageBatch(resize(part, dood.size).to(dood.device), native_size)
+        strokes = strokes_from_parse(dood.infer(images))
         with seeded(seed * 100_003 + index, dood.device):
             token = sample_token(strokes.control)
-        written = write(strokes, token, noise)
-        ink = written.ink(dood.model.ink_size).sum(-3)
+        written = apply_token(strokes, token, noise)
+        ink = written.ink(dood.model.ink_size(native_size)).sum(-3)
         parts.append(dood.model.picture(ink).cpu())
     return resize(torch.cat(parts), SIZE)
 
@@ -185,23 +200,24 @@ def memorisers(
     Raises:
         UserError: the target cannot be had or is too small, or the model draws no curves.
     """
-    if not draws_curves(dood.model):
-        raise UserError(f"a {dood.config.program} model draws no strokes to write anew")
+    if not dood.model.draws_curves:
+        raise UserError(f"a {dood.config.model_name} model draws no strokes to write anew")
     noise = TokenNoise()
-    sets = _Sets(dood.model, target, network, count, "test", data_dir)
+    sets = _Sets(target, network, count, "test", data_dir)
     columns: dict[str, list[float]] = {"affine": [], "tokens": [], "real": []}
     for seed in seeds:
         reference, _, training = sets.split(seed)
         columns["real"].append(reference.distance(training))
         columns["affine"].append(reference.distance(affinely_moved(training, noise, seed)))
-        columns["tokens"].append(reference.distance(rewritten(dood, training, noise, seed)))
+        again = rewritten(dood, training, noise, seed, sets.native_size)
+        columns["tokens"].append(reference.distance(again))
     found = {"pictures": sets.count, **_means(columns)}
     return found | {f"{n}_ratio": found[n] / found["real"] for n in ("affine", "tokens")}
 
 
 def report(
-    model: Program[Any],
-    rival: Program[Any] | None,
+    model: DrawingModel[Any],
+    rival: DrawingModel[Any] | None,
     target: str,
     network: FeatureNetwork,
     count: int = 2500,
@@ -223,9 +239,7 @@ def report(
     Raises:
         UserError: the target cannot be had, or is too small.
     """
-    sets = _Sets(model, target, network, count, part, data_dir)
-    if rival is not None:
-        rival.expect(sets.resolution)
+    sets = _Sets(target, network, count, part, data_dir)
     columns: dict[str, list[float]] = {
         name: [] for name in ("samples", "real", "halves", "air", "shuffled")
     }
@@ -233,24 +247,24 @@ def report(
         reference, rest, other = sets.split(seed)
         columns["halves"].append(reference.distance(rest))
         columns["real"].append(reference.distance(other))
-        columns["samples"].append(reference.distance(samples(model, sets.count, seed)))
-        if draws_curves(model):
-            shuffled = shuffled_strokes(model, sets.count, seed)
+        drawn = samples(model, sets.count, seed, sets.native_size)
+        columns["samples"].append(reference.distance(drawn))
+        if model.draws_curves:
+            shuffled = shuffled_strokes(model, sets.count, seed, sets.native_size)
             columns["shuffled"].append(reference.distance(shuffled))
         if rival is not None:
-            columns["air"].append(reference.distance(samples(rival, sets.count, seed)))
+            drawn = samples(rival, sets.count, seed, sets.native_size)
+            columns["air"].append(reference.distance(drawn))
     found = {"pictures": sets.count, **_means(columns)}
     found["ratio"] = found["samples"] / found["real"]
     return found
 
 
 class _Sets:
-    """A target's pictures, split by seed into what is compared. The model draws on as many pixels as
-    they came with from here on."""
+    """A target's pictures, split by seed into what is compared."""
 
     def __init__(
         self,
-        model: Program[Any],
         target: str,
         network: FeatureNetwork,
         count: int,
@@ -259,10 +273,9 @@ class _Sets:
     ) -> None:
         drawings = data.load(target, part, SIZE, data_dir)
         self.network = network
-        self.resolution = drawings.resolution
+        self.native_size = drawings.native_size
         self.everything = drawings.shuffled(None).float() / 255
         self.others = pictures_of(target, "test" if part == "train" else "train", data_dir)
-        model.expect(drawings.resolution)
         self.count = min(count, len(self.everything) // 2, len(self.others))
         """Pictures a set."""
 

@@ -13,10 +13,10 @@ from dood_pyro.devices import seeded
 from dood_pyro.drawing import STROKE_COLOURS, Drawing, beginning
 from dood_pyro.errors import UserError
 from dood_pyro.files import write_atomically
-from dood_pyro.inference.parsing import Parse, dream
+from dood_pyro.inference.parsing import Parse, sample_prior
+from dood_pyro.models.base import DrawingModel
 from dood_pyro.plots import CELL, colour_steps, grid_sheet, save_png, step_inks
-from dood_pyro.recognition import drawings_from_parse, draws_curves
-from dood_pyro.stepwise import Program
+from dood_pyro.recognition import drawings_from_parse
 
 FRAMES_A_STROKE = 8
 """Of an animation."""
@@ -24,10 +24,14 @@ FRAME_MILLISECONDS = 60
 LAST_MILLISECONDS = 1500
 
 
-def generate(model: Program[Any], count: int, seed: int = 0) -> Parse:
-    """``count`` drawings from a model's prior, the same for the same seed."""
-    with seeded(seed, model.raw_scale.device):
-        return dream(model, count)
+def generate(model: DrawingModel[Any], count: int, seed: int = 0, native_size: int = 0) -> Parse:
+    """``count`` drawings from a model's prior, the same for the same seed.
+
+    Args:
+        native_size: pixels per side of the grid that ink is put on (`DrawingModel.ink_size`).
+    """
+    with seeded(seed, model.device):
+        return sample_prior(model, count, native_size)
 
 
 def sheet(parsed: Parse, drawings: list[Drawing]) -> UInt8[np.ndarray, "height width 3"]:
@@ -65,7 +69,9 @@ def animation(drawings: list[Drawing]) -> bytes:
     return buffer.getvalue()
 
 
-def sample(model: Program[Any], out: Path, count: int = 64, seed: int = 0) -> list[Path]:
+def sample(
+    model: DrawingModel[Any], out: Path, count: int = 64, seed: int = 0, native_size: int = 0
+) -> list[Path]:
     """Draws ``count`` drawings from the prior.
 
     Writes ``out`` (PNG) and, in a folder of the same name, each drawing's canvas (PNG, dark on white);
@@ -75,8 +81,8 @@ def sample(model: Program[Any], out: Path, count: int = 64, seed: int = 0) -> li
     Raises:
         UserError: something cannot be written.
     """
-    parsed = generate(model, count, seed)
-    drawings = drawings_from_parse(parsed) if draws_curves(model) else []
+    parsed = generate(model, count, seed, native_size)
+    drawings = drawings_from_parse(parsed) if model.draws_curves else []
     folder = out.with_suffix("")
     try:
         folder.mkdir(exist_ok=True)
@@ -94,6 +100,6 @@ def sample(model: Program[Any], out: Path, count: int = 64, seed: int = 0) -> li
     for index, drawing in enumerate(drawings):
         written += drawing.save(folder / f"{index:03d}", STROKE_COLOURS)
         written.append(folder / f"{index:03d}-drawn.svg")
-        drawn = drawing.svg(colours=STROKE_COLOURS, seconds_a_stroke=0.5)
+        drawn = drawing.svg(colours=STROKE_COLOURS, seconds_per_stroke=0.5)
         write_atomically(written[-1], drawn.encode())
     return written

@@ -22,9 +22,17 @@ from dood_pyro.devices import seeded
 from dood_pyro.errors import UserError
 from dood_pyro.inference.parsing import sample_parse
 from dood_pyro.optimiser import Adam
-from dood_pyro.recognition import Recognizer, draws_curves
+from dood_pyro.recognition import Recognizer
 from dood_pyro.rendering import canvas_from_ink
-from dood_pyro.tokens import Strokes, Token, TokenNoise, parts_of, strokes_of, write, write_parts
+from dood_pyro.tokens import (
+    Strokes,
+    Token,
+    TokenNoise,
+    apply_token,
+    parts_from_parse,
+    render_parts,
+    strokes_from_parse,
+)
 
 TOKENS = 400
 """Fitted at once: more are slower on a CPU, whose caches they outgrow."""
@@ -74,8 +82,8 @@ def types_of(
     """Types of each image: the guide's modes, then samples."""
     found = [dood.infer(images)]
     found += [sample_parse(dood.model, dood.guide, images) for _ in range(settings.parses - 1)]
-    curves = draws_curves(dood.model)
-    parts = [strokes_of(parsed) if curves else parts_of(parsed) for parsed in found]
+    curves = dood.model.draws_curves
+    parts = [strokes_from_parse(parsed) if curves else parts_from_parse(parsed) for parsed in found]
     latent = tuple(torch.stack(column, dim=1) for column in zip(*parts, strict=True))
     if curves:
         return Types(latent, _draws_strokes(settings.points))
@@ -85,14 +93,14 @@ def types_of(
 
 def _draws_strokes(points: int) -> Any:
     def draw(latent: tuple[Tensor, ...], token: Token, noise: TokenNoise, size: int) -> Tensor:
-        return write(Strokes(*latent), token, noise).render(size, points)
+        return apply_token(Strokes(*latent), token, noise).render(size, points)
 
     return draw
 
 
 def _draws_parts(decoder: nn.Module) -> Any:
     def draw(latent: tuple[Tensor, ...], token: Token, noise: TokenNoise, size: int) -> Tensor:
-        return canvas_from_ink(write_parts(decoder, latent, token, noise, size).sum(-3))
+        return canvas_from_ink(render_parts(decoder, latent, token, noise, size).sum(-3))
 
     return draw
 
@@ -153,8 +161,8 @@ def _fitted(
 def classify(dood: Recognizer, trials: Trials, settings: Settings) -> Float[Tensor, "queries ways"]:
     """Scores of a run's queries: the highest is the answer."""
     support, queries = trials.support.to(dood.device), trials.queries.to(dood.device)
-    # Trials have more pixels than the canvas, whatever the model was trained on.
-    with seeded(0, dood.device), dood.model.at(dood.size):
+    # Trials have more pixels than the canvas: they are drawn on its own.
+    with seeded(0, dood.device):
         types = types_of(dood, support, settings)
         forward = scores(types, queries, settings)
         if not settings.two_way:

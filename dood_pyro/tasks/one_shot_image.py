@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from dood_pyro import drawing
+from dood_pyro import geometry
 from dood_pyro.data.one_shot_runs import Trials
 from dood_pyro.rendering.strokes import pixel_centres
 from dood_pyro.tasks.one_shot import Settings, Types, accuracy_of, scores
@@ -53,8 +53,8 @@ def _warp(latent: tuple[Tensor, ...], token: Token, noise: TokenNoise, size: int
     weight = picture.flatten(-2)
     middle = (weight @ centres) / weight.sum(-1, keepdim=True).clamp(min=1e-6)
     # The affine map says where ink goes; a sampling grid asks where it comes from.
-    back = drawing.inverse(affine_map(token, noise))
-    places = drawing.place(centres - middle[..., None, :], back) + middle[..., None, :]
+    back = geometry.invert_affine(affine_map(token, noise))
+    places = geometry.apply_affine(centres - middle[..., None, :], back) + middle[..., None, :]
     batch = alive.shape[:-1]
     if token.control.numel():
         bends = noise.control * token.control.reshape(-1, GRID, GRID, 2).movedim(-1, 1)

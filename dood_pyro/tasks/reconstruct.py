@@ -7,32 +7,35 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
-from torch import Tensor, nn
+from jaxtyping import UInt8
+from torch import Tensor
 
 from dood_pyro.drawing import STROKE_COLOURS, Drawing
 from dood_pyro.errors import UserError
+from dood_pyro.guides.base import Guide
+from dood_pyro.images import ImageBatch, Images
 from dood_pyro.inference.parsing import Parse, parse
+from dood_pyro.models.base import DrawingModel
 from dood_pyro.plots import save_png, step_inks, stepwise_sheet
-from dood_pyro.recognition import Recognizer, drawings_from_parse, draws_curves
-from dood_pyro.stepwise import Program
+from dood_pyro.recognition import Recognizer, drawings_from_parse
 
 
 def preview(
-    model: Program[Any], guide: nn.Module, images: Float[Tensor, "count size size"]
+    model: DrawingModel[Any], guide: Guide, images: Images
 ) -> UInt8[Tensor, "3 height width"]:
     """A sheet of ``images`` and their drawings, channels first as TensorBoard takes it."""
-    sheet, _ = draw_steps(images, parse(model, guide, images), draws_curves(model))
+    sheet, _ = draw_steps(images, parse(model, guide, images), model.draws_curves)
     return torch.from_numpy(sheet).permute(2, 0, 1)
 
 
 def draw_steps(
-    images: Float[Tensor, "count size size"], parsed: Parse, curves: bool
+    images: Images, parsed: Parse, curves: bool
 ) -> tuple[UInt8[np.ndarray, "height width 3"], list[Drawing]]:
     """A sheet of ``images`` and what any program makes of them, and their drawings where the program
-    draws ``curves`` (`draws_curves`)."""
+    draws ``curves`` (`DrawingModel.draws_curves`)."""
     drawings = drawings_from_parse(parsed) if curves else []
-    return stepwise_sheet(images, step_inks(parsed, drawings), len(parsed.alive)), drawings
+    pixels = ImageBatch.of(images).pixels
+    return stepwise_sheet(pixels, step_inks(parsed, drawings), len(parsed.alive)), drawings
 
 
 def reconstruct(
@@ -52,8 +55,8 @@ def reconstruct(
     Raises:
         UserError: the target cannot be had or ``out`` not be written.
     """
-    images = dood.meet(target, count, part, data_dir)
-    sheet, drawings = draw_steps(images, dood.infer(images), draws_curves(dood.model))
+    images = dood.load_images(target, count, part, data_dir)
+    sheet, drawings = draw_steps(images, dood.infer(images), dood.model.draws_curves)
     try:
         if svg and drawings:
             out.with_suffix("").mkdir(exist_ok=True)

@@ -11,13 +11,15 @@ from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from dood_pyro import drawing
+from dood_pyro import geometry
 from dood_pyro.devices import seeded
-from dood_pyro.inference.parsing import Parse, Programs, in_double, parse
+from dood_pyro.guides.base import Guide
+from dood_pyro.images import ImageBatch, Images
+from dood_pyro.inference.parsing import ModelAndGuide, Parse, in_double, parse
+from dood_pyro.models.base import DrawingModel
 from dood_pyro.recognition import BATCH
-from dood_pyro.stepwise import Program
 
 SHIFT = 1e-5
 """Standard deviation of the noise that pictures in [0, 1] are moved by."""
@@ -73,16 +75,21 @@ class Sensitivity(NamedTuple):
 
 
 def sensitivity(
-    model: Program[Any],
-    guide: nn.Module,
-    images: Float[Tensor, "images size size"],
+    model: DrawingModel[Any],
+    guide: Guide,
+    images: Images,
     seed: int = 0,
 ) -> Sensitivity:
     """Parses pictures twice, as they are and moved by Gaussian noise of `SHIFT`, in float64."""
     programs = in_double(model, guide)
-    with seeded(seed, images.device):
-        moved = images.double() + SHIFT * torch.randn_like(images, dtype=torch.float64)
-    first, second = (_parsed(programs, each) for each in (images.double(), moved))
+    batch = ImageBatch.of(images)
+    with seeded(seed, batch.device):
+        noise = torch.randn_like(batch.pixels, dtype=torch.float64)
+    moved = batch.pixels.double() + SHIFT * noise
+    first, second = (
+        _parsed(programs, ImageBatch(pixels, batch.native_size))
+        for pixels in (batch.pixels.double(), moved)
+    )
     both = (first.alive > 0) & (second.alive > 0)
     farthest = (_places(first) - _places(second)).abs().flatten(2).amax(-1)
     return Sensitivity(
@@ -91,8 +98,8 @@ def sensitivity(
     )
 
 
-def _parsed(programs: Programs, images: Tensor) -> Parse:
-    return Parse.joined([parse(*programs, part) for part in images.split(BATCH)])
+def _parsed(programs: ModelAndGuide, images: ImageBatch) -> Parse:
+    return Parse.concatenated([parse(*programs, part) for part in images.split(BATCH)])
 
 
 def _places(parsed: Parse) -> Tensor:
@@ -100,4 +107,4 @@ def _places(parsed: Parse) -> Tensor:
     layout = parsed.values["layout"]
     if "stroke" not in parsed.values:
         return layout
-    return drawing.place(parsed.values["stroke"], drawing.affine_matrix(layout))
+    return geometry.apply_affine(parsed.values["stroke"], geometry.affine_matrix(layout))

@@ -9,16 +9,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dood_pyro import drawing
-from dood_pyro.guides.corrections import (
+from dood_pyro import geometry
+from dood_pyro.guides.refinement import (
     ACROSS,
     ALONG,
     BEYOND,
     OFFSETS,
-    Correction,
     Frame,
-    Maps,
-    Taming,
+    GradientNormCap,
+    RefinerInputs,
+    StrokeRefiner,
     blurred,
 )
 from dood_pyro.rendering import canvas_from_ink, curve_points
@@ -34,20 +34,24 @@ def proposal() -> tuple[Tensor, Tensor]:
 
 
 def drawn(control: Tensor, layout: Tensor) -> Tensor:
-    on_canvas = drawing.place(control, drawing.affine_matrix(layout))
-    return canvas_from_ink(drawing.draw_strokes(on_canvas, drawing.pen_profile(PEN), SIZE))
+    on_canvas = geometry.apply_affine(control, geometry.affine_matrix(layout))
+    return canvas_from_ink(geometry.draw_strokes(on_canvas, geometry.pen_profile(PEN), SIZE))
 
 
-def on_blank(image: Tensor) -> Maps:
+def on_blank(image: Tensor) -> RefinerInputs:
     """What a correction is given of an image of which nothing is drawn yet."""
-    return Maps(image, image, torch.zeros_like(image))
+    return RefinerInputs(image, image, torch.zeros_like(image))
 
 
 def look(
-    correction: Correction, control: Tensor, layout: Tensor, maps: Maps, pen: Tensor = PEN
+    correction: StrokeRefiner,
+    control: Tensor,
+    layout: Tensor,
+    maps: RefinerInputs,
+    pen: Tensor = PEN,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """What is seen before and after, and normals and tangents."""
-    profile = drawing.pen_profile(pen)
+    profile = geometry.pen_profile(pen)
     width = blurred(profile.sigma)[..., None]
     return correction._look(control, profile, width, Frame.of(layout), maps)
 
@@ -59,7 +63,7 @@ def sections(seen: Tensor) -> Tensor:
 
 def test_a_perfect_proposal_leaves_no_error() -> None:
     control, layout = proposal()
-    correction = Correction(5, 4, 16, reach=4.0)
+    correction = StrokeRefiner(5, 4, 16, reach=4.0)
     seen = look(correction, control, layout, on_blank(drawn(control, layout)))
     before, after = map(sections, seen[:2])
     assert before[BEYOND:-BEYOND, ACROSS // 2].min() > 0.8, "ink under the stroke itself"
@@ -71,10 +75,10 @@ def test_a_perfect_proposal_leaves_no_error() -> None:
 def test_a_displaced_proposal_sees_its_error_on_the_right_side() -> None:
     """Moved along its own normal by a pen's width, it finds the ink a width the other way."""
     control, layout = proposal()
-    correction = Correction(5, 4, 16, reach=4.0)
+    correction = StrokeRefiner(5, 4, 16, reach=4.0)
     image = drawn(control, layout)
     normal = look(correction, control, layout, on_blank(image))[2]
-    width = blurred(drawing.pen_profile(PEN).sigma)
+    width = blurred(geometry.pen_profile(PEN).sigma)
     shift = width / layout[0, 0] * normal.mean(1, keepdim=True)
     seen = look(correction, control + shift, layout, on_blank(image))
     before, after = map(sections, seen[:2])
@@ -90,7 +94,7 @@ def test_a_displaced_proposal_sees_its_error_on_the_right_side() -> None:
 def test_directions_are_those_of_the_curve_in_its_frame() -> None:
     control, layout = proposal()
     maps = on_blank(torch.zeros(1, SIZE, SIZE))
-    *_, normal, tangent = look(Correction(5, 4, 16, reach=4.0), control, layout, maps)
+    *_, normal, tangent = look(StrokeRefiner(5, 4, 16, reach=4.0), control, layout, maps)
     _, velocity = curve_points(control, ALONG)
     stations = torch.linspace(0, ALONG - 1, 5).round().long()
     torch.testing.assert_close(tangent, F.normalize(velocity[:, stations], dim=-1))
@@ -100,14 +104,16 @@ def test_directions_are_those_of_the_curve_in_its_frame() -> None:
 def test_an_untrained_correction_changes_nothing() -> None:
     control, layout = proposal()
     image = torch.rand(1, SIZE, SIZE)
-    for change in Correction(5, 4, 16, reach=4.0)(control, PEN, Frame.of(layout), on_blank(image)):
+    for change in StrokeRefiner(5, 4, 16, reach=4.0)(
+        control, PEN, Frame.of(layout), on_blank(image)
+    ):
         assert change.abs().max() == 0
 
 
 def test_gradients_pass_through_the_look() -> None:
     """Finite differences of what is seen, in the control points, the pen and the layout."""
     torch.manual_seed(0)
-    correction = Correction(5, 4, 16, reach=4.0).double()
+    correction = StrokeRefiner(5, 4, 16, reach=4.0).double()
     control, layout = (t.double() for t in proposal())
     image = drawn(*proposal()).double()
     inputs = [t.clone().requires_grad_() for t in (control, PEN.double(), layout)]
@@ -129,13 +135,13 @@ def test_a_pen_twice_as_thick_looks_the_same_from_twice_as_far() -> None:
     for zoom, size in ((1.0, 400), (2.0, 200)):
         layout = torch.tensor([[0.4 * zoom, 0.0, 0.0, 0.3]])
         pen = PEN + torch.tensor([math.log(zoom), 0.0, 0.0, 0.0])
-        profile = drawing.pen_profile(pen)
-        matrix = drawing.affine_matrix(layout)
-        placed = drawing.place(control, matrix)
-        image = canvas_from_ink(drawing.draw_strokes(placed, profile, size))
+        profile = geometry.pen_profile(pen)
+        matrix = geometry.affine_matrix(layout)
+        placed = geometry.apply_affine(control, matrix)
+        image = canvas_from_ink(geometry.draw_strokes(placed, profile, size))
         width = profile.sigma[..., None]
         maps = on_blank(image)
-        correction = Correction(5, 4, 16, reach=4.0)
+        correction = StrokeRefiner(5, 4, 16, reach=4.0)
         found = correction._look(control + shift, profile, width, Frame.of(layout), maps)
         seen.append(torch.cat(found[:2], dim=-1))
     assert (seen[0] - seen[1]).abs().max() < 0.03
@@ -147,7 +153,7 @@ def test_taming_lets_a_look_cancel_a_gradient_but_not_amplify_it(slope: float) -
     torch.manual_seed(0)
     x = torch.randn(4, 5, 2, requires_grad=True)
     gradient = torch.randn(4, 5, 2)
-    looking = Taming(2)
+    looking = GradientNormCap(2)
     y = looking.corrected(x + slope * looking.proposal(x))
     y.backward(gradient)
     expected = gradient * (1 + min(slope, 1.0))

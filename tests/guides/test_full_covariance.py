@@ -9,12 +9,12 @@ import torch
 from dood_pyro.cli.main import main
 from torch import Tensor
 
-from dood_pyro.checkpoints import Run
 from dood_pyro.guides import check_guide
 from dood_pyro.guides.amortised import AmortisedGuide
 from dood_pyro.guides.full_covariance import FullCovarianceGuide
 from dood_pyro.inference.importance import importance_bound
-from dood_pyro.model import DooD
+from dood_pyro.models.dood import DooD
+from dood_pyro.runs.run import Run
 
 
 def test_it_starts_as_the_amortised_guide(

@@ -7,9 +7,9 @@ from torch import Tensor
 
 from dood_pyro.guides import check_guide
 from dood_pyro.guides.amortised import AmortisedGuide
-from dood_pyro.guides.per_image import PerImageGuide
 from dood_pyro.inference.importance import bound_of
-from dood_pyro.model import DooD
+from dood_pyro.inference.search.per_image import PerImageGuide
+from dood_pyro.models.dood import DooD
 
 
 def test_it_learns_to_explain_images_that_its_start_knows_nothing_of(

@@ -9,14 +9,15 @@ import torch
 from pyro.distributions import Normal
 from torch import Tensor
 
-from dood_pyro.baselines.air import AIR, AIRGuide
 from dood_pyro.guides import check_guide
+from dood_pyro.guides.air import AIRGuide
 from dood_pyro.guides.amortised import AmortisedGuide
-from dood_pyro.guides.refined import RefinedGuide
 from dood_pyro.inference.importance import bound_of
 from dood_pyro.inference.parsing import parse
-from dood_pyro.inference.stop_time import stop_time_terms
-from dood_pyro.model import DooD
+from dood_pyro.inference.search.refined import RefinedGuide
+from dood_pyro.inference.stop_marginal import stop_marginal_terms
+from dood_pyro.models.air import AIR
+from dood_pyro.models.dood import DooD
 from tests.conftest import TINY
 
 
@@ -77,7 +78,7 @@ def test_without_a_step_it_is_the_guide_at_its_modes(
 
 def test_there_may_be_a_plate_around_it(tiny: tuple[DooD, AmortisedGuide], images: Tensor) -> None:
     model, guide = tiny
-    terms = stop_time_terms(model, RefinedGuide(model, guide, steps=1), images, particles=3)
+    terms = stop_marginal_terms(model, RefinedGuide(model, guide, steps=1), images, particles=3)
     assert terms.log_q.shape == (TINY.max_strokes + 1, 3, len(images))
 
 

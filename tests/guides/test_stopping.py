@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from dood_pyro.guides.stopping import DEAD_LOGIT, StopHead, _Within
+from dood_pyro.guides.stop import DEAD_LOGIT, StopHead, _Within
 
 
 def test_probabilities_lie_within_bounds_and_find_back_from_beyond() -> None:

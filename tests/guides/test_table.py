@@ -9,15 +9,16 @@ import pytest
 import torch
 from torch import nn
 
-from dood_pyro.checkpoints import Run, RunConfig, Until
-from dood_pyro.config import TrainConfig
+from dood_pyro.config import RunConfig, TrainConfig
 from dood_pyro.devices import choose_device
 from dood_pyro.errors import UserError
 from dood_pyro.guides import check_guide, make_guide
 from dood_pyro.guides.amortised import AmortisedGuide
 from dood_pyro.inference.importance import importance_bound
-from dood_pyro.model import DooD
-from dood_pyro.training import train
+from dood_pyro.models.dood import DooD
+from dood_pyro.runs.budget import TrainingBudget
+from dood_pyro.runs.run import Run
+from dood_pyro.training.loop import train
 from tests.conftest import TINY, random_pictures
 
 OWN = """
@@ -100,7 +101,7 @@ def test_a_run_folder_runs_no_code_that_its_reader_did_not_name(
 ) -> None:
     name = "own_guides:Same"
     config = RunConfig("dood", TINY, TrainConfig(str(source), batch_size=4, guide=name))
-    run = Run.create(tmp_path / "run", config, Until(steps=2), choose_device("cpu"))
+    run = Run.create(tmp_path / "run", config, TrainingBudget(steps=2), choose_device("cpu"))
     train(run, choose_device("cpu"), tensorboard=False)
     with pytest.raises(UserError, match=f"--guide {name}"):
         run.load()
@@ -120,11 +121,13 @@ def test_the_documentations_guide_trains_and_is_short(
     (tmp_path / "plain.py").write_text(text)
     monkeypatch.chdir(tmp_path)
     name = "plain:PlainGuide"
-    for estimator in ("stop-time", "nvil"):
+    for estimator in ("stop-marginal", "nvil"):
         settings = TrainConfig(str(source), batch_size=8, guide=name, estimator=estimator)  # type: ignore[arg-type]
         config = RunConfig("dood", TINY, settings)
-        check_guide(*config.build())
-        run = Run.create(tmp_path / estimator, config, Until(steps=30), choose_device("cpu"))
+        check_guide(*build(config))
+        run = Run.create(
+            tmp_path / estimator, config, TrainingBudget(steps=30), choose_device("cpu")
+        )
         train(run, choose_device("cpu"), tensorboard=False)
         model, guide, _ = run.load(guide=name)
         images = random_pictures(4, TINY.canvas_size)

@@ -14,16 +14,17 @@ from pyro import poutine
 from torch import Tensor
 
 import dood_pyro
-from dood_pyro import drawing
-from dood_pyro.distributions import CorrelatedPoints
-from dood_pyro.guides import REFINEMENTS, refine_guide
+from dood_pyro import geometry
 from dood_pyro.guides.amortised import AmortisedGuide
-from dood_pyro.guides.refined import RefinedGuide
-from dood_pyro.inference.common_noise import CommonNoise
+from dood_pyro.inference.messengers import CommonNoiseMessenger
 from dood_pyro.inference.parsing import Parse, in_double, parse
-from dood_pyro.model import DooD
+from dood_pyro.inference.search.refined import RefinedGuide
+from dood_pyro.models.distributions import CorrelatedPoints
+from dood_pyro.models.dood import DooD
 from dood_pyro.recognition import Recognizer
+from dood_pyro.registry import SEARCH_GUIDES
 from dood_pyro.rendering import canvas_from_ink, stroke_ink
+from dood_pyro.runs.run import make_search_guide
 from dood_pyro.tasks.sensitivity import LEAP, SHIFT, Sensitivity, sensitivity
 from tests.conftest import TINY, nudge, random_pictures
 from tests.inference.test_parsing import Mixed
@@ -83,7 +84,7 @@ def test_single_precision_would_not_do(dood: Recognizer) -> None:
     found = []
     for model, guide in ((dood.model, dood.guide), in_double(dood.model, dood.guide)):
         together = parse(model, guide, images)
-        alone = Parse.joined([parse(model, guide, one) for one in images.split(1)])
+        alone = Parse.concatenated([parse(model, guide, one) for one in images.split(1)])
         apart = (_places(together) - _places(alone)).abs().amax((-1, -2)) * together.alive
         found.append(float(apart.max()) / PIXEL)
     assert found[1] < 1e-5
@@ -92,20 +93,22 @@ def test_single_precision_would_not_do(dood: Recognizer) -> None:
 
 
 def _places(parsed: Parse) -> Tensor:
-    return drawing.place(parsed.values["stroke"], drawing.affine_matrix(parsed.values["layout"]))
+    return geometry.apply_affine(
+        parsed.values["stroke"], geometry.affine_matrix(parsed.values["layout"])
+    )
 
 
-@pytest.mark.parametrize("over", REFINEMENTS)
+@pytest.mark.parametrize("over", SEARCH_GUIDES)
 def test_guides_that_search(over: str, tiny: tuple[DooD, AmortisedGuide]) -> None:
     model, guide = tiny
     nudge(guide)
-    searching: Any = refine_guide(over, model, guide)
+    searching: Any = make_search_guide(over, model, guide)
     if hasattr(searching, "steps"):
         searching.steps = 12
     programs = in_double(model, searching)
     images = random_pictures(5, TINY.canvas_size)
     together = parse(*programs, images)
-    alone = Parse.joined([parse(*programs, one) for one in images.split(1)])
+    alone = Parse.concatenated([parse(*programs, one) for one in images.split(1)])
     assert torch.equal(together.alive, alone.alive)
     torch.testing.assert_close(together.canvas, alone.canvas, rtol=0, atol=1e-6)
     again = parse(*programs, images)
@@ -116,7 +119,7 @@ def test_a_guide_that_must_be_sampled(tiny: tuple[DooD, AmortisedGuide], images:
     model, guide = tiny
     programs = in_double(model, Mixed(guide))
     together = parse(*programs, images)
-    alone = Parse.joined([parse(*programs, one) for one in images.split(1)])
+    alone = Parse.concatenated([parse(*programs, one) for one in images.split(1)])
     torch.testing.assert_close(together.canvas, alone.canvas, rtol=0, atol=1e-6)
 
 
@@ -152,7 +155,7 @@ def test_common_noise_keeps_each_images_distribution() -> None:
     torch.manual_seed(0)
     drawn: dict[str, list[Tensor]] = {"plain": [], "together": []}
     for _ in range(4000):
-        with CommonNoise(groups=2):
+        with CommonNoiseMessenger(groups=2):
             trace: Any = poutine.trace(program).get_trace()
         for name, values in drawn.items():
             values.append(trace.nodes[name]["value"].reshape(6, 2))

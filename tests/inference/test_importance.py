@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from dood_pyro.guides.amortised import AmortisedGuide
 from dood_pyro.inference import importance
 from dood_pyro.inference.importance import importance_bound, log_mean_exp
-from dood_pyro.inference.stop_time import StopTimeTerms, stop_time_terms
-from dood_pyro.model import DooD
+from dood_pyro.inference.stop_marginal import StopMarginalTerms, stop_marginal_terms
+from dood_pyro.models.dood import DooD
 
 
 class Linear(nn.Module):
@@ -28,7 +28,7 @@ class Linear(nn.Module):
     strokes, on, noise = 2, (0.7, 0.4), 1.0
 
     class State:
-        """What `stop_time_terms` asks of a first state."""
+        """What `stop_marginal_terms` asks of a first state."""
 
         def __init__(self, canvas: Tensor) -> None:
             self.canvas = canvas
@@ -138,12 +138,12 @@ def test_chunks_cover_every_image_and_particle(
     done: list[int] = []
     drawn: list[int] = []
 
-    def counted(*programs: Any) -> StopTimeTerms:
+    def counted(*programs: Any) -> StopMarginalTerms:
         *_, some, particles = programs
         drawn.append(len(some) * particles)
-        return stop_time_terms(*programs)
+        return stop_marginal_terms(*programs)
 
-    monkeypatch.setattr(importance, "stop_time_terms", counted)
+    monkeypatch.setattr(importance, "stop_marginal_terms", counted)
     bound = importance_bound(*tiny, images, particles=20, chunk=chunk, progress=done.append)
     assert bound.log_p.shape == (5,) and sum(done) == 5 and sum(drawn) == 5 * 20
     assert max(drawn) <= max(chunk, 1)

@@ -11,18 +11,16 @@ from pyro import poutine
 from torch import Tensor
 
 from dood_pyro.config import ModelConfig
+from dood_pyro.estimators.multi_sample import IWAE, ReweightedWakeSleep
+from dood_pyro.estimators.sleep import frozen_parameters, sleep_loss
+from dood_pyro.estimators.stop_marginal import StopMarginalELBO
 from dood_pyro.guides.amortised import AmortisedGuide
-from dood_pyro.inference.multi_sample import IWAE, ReweightedWakeSleep, fixed, sleep_loss
 from dood_pyro.inference.parsing import parse
-from dood_pyro.inference.stop_time import (
-    StopTimeELBO,
-    collect_terms,
-    stop_time_terms,
-    stroke_traces,
-)
-from dood_pyro.model import DooD
+from dood_pyro.inference.stop_marginal import collect_terms, stop_marginal_terms
+from dood_pyro.inference.traces import stroke_traces
+from dood_pyro.models.base import SHARING_STATES_REMOVED
+from dood_pyro.models.dood import DooD
 from dood_pyro.optimiser import Adam
-from dood_pyro.stepwise import sharing_states
 from tests.conftest import TINY, nudge
 
 PRIOR = ("model.on_head", "model.layout_head", "model.stroke_head", "model.pen_head")
@@ -43,7 +41,7 @@ def gradients(estimator: Any, model: DooD, guide: AmortisedGuide, images: Tensor
         module.zero_grad(set_to_none=True)
     torch.manual_seed(1)
     estimator.anneal(10_000, guide)
-    estimator.differentiable_loss(model, guide, images).backward()
+    estimator.loss(model, guide, images, 0)[0].backward()
     return {
         f"{kind}.{name}": parameter.grad.clone()
         for kind, module in (("model", model), ("guide", guide))
@@ -56,9 +54,9 @@ def test_the_bound_is_the_importance_weighted_one(images: Tensor) -> None:
     model, guide = programs()
     estimator = IWAE(particles=7, beta=3.0, explore_steps=0)
     torch.manual_seed(1)
-    loss = float(estimator.differentiable_loss(model, guide, images).detach())
+    loss = float(estimator.loss(model, guide, images, 0)[0].detach())
     torch.manual_seed(1)
-    terms = stop_time_terms(model, guide, images, 7)
+    terms = stop_marginal_terms(model, guide, images, 7)
     bound = (torch.logsumexp(terms.log_weight(), 0) - math.log(7)).sum()
     # Less what trains q(on), which is a cross entropy.
     joint = terms.log_p + terms.log_likelihood + terms.log_ratio
@@ -83,7 +81,7 @@ def test_the_guides_gradient_in_wake_sleep_is_that_of_its_density(images: Tensor
     found = gradients(ReweightedWakeSleep(1, 3.0, 0), model, guide, images)
     torch.manual_seed(1)
     with torch.no_grad():
-        terms = stop_time_terms(model, guide, images)
+        terms = stop_marginal_terms(model, guide, images)
         share = (terms.log_p + terms.log_likelihood + terms.log_ratio).softmax(0)
     name = "guide.layout_head.2.bias"
     assert found[name].abs().max() > 0
@@ -118,13 +116,13 @@ def test_every_weight_of_the_guide_learns(estimator: Any, images: Tensor) -> Non
 @pytest.mark.parametrize("estimator", [IWAE, ReweightedWakeSleep])
 def test_training_begins_by_exploring(estimator: Any, images: Tensor) -> None:
     model, guide = programs()
-    weighing, exploring = estimator(3, 3.0, 100), StopTimeELBO(3.0, 100)
+    weighing, exploring = estimator(3, 3.0, 100), StopMarginalELBO(3.0, 100)
     for step, same in ((0, True), (99, True), (100, False)):
         losses = []
         for each in (weighing, exploring):
             each.anneal(step, guide)
             torch.manual_seed(1)
-            losses.append(each.differentiable_loss(model, guide, images).detach())
+            losses.append(each.loss(model, guide, images, 0)[0].detach())
         assert torch.allclose(*losses) == same
 
 
@@ -168,13 +166,13 @@ def test_the_sleep_loss_is_the_guides_density(tiny: tuple[DooD, AmortisedGuide])
     torch.manual_seed(3)
     with torch.no_grad():
         dreamt: Any = poutine.trace(model).get_trace(count=6)
-        with sharing_states():
+        with SHARING_STATES_REMOVED():
             replayed: Any = poutine.replay(guide, trace=dreamt)
             trace = poutine.trace(replayed).get_trace(dreamt.nodes["image"]["value"])
     trace.compute_log_prob()
     sites = [node for name, node in trace.nodes.items() if name[-2:] in ("_1", "_2", "_3")]
     expected = -sum(node["log_prob_sum"] for node in sites if node["type"] == "sample")
     torch.testing.assert_close(loss.detach(), expected)
-    with fixed(model):
+    with frozen_parameters(model):
         assert not any(p.requires_grad for p in model.parameters())
     assert all(p.requires_grad for p in model.parameters())

@@ -11,12 +11,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from dood_pyro.checkpoints import Run
 from dood_pyro.config import TrainConfig
 from dood_pyro.errors import UserError
+from dood_pyro.estimators.nvil import NVIL
 from dood_pyro.guides.amortised import AmortisedGuide
-from dood_pyro.inference import NVIL, make_estimator
-from dood_pyro.model import DooD
+from dood_pyro.inference import make_estimator
+from dood_pyro.models.dood import DooD
+from dood_pyro.runs.run import Run
 from tests.conftest import nudge
 from tests.test_cli import Out, call, refused
 
@@ -62,7 +63,7 @@ def test_only_the_score_differs(tiny: tuple[DooD, AmortisedGuide], images: Tenso
         guide.zero_grad()
         torch.manual_seed(3)
         estimator = NVIL(beta=2.0, normalise=normalise)
-        estimator.differentiable_loss(model, guide, images).backward()
+        estimator.loss(model, guide, images, 0)[0].backward()
         grads = SimpleNamespace(
             stroke=guide.stroke_head[-1].weight.grad.clone(),  # type: ignore[union-attr, operator]
             stop=guide.on_head[-1].bias.grad.clone(),  # type: ignore[union-attr, operator]

@@ -11,17 +11,16 @@ import torch
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
-from dood_pyro.checkpoints import RunConfig
-from dood_pyro.config import ModelConfig, TrainConfig
+from dood_pyro.config import ModelConfig, RunConfig, TrainConfig
 from dood_pyro.errors import UserError
 from dood_pyro.guides import check_guide
 from dood_pyro.guides.amortised import AmortisedGuide
+from dood_pyro.guides.base import SequentialGuide
 from dood_pyro.inference import parsing
 from dood_pyro.inference.parsing import Parse, parse
-from dood_pyro.model import DooD, State
-from dood_pyro.programs import PROGRAMS
+from dood_pyro.models.dood import DooD, State
 from dood_pyro.recognition import drawings_from_parse
-from dood_pyro.stepwise import StepwiseGuide
+from dood_pyro.registry import MODELS
 from tests.conftest import TINY, nudge
 
 
@@ -41,15 +40,15 @@ def parsed(
 ) -> tuple[Parse, Parse]:
     """By steps, and as a whole."""
     torch.manual_seed(0)
-    config = RunConfig(program, PROGRAMS[program].configure(settings), TrainConfig("none"))
-    model, guide = config.build()
+    config = RunConfig(program, settings, TrainConfig("none"))
+    model, guide = build(config)
     nudge(guide)
     with torch.no_grad():
         guide.on_head[-1].bias += bias  # type: ignore[index, union-attr]
     return parse(model, guide, images), parse(model, Whole(guide), images)
 
 
-@pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.parametrize("program", MODELS)
 @pytest.mark.parametrize("bias", [-9.0, 0.0, 9.0])
 def test_steps_and_the_whole_agree(program: str, bias: float, images: Tensor) -> None:
     steps, whole = parsed(program, bias, images)
@@ -70,7 +69,7 @@ def test_a_pen_that_only_the_model_knows(images: Tensor) -> None:
         assert len(drawings_from_parse(each)) == len(images)
 
 
-class Carrying(StepwiseGuide[tuple[State]]):
+class Carrying(SequentialGuide[tuple[State]]):
     """Carries the model's state within another, and does not say so."""
 
     def start(self, image: Tensor) -> tuple[State]:

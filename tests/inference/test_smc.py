@@ -12,17 +12,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from dood_pyro.baselines.air import AIR, AIRGuide
 from dood_pyro.config import ModelConfig
 from dood_pyro.errors import UserError
-from dood_pyro.guides import check_guide, refine_guide
+from dood_pyro.guides import check_guide
+from dood_pyro.guides.air import AIRGuide
 from dood_pyro.guides.amortised import AmortisedGuide
-from dood_pyro.guides.smc import SMCGuide
+from dood_pyro.guides.base import SequentialGuide
 from dood_pyro.inference.importance import bound_of, importance_bound
 from dood_pyro.inference.parsing import parse
+from dood_pyro.inference.search.smc import SMCGuide
 from dood_pyro.inference.smc import _map, smc, systematic
-from dood_pyro.model import DooD
-from dood_pyro.stepwise import Program, StepwiseGuide
+from dood_pyro.models.air import AIR
+from dood_pyro.models.base import Program
+from dood_pyro.models.dood import DooD
+from dood_pyro.runs.run import make_search_guide
 from tests.conftest import TINY
 
 
@@ -67,7 +70,7 @@ class Sums(Program[Sum]):
         return torch.logsumexp(torch.stack(terms), 0)
 
 
-class SumsGuide(StepwiseGuide[Sum]):
+class SumsGuide(SequentialGuide[Sum]):
     """Not the posterior: a share of what is left, too narrow."""
 
     def start(self, image: Tensor) -> Sum:
@@ -131,7 +134,7 @@ def test_as_a_guide(program: type[DooD] | type[AIR], images: Tensor) -> None:
     torch.manual_seed(0)
     model = program(TINY)
     guide = AmortisedGuide(model) if isinstance(model, DooD) else AIRGuide(model)
-    found = refine_guide("smc", model, guide)
+    found = make_search_guide("smc", model, guide)
     assert isinstance(found, SMCGuide)
     check_guide(model, found)
     bound, plain = (bound_of(model, each, images, 50) for each in (found, guide))
@@ -189,7 +192,7 @@ def test_what_the_guide_rendered_is_not_rendered_again(images: Tensor) -> None:
 def test_a_guide_that_goes_otherwise_is_refused(images: Tensor) -> None:
     model = DooD(TINY)
     with pytest.raises(UserError, match="step by step"):
-        refine_guide("smc", model, torch.nn.Linear(1, 1))
+        make_search_guide("smc", model, torch.nn.Linear(1, 1))
 
 
 def test_states_may_hold_anything() -> None:

@@ -11,10 +11,12 @@ from pyro import poutine
 from torch import Tensor
 
 from dood_pyro.config import TrainConfig
+from dood_pyro.estimators.nvil import NVIL
+from dood_pyro.estimators.stop_marginal import StopMarginalELBO
 from dood_pyro.guides.amortised import AmortisedGuide
-from dood_pyro.inference import NVIL, StopTimeELBO, stop_time_terms
-from dood_pyro.inference.stop_time import AlwaysOn, stop_log_probs
-from dood_pyro.model import DooD
+from dood_pyro.inference.messengers import AllOnMessenger
+from dood_pyro.inference.stop_marginal import stop_log_probs, stop_marginal_terms
+from dood_pyro.models.dood import DooD
 from tests.conftest import TINY, nudge, random_pictures
 
 
@@ -31,7 +33,7 @@ def test_stop_probabilities_are_products() -> None:
     torch.testing.assert_close(stop_log_probs(torch.logit(on)).exp(), expected)
 
 
-class Forced(AlwaysOn):
+class Forced(AllOnMessenger):
     """Forces the stop variable to a given sequence."""
 
     def __init__(self, values: tuple[int, ...]) -> None:
@@ -53,9 +55,9 @@ def test_equals_the_sum_over_all_stop_sequences(
     nudge(model)
     nudge(guide)
     torch.manual_seed(5)
-    terms = stop_time_terms(model, guide, images)
+    terms = stop_marginal_terms(model, guide, images)
     torch.manual_seed(5)
-    with AlwaysOn():
+    with AllOnMessenger():
         drawn: Any = poutine.trace(guide).get_trace(images)
     for t in range(1, TINY.max_strokes + 1):
         drawn.remove_node(f"on_{t}")
@@ -80,26 +82,26 @@ def test_equals_the_sum_over_all_stop_sequences(
     torch.testing.assert_close(terms.elbo(), elbo)
 
 
-@pytest.mark.parametrize(("corrections", "tolerance"), [(0, 2e-3), (2, 1e-2)])
-def test_gradient_against_finite_differences(corrections: int, tolerance: float) -> None:
+@pytest.mark.parametrize(("refiners", "tolerance"), [(0, 2e-3), (2, 1e-2)])
+def test_gradient_against_finite_differences(refiners: int, tolerance: float) -> None:
     """With nothing detached and β = 1 the objective's gradient is that of the bound.
 
     What corrections see is sampled bilinearly, with kinks at the borders of pixels.
     """
     torch.manual_seed(0)
     model = DooD(TINY, detach=False).double()
-    guide = AmortisedGuide(model, TrainConfig("none", corrections=corrections)).double()
+    guide = AmortisedGuide(model, TrainConfig("none", refiners=refiners)).double()
     nudge(model)
     nudge(guide)
     images = random_pictures(2, TINY.canvas_size).double()
-    elbo = StopTimeELBO(beta=1.0)
+    elbo = StopMarginalELBO(beta=1.0)
 
     def bound() -> Tensor:
         torch.manual_seed(7)
-        return stop_time_terms(model, guide, images).elbo().sum()
+        return stop_marginal_terms(model, guide, images).elbo().sum()
 
     torch.manual_seed(7)
-    (-elbo.differentiable_loss(model, guide, images)).backward()
+    (-elbo.loss(model, guide, images, 0)[0]).backward()
     checked = 0
     for module in (model, guide):
         for name, parameter in module.named_parameters():
@@ -123,16 +125,16 @@ def test_gradient_against_finite_differences(corrections: int, tolerance: float)
 def test_scale_learns_from_what_is_drawn(tiny: tuple[DooD, AmortisedGuide], images: Tensor) -> None:
     model, guide = tiny
 
-    def gradients(elbo: StopTimeELBO) -> tuple[Tensor, Tensor]:
+    def gradients(elbo: StopMarginalELBO) -> tuple[Tensor, Tensor]:
         torch.manual_seed(0)
         parameters = [model.raw_scale, *guide.stroke_head.parameters()]
         elbo.anneal(0, guide)
-        found = torch.autograd.grad(elbo.differentiable_loss(model, guide, images), parameters)
+        found = torch.autograd.grad(elbo.loss(model, guide, images, 0)[0], parameters)
         return found[0], found[1]
 
-    of_bound = gradients(StopTimeELBO())
-    drawn = gradients(StopTimeELBO(explore_always=0.4))
-    explored = gradients(StopTimeELBO(explore_always=0.4, scale_learns="explored"))
+    of_bound = gradients(StopMarginalELBO())
+    drawn = gradients(StopMarginalELBO(explore_always=0.4))
+    explored = gradients(StopMarginalELBO(explore_always=0.4, scale_learns="explored"))
     torch.testing.assert_close(drawn[0], of_bound[0])
     assert not torch.allclose(explored[0], of_bound[0], rtol=1e-2)
     torch.testing.assert_close(drawn[1], explored[1])
@@ -143,13 +145,13 @@ def test_exploring_trains_every_stroke(tiny: tuple[DooD, AmortisedGuide], images
     model, guide = tiny
     with torch.no_grad():
         guide.on_head[-1].bias.fill_(-30.0)  # type: ignore[union-attr, operator]
-    elbo = StopTimeELBO(explore_steps=10)
+    elbo = StopMarginalELBO(explore_steps=10)
 
     def gradient(step: int) -> float:
         guide.zero_grad()
         elbo.anneal(step, guide)
         torch.manual_seed(0)
-        elbo.differentiable_loss(model, guide, images).backward()
+        elbo.loss(model, guide, images, 0)[0].backward()
         grad = guide.stroke_head[-1].weight.grad  # type: ignore[union-attr]
         assert isinstance(grad, Tensor)
         return float(grad.abs().sum())
@@ -164,7 +166,7 @@ def test_estimators_agree_in_expectation(beta: float) -> None:
     """Score function and exact sum, same β, no normalisation: the same gradient, on average."""
     torch.manual_seed(0)
     model = DooD(TINY)
-    guide = AmortisedGuide(model, TrainConfig("none", corrections=1))
+    guide = AmortisedGuide(model, TrainConfig("none", refiners=1))
     nudge(guide, 0.5)
     with torch.no_grad():
         model.raw_scale.fill_(1.5)  # a blunt likelihood keeps the score function's variance down
@@ -176,7 +178,7 @@ def test_estimators_agree_in_expectation(beta: float) -> None:
             torch.manual_seed(100 + repeat)
             model.zero_grad()
             guide.zero_grad()
-            elbo.differentiable_loss(model, guide, images).backward()
+            elbo.loss(model, guide, images, 0)[0].backward()
             parts = [
                 parameter.grad.flatten()
                 for module in (model, guide)
@@ -187,7 +189,7 @@ def test_estimators_agree_in_expectation(beta: float) -> None:
         stacked = torch.stack(rows)
         return stacked.mean(0), stacked.std(0) / repeats**0.5
 
-    exact, exact_se = mean_gradient(StopTimeELBO(beta), 40)
+    exact, exact_se = mean_gradient(StopMarginalELBO(beta), 40)
     score, score_se = mean_gradient(NVIL(beta, normalise=False), 120)
     error = (exact - score).abs()
     tolerance = (exact_se**2 + score_se**2).sqrt()

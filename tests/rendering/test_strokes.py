@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from dood_pyro.drawing import draw_strokes, pen_profile
+from dood_pyro.geometry import draw_strokes, pen_profile
 from dood_pyro.rendering import (
     CURVE_POINTS,
     canvas_from_ink,

@@ -1,1 +1,0 @@
-"""Rival programs, behind the same interface as DooD."""

@@ -1,0 +1,66 @@
+"""The bound with the stop variable marginalised exactly: the default estimator."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from jaxtyping import Float
+from torch import Tensor
+
+from dood_pyro.config import TrainConfig
+from dood_pyro.estimators.base import Estimator, Loss
+from dood_pyro.images import Images
+from dood_pyro.inference.stop_marginal import StopMarginalTerms, objective, stop_marginal_terms
+
+
+class StopMarginalELBO(Estimator):
+    """The bound of `dood_pyro.inference.stop_marginal`, over any model and guide with ``on_t`` sites.
+
+    Args:
+        beta: β, the weight of everything that the stop variable pays for: it draws a stroke if
+            that gains β times its cost in KL. Strokes themselves are trained with weight 1.
+        explore_steps: for how many steps a uniform distribution is mixed into q_k where strokes
+            are trained, at first half and half, so that each of them learns before the guide
+            would draw it. A blank canvas is a strong optimum: cold, thin pens never leave it.
+        explore_always: how much of it stays mixed in.
+        scale_learns: whether the likelihood's scale learns from what would be ``drawn``, or from all
+            that is ``explored``.
+    """
+
+    def __init__(
+        self,
+        beta: float = 1.0,
+        explore_steps: int = 0,
+        explore_always: float = 0.0,
+        scale_learns: Literal["explored", "drawn"] = "drawn",
+    ) -> None:
+        super().__init__()
+        self.beta = beta
+        self.explore_steps = explore_steps
+        self.explore_always = explore_always
+        self.scale_learns = scale_learns
+
+    @classmethod
+    def from_config(cls, config: TrainConfig, max_strokes: int) -> Estimator:
+        """A run that starts from trained weights has explored; and a stroke that no drawing needed
+        is nothing for a prior to learn from."""
+        always = 0.0 if config.trainable == "prior" else config.explore_always
+        return cls(config.beta, config.exploration_steps(), always, config.scale_learns)
+
+    def exploration(self, step: int) -> float:
+        """Share of the uniform distribution in the strokes' weights after ``step`` steps."""
+        falling = 0.5 * max(0.0, 1 - step / self.explore_steps) if self.explore_steps else 0.0
+        return max(falling, self.explore_always)
+
+    def objective(
+        self, terms: StopMarginalTerms, exploration: float = 0.0
+    ) -> Float[Tensor, "*batch"]:
+        """What training ascends, nats per image (`stop_marginal.objective`)."""
+        return objective(terms, self.beta, exploration)
+
+    def loss(self, model: Any, guide: Any, images: Images, step: int) -> Loss:
+        """Minus the objective, summed over images."""
+        exploration = self.exploration(step)
+        explore = exploration if self.scale_learns == "drawn" else 0.0
+        terms = stop_marginal_terms(model, guide, images, explore=explore)
+        return -self.objective(terms, exploration).sum(), terms.averages()

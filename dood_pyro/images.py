@@ -1,0 +1,67 @@
+"""Images as programs take them, with the number of pixels that they came with.
+
+An image of fewer pixels than the canvas has was enlarged, and shows it: along its edges lies a pattern
+that no pen leaves, which costs hundreds of nats. It belongs to how the image was made, not to the
+drawing. Programs therefore draw on as few pixels and enlarge the result in the same way, so that
+p(image | drawing) is conditional on the images' native size, which travels with their pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class ImageBatch:
+    """Images at the canvas's size, and the size that they came in."""
+
+    pixels: Float[Tensor, "images size size"]
+    """Brightness in [0, 1], ink bright on black."""
+    native_size: int = 0
+    """Pixels per side before they were resized to the canvas; 0 where it is unknown or they were not
+    square, which stands for the canvas's own size."""
+
+    @classmethod
+    def of(cls, images: Images) -> ImageBatch:
+        """``images`` as a batch; a plain tensor came at the canvas's own size."""
+        return images if isinstance(images, ImageBatch) else cls(images)
+
+    @classmethod
+    def concatenated(cls, parts: Sequence[ImageBatch]) -> ImageBatch:
+        """Batches of one native size as one."""
+        (native_size,) = {part.native_size for part in parts}
+        return cls(torch.cat([part.pixels for part in parts]), native_size)
+
+    def __len__(self) -> int:
+        return self.pixels.shape[-3]
+
+    def __getitem__(self, rows: Any) -> ImageBatch:
+        """The images of a slice, mask or index tensor, of the same native size."""
+        return ImageBatch(self.pixels[rows], self.native_size)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the pixels are."""
+        return self.pixels.device
+
+    def split(self, count: int) -> list[ImageBatch]:
+        """Batches of ``count`` images; the last may be shorter."""
+        return [ImageBatch(part, self.native_size) for part in self.pixels.split(count)]
+
+    def repeat(self, copies: int) -> ImageBatch:
+        """``copies`` of the batch, one after the other."""
+        return ImageBatch(self.pixels.repeat(copies, 1, 1), self.native_size)
+
+    def to(self, target: Any) -> ImageBatch:
+        """The batch on another device or in another precision."""
+        return ImageBatch(self.pixels.to(target), self.native_size)
+
+
+Images = Tensor | ImageBatch
+"""What programs take: a batch, or a plain tensor (images, size, size) of images at the canvas's size."""

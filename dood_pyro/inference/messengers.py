@@ -1,0 +1,154 @@
+"""Effect handlers for the programs' sites."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from pyro.distributions import Bernoulli, Independent, MaskedDistribution, Normal
+from pyro.ops.provenance import detach_provenance, get_provenance, track_provenance
+from pyro.poutine.messenger import Messenger
+from torch import Tensor
+
+from dood_pyro.models.distributions import CorrelatedPoints
+from dood_pyro.models.sites import is_on
+
+
+def bernoulli_logits(site: Any) -> Tensor:
+    """Logits of a site's Bernoulli, whatever masks and plates have wrapped around it."""
+    fn = site["fn"]
+    while hasattr(fn, "base_dist"):
+        fn = fn.base_dist
+    logits: Tensor = fn.logits
+    return logits
+
+
+class AllOnMessenger(Messenger):
+    """Forces every ``on_t`` to 1, unobserved, so that a program draws all its strokes."""
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if is_on(msg["name"]):
+            msg["value"] = torch.ones_like(bernoulli_logits(msg)).expand(msg["fn"].batch_shape)
+            msg["done"] = True
+
+
+class ModeMessenger(Messenger):
+    """Sets latent Gaussians to their mean and ``on_t`` to 1 where it is likelier than not.
+
+    A distribution that has no mean to give is sampled from, and ``sampled`` is then True.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sampled = False
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if msg["is_observed"] or msg["done"] or not hasattr(msg["fn"], "batch_shape"):
+            return
+        if is_on(msg["name"]):
+            msg["value"] = (bernoulli_logits(msg) > 0).to(bernoulli_logits(msg))
+            msg["done"] = True
+        elif msg["fn"].event_shape:
+            try:
+                msg["value"] = msg["fn"].mean
+                msg["done"] = True
+            except NotImplementedError:
+                self.sampled = True
+
+
+class CommonNoiseMessenger(Messenger):
+    """Samples a guide's Gaussian sites with common random numbers: noise that all images share.
+
+    For searches: what is found for an image then does not depend on which images stand beside it.
+    Each image's samples have the distribution that they would have had; samples of different images
+    depend on each other. Sites of other distributions than `Normal` and `CorrelatedPoints` are sampled
+    as usual.
+
+    Args:
+        groups: the batch holds so many copies of the images, one after the other; noise differs
+            between copies.
+    """
+
+    def __init__(self, groups: int = 1) -> None:
+        super().__init__()
+        self.groups = groups
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if msg["is_observed"] or msg["done"] or msg["value"] is not None:
+            return
+        fn = msg["fn"]
+        while isinstance(fn, Independent | MaskedDistribution):
+            fn = fn.base_dist
+        if not isinstance(fn, Normal | CorrelatedPoints):
+            return
+        batch, event = msg["fn"].batch_shape, msg["fn"].event_shape
+        noise = self._noise(batch, event, fn.mean)
+        if isinstance(fn, CorrelatedPoints):
+            correlated = fn.scale_tril @ noise.flatten(-2)[..., None]
+            msg["value"] = fn.mean + correlated.reshape(noise.shape)
+        else:
+            msg["value"] = fn.mean + fn.scale * noise
+        msg["done"] = True
+
+    def _noise(self, batch: torch.Size, event: torch.Size, like: Tensor) -> Tensor:
+        """Standard Gaussian noise; the images are the last of the batch's dimensions."""
+        *left, images = batch
+        # Drawn alike whatever the precision: a search in float64 sees the noise of one in float32.
+        noise = torch.randn(*left, self.groups, 1, *event).to(like)
+        return noise.expand(*left, self.groups, images // self.groups, *event).reshape(
+            *batch, *event
+        )
+
+
+class StopBoundsMessenger(Messenger):
+    """Keeps the probabilities q(on_t = 1) of the guide inside between two bounds.
+
+    For score-function training: a cold guide stops drawing for good, and a stop that is never drawn is
+    never learned. Drawings that have stopped, where the site is masked, keep their logits.
+
+    Args:
+        low, high: bounds of the probability; 0 and 1 bound nothing.
+    """
+
+    def __init__(self, low: float, high: float) -> None:
+        super().__init__()
+        self.low, self.high = (math.log(p / (1 - p)) if 0 < p < 1 else None for p in (low, high))
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if not is_on(msg["name"]) or msg["is_observed"]:
+            return
+        fn, mask = msg["fn"], None
+        if isinstance(fn, MaskedDistribution):
+            fn, mask = fn.base_dist, fn._mask
+        # What tracks dependencies is a tensor subclass, which autograd functions do not take.
+        provenance, logits = get_provenance(fn.logits), detach_provenance(fn.logits)
+        bounded: Tensor = _Within.apply(logits, self.low, self.high)
+        if mask is not None:
+            bounded = torch.where(detach_provenance(mask), bounded, logits)
+        bounded = track_provenance(bounded, provenance)
+        msg["fn"] = Bernoulli(logits=bounded, validate_args=False)
+        if mask is not None:
+            msg["fn"] = msg["fn"].mask(mask)
+
+
+class _Within(torch.autograd.Function):
+    """Clamp whose gradient, beyond a bound, still passes where it leads back. A sigmoid in its place
+    would flatten out there, and what has gone too far would never come back."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, low: float | None, high: float | None) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.bounds = low, high
+        return x.clamp(low, high)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (x,), (gradient,) = ctx.saved_tensors, gradients
+        low, high = ctx.bounds
+        # Descent moves against the gradient.
+        if low is not None:
+            gradient = torch.where((x < low) & (gradient > 0), 0.0, gradient)
+        if high is not None:
+            gradient = torch.where((x > high) & (gradient < 0), 0.0, gradient)
+        return gradient, None, None

@@ -1,0 +1,1 @@
+"""Guides that search image by image over a trained one; `dood_pyro.registry` names them."""

@@ -1,0 +1,1 @@
+"""Generative programs p(image, drawing), one file each; `dood_pyro.registry` names them."""

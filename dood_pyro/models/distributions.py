@@ -1,0 +1,110 @@
+"""Distributions that Pyro lacks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from pyro.distributions import MixtureOfDiagNormals, MultivariateNormal, TorchDistribution
+from torch import Tensor
+
+Parameters = tuple[Tensor, Tensor, Tensor]
+
+
+class AutoregressivePoints(TorchDistribution):
+    """Points that follow one another, each from a mixture of Gaussians given those before it.
+
+    Args:
+        head: of ``given`` and points (*batch, points, dims) the means and standard deviations
+            (*batch, points, components, dims) and the logits (*batch, points, components) of each
+            point's mixture, given the points before it.
+        given: what else they depend on, (*batch, features).
+        event_shape: (points, dims).
+    """
+
+    has_rsample = True
+    arg_constraints: dict[str, Any] = {}  # noqa: RUF012
+
+    def __init__(
+        self,
+        head: Callable[[Tensor, Tensor], Parameters],
+        given: Float[Tensor, "*batch features"],
+        event_shape: tuple[int, ...],
+    ) -> None:
+        self.head, self.given = head, given
+        super().__init__(given.shape[:-1], torch.Size(event_shape), validate_args=False)
+
+    def conditionals(self, points: Float[Tensor, "*batch points dims"]) -> MixtureOfDiagNormals:
+        """Of every point, given those before it: batch shape (*batch, points)."""
+        return MixtureOfDiagNormals(*self.head(self.given, points))
+
+    def log_prob(self, value: Float[Tensor, "*batch points dims"]) -> Float[Tensor, "*batch"]:
+        """log Π_j p(point_j | points before it)."""
+        log_prob: Tensor = self.conditionals(value).log_prob(value).sum(-1)
+        return log_prob
+
+    def rsample(self, sample_shape: Any = ()) -> Float[Tensor, "*batch points dims"]:
+        """One point after the other."""
+        points, dims = self.event_shape
+        batch = (*sample_shape, *self.batch_shape)
+        drawn = [self.given.new_zeros(*batch, dims) for _ in range(points)]
+        for point in range(points):
+            mean, std, logits = self.head(self.given, torch.stack(drawn, dim=-2))
+            of_point = (mean[..., point, :, :], std[..., point, :, :], logits[..., point, :])
+            drawn[point] = MixtureOfDiagNormals(*of_point).rsample()
+        return torch.stack(drawn, dim=-2)
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> AutoregressivePoints:
+        """The same distribution for each member of a larger batch."""
+        given = self.given.expand(*batch_shape, self.given.shape[-1])
+        return AutoregressivePoints(self.head, given, self.event_shape)
+
+
+class CorrelatedPoints(TorchDistribution):
+    """Points with a Gaussian over all their coordinates together.
+
+    Args:
+        loc: means, (*batch, points, dims).
+        scale_tril: Cholesky factor of the covariance of the points one after the other,
+            (*batch, points · dims, points · dims).
+    """
+
+    has_rsample = True
+    arg_constraints: dict[str, Any] = {}  # noqa: RUF012
+
+    def __init__(self, loc: Tensor, scale_tril: Tensor) -> None:
+        self.loc, self.scale_tril = loc, scale_tril
+        super().__init__(loc.shape[:-2], loc.shape[-2:], validate_args=False)
+
+    @property
+    def mean(self) -> Float[Tensor, "*batch points dims"]:
+        return self.loc
+
+    @property
+    def scale(self) -> Float[Tensor, "*batch points dims"]:
+        """Standard deviation of each coordinate by itself."""
+        return torch.linalg.vector_norm(self.scale_tril, dim=-1).view(self.loc.shape)
+
+    @property
+    def variance(self) -> Float[Tensor, "*batch points dims"]:
+        return self.scale**2
+
+    def _flat(self) -> MultivariateNormal:
+        return MultivariateNormal(
+            self.loc.flatten(-2), scale_tril=self.scale_tril, validate_args=False
+        )
+
+    def log_prob(self, value: Float[Tensor, "*batch points dims"]) -> Float[Tensor, "*batch"]:
+        log_prob: Tensor = self._flat().log_prob(value.flatten(-2))
+        return log_prob
+
+    def rsample(self, sample_shape: Any = ()) -> Float[Tensor, "*batch points dims"]:
+        drawn: Tensor = self._flat().rsample(torch.Size(sample_shape))
+        return drawn.unflatten(-1, self.event_shape)
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> CorrelatedPoints:
+        """The same distribution for each member of a larger batch."""
+        tril = self.scale_tril.expand(*batch_shape, *self.scale_tril.shape[-2:])
+        return CorrelatedPoints(self.loc.expand(*batch_shape, *self.event_shape), tril)

@@ -1,0 +1,238 @@
+"""Every model, guide, estimator, data source and command by name: the one place to add another.
+
+A line is a name, the code as ``"module:Class"``, which is imported when it is needed and not before, and
+a few words for help and tables. Options, help, errors and tests follow. Wherever such a name is asked
+for, anyone's own code is named by ``module:Class`` itself, a module in the working directory included.
+docs/extending.md has an example of each.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from dood_pyro.errors import UserError
+
+
+class Component(NamedTuple):
+    """A line of the registry."""
+
+    target: str
+    """``module:Class``"""
+    what: str
+    """A few words for help."""
+
+
+MODELS = {
+    "dood": Component("dood_pyro.models.dood:DooD", "the paper's model"),
+    "dood-no-renderer": Component(
+        "dood_pyro.models.ablations:DooDNoRenderer", "a network draws in place of the renderer"
+    ),
+    "dood-no-guidance": Component(
+        "dood_pyro.models.ablations:DooDNoGuidance", "nothing sees the canvas so far"
+    ),
+    "dood-independent-prior": Component(
+        "dood_pyro.models.ablations:DooDIndependentPrior", "every step's prior is the same"
+    ),
+    "dair": Component("dood_pyro.models.air:DifferenceAIR", "Difference-AIR"),
+    "air": Component("dood_pyro.models.air:AIR", "Attend-Infer-Repeat"),
+}
+"""Generative programs: subclasses of `dood_pyro.models.base.DrawingModel`."""
+
+GUIDES = {
+    "amortised": Component("dood_pyro.guides:amortised_guide", "the model's own, as in the paper"),
+    "full-covariance": Component(
+        "dood_pyro.guides.full_covariance:FullCovarianceGuide",
+        "one Gaussian over all control points of a stroke",
+    ),
+}
+"""Trainable guides, `dood_pyro.guides.base.Guide`: called with the model and a `TrainConfig`."""
+
+SEARCH_GUIDES = {
+    "refined": Component(
+        "dood_pyro.inference.search.refined:RefinedGuide", "gradient steps on each image's bound"
+    ),
+    "smc": Component(
+        "dood_pyro.inference.search.smc:SMCGuide", "particles, resampled between strokes"
+    ),
+    "per-image": Component(
+        "dood_pyro.inference.search.per_image:PerImageGuide", "no amortisation: the slow reference"
+    ),
+}
+"""Guides that need no training: called with a model and its trained guide."""
+
+ESTIMATORS = {
+    "stop-marginal": Component(
+        "dood_pyro.estimators.stop_marginal:StopMarginalELBO", "stop variable marginalised"
+    ),
+    "nvil": Component("dood_pyro.estimators.nvil:NVIL", "the paper's score function"),
+    "iwae": Component("dood_pyro.estimators.multi_sample:IWAE", "importance-weighted bound"),
+    "rws": Component(
+        "dood_pyro.estimators.multi_sample:ReweightedWakeSleep", "reweighted wake-sleep"
+    ),
+}
+"""Objectives of training, `dood_pyro.estimators.base.Estimator`."""
+
+SOURCES = {
+    "mnist": Component("dood_pyro.data.mnist:prepare", "handwritten digits"),
+    "emnist": Component(
+        "dood_pyro.data.emnist:prepare", "handwritten digits and letters, 47 classes"
+    ),
+    "kmnist": Component("dood_pyro.data.kmnist:prepare", "cursive Japanese characters"),
+    "quickdraw": Component("dood_pyro.data.quickdraw:prepare", "doodles of 25 categories"),
+    "omniglot": Component(
+        "dood_pyro.data.omniglot:prepare", "characters of 50 alphabets; test alphabets are new"
+    ),
+    "digits": Component(
+        "dood_pyro.data.digits:prepare", "handwritten digits that come with scikit-learn, 8×8"
+    ),
+    "random-strokes": Component(
+        "dood_pyro.data.random_strokes:prepare", "random pen strokes, true strokes known"
+    ),
+}
+"""Data sources: ``prepare(folder, scratch)`` returns the arrays of `dood_pyro.data.prepared`."""
+
+TASKS = {
+    "train": Component("dood_pyro.cli.train:train", "Trains model and guide on a source."),
+    "parse": Component("dood_pyro.cli.parse:parse", "Turns pictures into pen strokes."),
+    "reconstruct": Component(
+        "dood_pyro.cli.reconstruct:reconstruct", "Draws a target's test images stroke by stroke."
+    ),
+    "evaluate": Component(
+        "dood_pyro.cli.evaluate:evaluate", "Measures how well a run explains a target."
+    ),
+    "sample": Component("dood_pyro.cli.sample:sample", "Draws new drawings, from a run's prior."),
+    "exemplars": Component("dood_pyro.cli.tasks:exemplars", "Writes new exemplars of characters."),
+    "complete": Component(
+        "dood_pyro.cli.tasks:complete", "Goes on with drawings that were begun, in many ways."
+    ),
+    "one-shot": Component(
+        "dood_pyro.cli.one_shot:one_shot", "Classifies characters from one example each."
+    ),
+    "sources": Component("dood_pyro.cli.sources:sources", "Lists the data sources."),
+    "fid": Component("dood_pyro.cli.fid:fid", "Prints the distance between two sets of pictures."),
+    "fid-samples": Component(
+        "dood_pyro.cli.fid:fid_samples", "Measures how far a run's samples are from a target."
+    ),
+    "fid-memorisers": Component(
+        "dood_pyro.cli.fid:fid_memorisers", "Measures how far two copyists are from a target."
+    ),
+    "train-features": Component(
+        "dood_pyro.cli.fid:train_features", "Trains the network whose features are compared."
+    ),
+    "compare-guides": Component(
+        "dood_pyro.cli.guides:compare_guides", "Compares guides over a run's model."
+    ),
+    "calibrate": Component("dood_pyro.cli.guides:calibrate", "Checks a run's guide by simulation."),
+    "transfer-table": Component(
+        "dood_pyro.cli.transfer_table:transfer_table", "Trains and measures who explains what."
+    ),
+    "compare": Component(
+        "dood_pyro.cli.figures:compare", "Draws test images by several runs, side by side."
+    ),
+    "stroke-counts": Component(
+        "dood_pyro.cli.figures:stroke_counts", "Counts the strokes that runs take, by target."
+    ),
+    "clusters": Component(
+        "dood_pyro.cli.figures:clusters", "Clusters the strokes, or parts, of several runs."
+    ),
+    "anatomy": Component(
+        "dood_pyro.cli.figures:anatomy", "Takes one drawing by a run apart, step by step."
+    ),
+}
+"""Commands of ``dood-pyro``: click commands, with the line that ``--help`` lists them by."""
+
+KINDS = {
+    "model": MODELS,
+    "guide": GUIDES,
+    "search guide": SEARCH_GUIDES,
+    "estimator": ESTIMATORS,
+    "source": SOURCES,
+}
+
+FORMER_NAMES = {"stop-time": "stop-marginal", "doodles": "random-strokes"}
+"""Names that earlier versions used; they are still understood."""
+
+
+def canonical(name: str) -> str:
+    """A name as it is now."""
+    return FORMER_NAMES.get(name, name)
+
+
+def is_own_code(name: str) -> bool:
+    """Whether a name is anyone's own ``module:Class``."""
+    module, colon, attribute = name.partition(":")
+    return bool(colon and attribute) and all(part.isidentifier() for part in module.split("."))
+
+
+def load_component(kind: str, name: str) -> Any:
+    """The code of a name.
+
+    Args:
+        kind: a key of `KINDS`.
+        name: a name in that table, or ``module:Class``.
+
+    Raises:
+        UserError: there is none of that name, or its module cannot be imported.
+    """
+    table = KINDS[kind]
+    name = canonical(name)
+    if name in table:
+        return load_target(table[name].target)
+    if not is_own_code(name):
+        raise UserError(
+            f"there is no {kind} {name!r}; choose one of {', '.join(table)} or name your own as "
+            "module:Class"
+        )
+    try:
+        return load_target(name)
+    # Whatever somebody's module raises is about that module.
+    except Exception as error:
+        raise UserError(f"cannot load the {kind} {name!r}: {first_line(error)}") from None
+
+
+def model_title(name: str) -> str:
+    """A model's name in tables and figures."""
+    title: str = load_component("model", name).title
+    return title
+
+
+def first_line(error: BaseException) -> str:
+    """What an exception says, in a line."""
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+def load_target(target: str) -> Any:
+    """The attribute of a module that ``module:attribute`` names."""
+    module, _, attribute = target.partition(":")
+    return getattr(_module(module), attribute)
+
+
+def _module(name: str) -> Any:
+    """A module by name, sought in the working directory, too, where a console script does not look."""
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        top = name.partition(".")[0]
+        if error.name != top:
+            raise
+        for path in (Path(f"{top}.py"), Path(top) / "__init__.py"):
+            if path.is_file():
+                break
+        else:
+            raise
+    folders = [str(path.parent.resolve())] if path.name == "__init__.py" else None
+    spec = importlib.util.spec_from_file_location(
+        top, path.resolve(), submodule_search_locations=folders
+    )
+    assert spec is not None and spec.loader is not None
+    sys.modules[top] = module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[top]
+        raise
+    return importlib.import_module(name)

@@ -1,0 +1,1 @@
+"""Run folders: settings, facts, metrics and weights of a training, on disk."""

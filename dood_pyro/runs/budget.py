@@ -1,0 +1,56 @@
+"""Where a training ends."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dood_pyro.errors import UserError
+
+
+@dataclass(frozen=True)
+class TrainingBudget:
+    """Steps, or seconds of training, or both, in all: a training ends at whichever comes first."""
+
+    steps: int | None = None
+    seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.steps is None and self.seconds is None:
+            raise UserError("say how long to train: --steps or --budget")
+        if self.steps is not None and self.steps < 1:
+            raise UserError("--steps must be at least 1")
+        if self.seconds is not None and not 0 < self.seconds < float("inf"):
+            raise UserError("--budget must be a positive time, such as 90m")
+
+    def used_up(self, steps: int, seconds: float) -> bool:
+        """Whether a training that far along is at its end."""
+        return (self.steps is not None and steps >= self.steps) or (
+            self.seconds is not None and seconds >= self.seconds
+        )
+
+    def extended(
+        self,
+        steps: int | None,
+        seconds: float | None,
+        done_steps: int = 0,
+        done_seconds: float = 0.0,
+    ) -> TrainingBudget:
+        """This budget with what is given put in its place, for a run that has come so far.
+
+        Raises:
+            UserError: that would lower it.
+        """
+        for new, old, option in (
+            (steps, self.steps, "--steps"),
+            (seconds, self.seconds, "--budget"),
+        ):
+            if new is not None and old is not None and new < old:
+                raise UserError(f"a resumed run can raise {option}, not lower it: it was {old:g}")
+        if steps is None and seconds is None:
+            return self
+        # An end of the other kind stays, unless it is what the run has ended by.
+        if steps is None and (self.steps or 0) > done_steps:
+            steps = self.steps
+        if seconds is None and (self.seconds or 0) > done_seconds:
+            seconds = self.seconds
+        return TrainingBudget(steps, seconds)

@@ -1,0 +1,38 @@
+"""Model and guide from a run's settings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dood_pyro.config import RunConfig
+from dood_pyro.errors import UserError
+from dood_pyro.guides import make_guide
+from dood_pyro.guides.base import Guide
+from dood_pyro.models.base import DrawingModel
+from dood_pyro.registry import first_line, load_component
+
+
+def build_model(config: RunConfig) -> DrawingModel[Any]:
+    """A new model, initialised from the current random state.
+
+    Raises:
+        UserError: there is no such model, or it cannot be made.
+    """
+    make = load_component("model", config.model_name)
+    try:
+        model = make(config.model)
+    except Exception as error:
+        if config.model_name not in config.own_code():
+            raise
+        raise UserError(
+            f"cannot make the model {config.model_name!r}: {first_line(error)}"
+        ) from None
+    if not isinstance(model, DrawingModel):
+        raise UserError(f"the model {config.model_name!r} must be a dood_pyro.DrawingModel")
+    return model
+
+
+def build(config: RunConfig) -> tuple[DrawingModel[Any], Guide]:
+    """A new model and a new guide for it, initialised from the current random state."""
+    model = build_model(config)
+    return model, make_guide(config.train, model)

@@ -1,0 +1,120 @@
+"""Tables of evaluations: CSV files with a row per run, guide and target."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from pathlib import Path
+from typing import Any
+
+from dood_pyro.errors import UserError
+from dood_pyro.files import check_output, locked, read_bytes, write_atomically
+
+COLUMNS = (
+    "model",
+    "guide",
+    "source",
+    "target",
+    "seed",
+    "particles",
+    "images",
+    "log_p",
+    "log_p_se",
+    "log_p_summed",
+    "log_p_summed_se",
+    "elbo",
+    "mean_strokes",
+    "mean_absolute_error",
+    "effective_samples",
+    "steps",
+    "seconds",
+    "hardware",
+    "revision",
+    "data_sha256",
+    "train_data_sha256",
+    "config_sha256",
+    "format",
+)
+"""Columns of experiments/results/transfer.csv; nats per image, seconds of training. The hashes are of the
+target's images, of the source's, and of all settings but the source and the seed."""
+KEY = (
+    *("model", "guide", "source", "target", "seed", "particles", "images"),
+    *("data_sha256", "train_data_sha256", "config_sha256", "format"),
+)
+"""What makes two rows measurements of the same cell."""
+INTEGERS = ("seed", "particles", "images", "steps", "format")
+NUMBERS = ("log_p", "log_p_summed", "elbo", "mean_strokes", "mean_absolute_error")
+MAY_LACK = ("log_p_se", "log_p_summed_se", "effective_samples", "seconds")
+"""Columns of numbers, and those among them that may be empty."""
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a table of evaluations.
+
+    Raises:
+        UserError: a line is malformed; it is named. Or the table cannot be written.
+    """
+    check_output(path)
+    if not path.exists():
+        return []
+    try:
+        lines = list(csv.reader(read_bytes(path).decode().splitlines()))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path} is not a table: {str(error).splitlines()[0]}") from None
+    if not lines or tuple(lines[0]) != COLUMNS:
+        raise UserError(f"{path}, line 1: the columns are not {', '.join(COLUMNS)}")
+    rows = []
+    for number, line in enumerate(lines[1:], start=2):
+        if len(line) != len(COLUMNS):
+            raise UserError(
+                f"{path}, line {number}: {len(line)} fields where {len(COLUMNS)} belong; "
+                "the file is cut short or damaged: delete that line"
+            )
+        row = dict(zip(COLUMNS, line, strict=True))
+        for column in (*INTEGERS, *NUMBERS, *MAY_LACK):
+            if not row[column] and column in MAY_LACK:
+                continue
+            whole = column in INTEGERS
+            try:
+                sane = int(row[column]) >= 0 if whole else math.isfinite(float(row[column]))
+            except ValueError:
+                sane = False
+            if not sane:
+                what = "a whole number, 0 or more" if whole else "a finite number"
+                raise UserError(
+                    f"{path}, line {number}: {column} is {row[column]!r}, not {what}; the file is "
+                    "damaged: delete that line"
+                )
+        rows.append(row)
+    return rows
+
+
+def record(path: Path, row: dict[str, Any]) -> None:
+    """Puts a row into a table, in place of an earlier one of the same cell, unless that is of a
+    longer training.
+
+    Raises:
+        UserError: the table is malformed or cannot be written.
+    """
+    text = {
+        name: f"{value:.6g}" if isinstance(value, float) else "" if value is None else str(value)
+        for name, value in row.items()
+    }
+    read_rows(path)  # says what is wrong with the path
+    with locked(path.parent):
+        _record(path, text)
+
+
+def _record(path: Path, text: dict[str, str]) -> None:
+    rows = read_rows(path)
+    same = [old for old in rows if all(old[name] == text[name] for name in KEY)]
+    if any(int(old["steps"]) > int(text["steps"]) for old in same):
+        return
+    rows = [old for old in rows if old not in same] + [text]
+    rows.sort(key=lambda row: tuple(row[name] for name in KEY))
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomically(path, buffer.getvalue().encode())

@@ -1,0 +1,89 @@
+"""The transfer table's cells, from the rows of evaluations."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import NamedTuple
+
+from dood_pyro import data
+from dood_pyro.tasks.transfer.plan import Plan, TableRun, known_data, row_fits
+from dood_pyro.tasks.transfer.published import Figure, Verdict, published, verdict
+
+
+class Cell(NamedTuple):
+    """A cell of the table of Fig. 4."""
+
+    mean: float
+    """log p(x), stop variable sampled, averaged over seeds; nats per image."""
+    spread: float | None
+    """Standard deviation over seeds; with one seed the standard error over images."""
+    seeds: int
+    seconds: float
+    """Seconds of training up to the checkpoint that was measured; the least over seeds."""
+    published: Figure | None
+
+    def standard_error(self) -> float | None:
+        """Standard error of the mean: over seeds, or of one seed over images."""
+        return None if self.spread is None else self.spread / self.seeds**0.5
+
+    def against_published(self) -> Verdict | None:
+        """Whether the cell is above its published figure; None where there is none."""
+        if self.published is None:
+            return None
+        paper = self.published
+        return verdict(self.mean, self.standard_error(), paper.mean, paper.standard_error())
+
+    def against(self, other: Cell) -> Verdict:
+        """Whether the cell is above another one."""
+        return verdict(self.mean, self.standard_error(), other.mean, other.standard_error())
+
+
+def cells(
+    rows: list[dict[str, str]], plan: Plan
+) -> tuple[dict[tuple[str, str, str], Cell], list[str]]:
+    """The table's cells by (model, source, target), and what was left out and why.
+
+    Rows of other settings, formats, data, numbers of samples or images than the plan's are left out.
+    """
+    trained = {(t.model, data.name_of(t.source), t.seed) for t in plan.trainings}
+    targets = set(map(data.name_of, plan.targets))
+    present = known_data(plan)
+    wanted: dict[tuple[str, str, str], list[dict[str, str]]] = {}
+    other: Counter[str] = Counter()
+    for row in rows:
+        training = TableRun(row["model"], row["source"], int(row["seed"]))
+        if training not in trained or row["target"] not in targets:
+            continue
+        if row_fits(row, training, plan, present):
+            wanted.setdefault((*training[:2], row["target"]), []).append(row)
+        else:
+            other[row["model"]] += 1
+    notes = [
+        f"left out {count} rows of {model}: of other settings, data, samples or images"
+        for model, count in sorted(other.items())
+    ]
+    for key, found in list(wanted.items()):
+        if len({row["seed"] for row in found}) < len(found):
+            notes.append(
+                f"left out {' on '.join(key[1:])} of {key[0]}: it has several rows of one seed, of "
+                "different data, and which are meant cannot be told without them"
+            )
+            del wanted[key]
+    order = dict.fromkeys(
+        (training.model, data.name_of(training.source), data.name_of(target))
+        for training in plan.trainings
+        for target in plan.targets
+    )
+    return {key: cell_of(key, wanted[key]) for key in order if key in wanted}, notes
+
+
+def cell_of(key: tuple[str, str, str], rows: list[dict[str, str]]) -> Cell:
+    """The cell of (model, source, target) from its rows, one a seed."""
+    values = [float(row["log_p"]) for row in rows]
+    mean = sum(values) / len(values)
+    if len(values) > 1:
+        spread = (sum((v - mean) ** 2 for v in values) / (len(values) - 1)) ** 0.5
+    else:
+        spread = float(rows[0]["log_p_se"]) if rows[0]["log_p_se"] else None
+    seconds = min(float(row["seconds"] or 0) for row in rows)
+    return Cell(mean, spread, len(values), seconds, published(*key))

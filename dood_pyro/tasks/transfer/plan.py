@@ -1,0 +1,172 @@
+"""What the transfer table is to hold: its trainings, targets and settings (section 3.1, Fig. 4)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from dood_pyro import data
+from dood_pyro.config import ModelConfig, RunConfig, TrainConfig
+from dood_pyro.errors import UserError
+from dood_pyro.registry import MODELS, SOURCES
+from dood_pyro.runs.budget import TrainingBudget
+from dood_pyro.runs.formats import FORMAT
+from dood_pyro.runs.run import Run
+from dood_pyro.tasks.transfer.published import DATASETS
+
+RIVALS = ("dood", "dair")
+"""Trained on every source."""
+ON_MNIST = ("air", "dood-no-renderer", "dood-no-guidance")
+"""Trained on MNIST alone, unless asked for by name."""
+
+GAUSSIAN = {("dair", "omniglot"), ("air", "omniglot")}
+"""Models and sources that are trained under a Gaussian likelihood, as in the paper. Under the Laplace
+one they draw nothing: a part that half covers a thin line is worse than a blank, and no small change
+of it is better."""
+
+
+class TableRun(NamedTuple):
+    """One run of the table."""
+
+    model: str
+    source: str
+    seed: int
+
+    def __str__(self) -> str:
+        return f"{self.model}-{data.name_of(self.source)}-{self.seed}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the table is to hold, and how it is to be filled."""
+
+    trainings: tuple[TableRun, ...]
+    targets: tuple[str, ...]
+    budget: float
+    """Seconds a training."""
+    runs: Path
+    """Folder of the run folders."""
+    table: Path
+    """The CSV file that rows go into."""
+    particles: int = 200
+    limit: int = 1000
+    """Test images a cell."""
+    jobs: int = 1
+    """Processes at once."""
+    device: str = "auto"
+    data_dir: Path | None = None
+    devices: tuple[str, ...] = field(default=())
+    """GPUs that the processes take turns with, as in CUDA_VISIBLE_DEVICES; none: the machine's."""
+    train: bool = True
+    """Whether to train what is missing, or to measure the runs that are there."""
+    kept: Path | None = None
+    """Folder of runs that stand in for those that ``runs`` lacks, if they are what would be trained."""
+
+    def __post_init__(self) -> None:
+        sources = {*(training.source for training in self.trainings), *self.targets}
+        names = sorted(map(data.name_of, sources))
+        if len(set(names)) < len(names):
+            raise UserError(
+                f"different sources of one name, among {', '.join(names)}: rows go by them"
+            )
+
+    def run(self, training: TableRun) -> Run:
+        """The run folder of a training: a kept one, if it had these settings, data and budget and
+        ``runs`` has none."""
+        own = Run(self.runs / str(training))
+        if self.kept is None or own.path.exists():
+            return own
+        kept = Run(self.kept / str(training))
+        try:
+            config, budget = kept.read_config()
+            if not (kept.path / "best.safetensors").exists():
+                return own
+        except UserError:
+            return own
+        same = (
+            not self.difference(kept, training)
+            and kept.read_facts().data_sha256 != ""
+            and config.train.seed == training.seed
+            and budget == TrainingBudget(seconds=self.budget)
+        )
+        return kept if same else own
+
+    def difference(self, run: Run, training: TableRun) -> str:
+        """How a run's training differs from one of this plan: "" if not in settings or data."""
+        if run.settings_sha256() != expected(training).sha256():
+            return "with other settings"
+        source = known_data(self).get(data.name_of(training.source))
+        if source and run.read_facts().data_sha256 not in ("", source.sha256):
+            return f"on other data than those of {training.source} now"
+        return ""
+
+
+def trainings(
+    models: tuple[str, ...] | None, sources: tuple[str, ...] | None, seeds: tuple[int, ...]
+) -> tuple[TableRun, ...]:
+    """The runs of a table, seed by seed, so that a whole table comes first.
+
+    Without ``models``, the paper's: DooD and Difference-AIR on every source, vanilla AIR and the
+    ablations on MNIST.
+
+    Raises:
+        UserError: there is no such model.
+    """
+    unknown = [name for name in models or () if name not in MODELS]
+    if unknown:
+        raise UserError(f"there is no model {unknown[0]!r}; choose from {', '.join(MODELS)}")
+    pairs = [(model, source) for model in models or RIVALS for source in sources or DATASETS]
+    if models is None and (sources is None or "mnist" in sources):
+        pairs += [(model, "mnist") for model in ON_MNIST]
+    return tuple(TableRun(*pair, seed) for seed in seeds for pair in pairs)
+
+
+def likelihood(training: TableRun) -> Literal["laplace", "gaussian"]:
+    """Under which likelihood a run of the table is trained."""
+    return "gaussian" if (training.model, data.name_of(training.source)) in GAUSSIAN else "laplace"
+
+
+def expected(training: TableRun) -> RunConfig:
+    """The configuration that a run of the table must have, but for its data's hash."""
+    model = ModelConfig(likelihood=likelihood(training))
+    return RunConfig(training.model, model, TrainConfig(training.source, seed=training.seed))
+
+
+class Known(NamedTuple):
+    """A source as it is now."""
+
+    sha256: str
+    test_images: int
+
+
+@lru_cache(maxsize=1)
+def known_data(plan: Plan) -> dict[str, Known]:
+    """The plan's sources and targets by the names that rows have, but for those that are not here."""
+    found = {}
+    for name in {training.source for training in plan.trainings} | set(plan.targets):
+        if name in SOURCES and data.find(name, plan.data_dir) is None:
+            continue
+        try:
+            images, _, sha256 = data.read(name, "test", plan.data_dir)
+        except UserError:
+            continue
+        found[data.name_of(name)] = Known(sha256, len(images))
+    return found
+
+
+def row_fits(row: dict[str, str], training: TableRun, plan: Plan, known: dict[str, Known]) -> bool:
+    """Whether a row has the guide, settings, format, samples, images and data that a plan asks for."""
+    config = expected(training)
+    source, target = known.get(row["source"]), known.get(row["target"])
+    images = plan.limit if target is None else min(plan.limit, target.test_images)
+    return (
+        row["guide"] == config.train.guide
+        and row["config_sha256"] == config.sha256()
+        and row["format"] == str(FORMAT)
+        and int(row["particles"]) == plan.particles
+        and int(row["images"]) == images
+        and (target is None or row["data_sha256"] == target.sha256)
+        and (source is None or row["train_data_sha256"] == source.sha256)
+    )

@@ -1,0 +1,153 @@
+"""The transfer table in words: as text, and what it says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from dood_pyro.registry import model_title
+from dood_pyro.tasks.transfer.cells import Cell
+from dood_pyro.tasks.transfer.plan import GAUSSIAN
+from dood_pyro.tasks.transfer.published import Verdict, published
+
+
+def as_text(
+    found: dict[tuple[str, str, str], Cell], other: dict[str, str] | None = None
+) -> Iterator[str]:
+    """A Markdown table a model: a row a source, a column a target; log p(x) and, in brackets, the
+    published figure; what is said of seeds, errors and data stands below. Cells that are not there are
+    left empty.
+
+    Args:
+        other: sources and targets whose data are not the paper's, and in what (`other_data`).
+    """
+    marks = marks_of(other)
+
+    def named(source: str) -> str:
+        return source + marks.get(source, "")
+
+    for model in dict.fromkeys(key[0] for key in found):
+        mine = {key[1:]: cell for key, cell in found.items() if key[0] == model}
+        targets = list(dict.fromkeys(target for _, target in mine))
+        yield f"| {model_title(model)}: from ↓ on → | {' | '.join(map(named, targets))} |"
+        yield "| --- |" + " ---: |" * len(targets)
+        for source in dict.fromkeys(source for source, _ in mine):
+            row = [_as_text(mine.get((source, target))) for target in targets]
+            yield f"| {named(source)} | {' | '.join(row)} |"
+        yield ""
+    yield from notes(found, other)
+    if found:
+        yield ""
+
+
+def marks_of(other: dict[str, str] | None) -> dict[str, str]:
+    """The marks of sources and targets whose data are not the paper's."""
+    return dict(zip(other or {}, "†‡", strict=False))
+
+
+def notes(
+    found: dict[tuple[str, str, str], Cell], other: dict[str, str] | None = None
+) -> Iterator[str]:
+    """What stands below a table: seeds, errors, and what is not the paper's data."""
+    if not found:
+        return
+    seeds = sorted({cell.seeds for cell in found.values()})
+    spread = "the standard deviation over seeds"
+    if seeds == [1]:
+        spread = "the standard error over images of that seed, and says nothing of other seeds"
+    elif 1 in seeds:
+        spread += ", of cells of one seed the standard error over images"
+    yield f"seeds a cell: {' or '.join(map(str, seeds))}; ± is {spread}"
+    yield (
+        "beside them the published figures; = a tie, < below: they differ by no more, or by more, than "
+        "two standard errors, √(ours² + published std² / its seeds)"
+    )
+    for source, mark in marks_of(other).items():
+        yield f"{mark} {(other or {})[source]}: rows and columns compare roughly"
+
+
+SIGNS = {"above": "", "tie": "=", "below": "<", None: ""}
+
+
+def _as_text(cell: Cell | None) -> str:
+    if cell is None:
+        return ""
+    spread = "" if cell.spread is None else f" ± {cell.spread:,.0f}"
+    paper = ""
+    if cell.published is not None:
+        sign = SIGNS[cell.against_published()]
+        paper = f" ({cell.published.mean:,.0f}){sign}"
+    return f"{cell.mean:,.0f}{spread}{paper}".replace("-", "−")
+
+
+def findings(found: dict[tuple[str, str, str], Cell]) -> Iterator[str]:
+    """What the table says: diagonals, lowest rows, DooD against its rival and its paper."""
+    for model in dict.fromkeys(key[0] for key in found):
+        mine = {key[1:]: cell.mean for key, cell in found.items() if key[0] == model}
+        sources = list(dict.fromkeys(source for source, _ in mine))
+        targets = list(dict.fromkeys(target for _, target in mine))
+        title = model_title(model)
+        yield f"{title}: trained for {minutes(found, model)} minutes, up to the best checkpoint"
+        if len(sources) < 2:
+            continue
+        lacking = sum((s, t) not in mine for s in sources for t in targets)
+        if lacking:
+            yield f"{title}: {lacking} cells are missing: of its diagonal and rows nothing is said"
+            continue
+        best = {t: max(sources, key=lambda s: mine[s, t]) for t in targets if t in sources}
+        not_own = [f"{t} ({s})" for t, s in best.items() if s != t]
+        if best:
+            said = "in every column" if not not_own else "but for " + ", ".join(not_own)
+            yield f"{title}: the diagonal is the column's highest {said}"
+        averages = {
+            s: sum(mine[s, t] for t in targets if t != s) / max(1, len(targets) - (s in targets))
+            for s in sources
+        }
+        order = sorted(sources, key=lambda s: averages[s])
+        ranked = ", ".join(f"{s} {averages[s]:.0f}" for s in order)
+        yield f"{title}: rows by their mean off the diagonal, lowest first: {ranked}"
+    gaussian = sorted({f"{model_title(m)} on {s}" for m, s, _ in found if (m, s) in GAUSSIAN})
+    if gaussian:
+        yield f"under a Gaussian likelihood, all others under a Laplace: {', '.join(gaussian)}"
+    yield from comparisons(found)
+
+
+def comparisons(found: dict[tuple[str, str, str], Cell]) -> Iterator[str]:
+    """DooD against Difference-AIR, against its published figures and against Difference-AIR's; and
+    Difference-AIR against its own."""
+    dood = {key[1:]: cell for key, cell in found.items() if key[0] == "dood"}
+    dair = {key[1:]: cell for key, cell in found.items() if key[0] == "dair"}
+    both = {where: cell.against(dair[where]) for where, cell in dood.items() if where in dair}
+    for diagonal in (False, True):
+        chosen = {where: v for where, v in both.items() if (where[0] == where[1]) is diagonal}
+        side = "on" if diagonal else "off"
+        yield from _count(f"DooD against Difference-AIR of equal time {side} the diagonal", chosen)
+    of_rival = {
+        where: cell._replace(published=published("dair", *where)) for where, cell in dood.items()
+    }
+    for title, mine in (
+        ("DooD against its published figures", dood),
+        ("DooD against the published Difference-AIR", of_rival),
+        ("Difference-AIR against its published figures", dair),
+    ):
+        told = {where: cell.against_published() for where, cell in mine.items()}
+        yield from _count(title, {where: its for where, its in told.items() if its is not None})
+
+
+def _count(what: str, verdicts: dict[tuple[str, str], Verdict]) -> Iterator[str]:
+    """How many are above, tie, or below; the ties and those below by name, where they are few."""
+    if not verdicts:
+        return
+    parts = []
+    for kind in ("above", "tie", "below"):
+        which = [" → ".join(where) for where, its in verdicts.items() if its == kind]
+        if which or kind == "above":
+            few = kind != "above" and len(which) <= 6
+            word = "ties" if kind == "tie" and len(which) != 1 else kind
+            parts.append(f"{len(which)} {word}" + (f" ({', '.join(which)})" if few else ""))
+    yield f"{what}, {len(verdicts)} cells: {', '.join(parts)}"
+
+
+def minutes(found: dict[tuple[str, str, str], Cell], model: str) -> str:
+    """Of training that a model's cells had: one number, or from the least to the most."""
+    times = [cell.seconds / 60 for key, cell in found.items() if key[0] == model]
+    return " to ".join(dict.fromkeys(f"{time:.0f}" for time in (min(times), max(times))))

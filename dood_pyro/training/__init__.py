@@ -1,0 +1,6 @@
+"""Training: one loop for every model, guide and estimator (section 2.3)."""
+
+from dood_pyro.training.loop import Training, train
+from dood_pyro.training.trainer import Trainer
+
+__all__ = ["Trainer", "Training", "train"]

@@ -1,0 +1,65 @@
+"""Training batches by step number, and the images held out from them."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dood_pyro.errors import UserError
+from dood_pyro.images import ImageBatch
+
+HELD_OUT = 512
+"""Images held out, at most."""
+
+
+class Batches:
+    """Training batches by step number: epoch after epoch, each in its own order.
+
+    The order follows from the seed and the step alone, so that there is no place to remember.
+
+    Args:
+        images: bytes, (count, size, size).
+        rows: the rows of ``images`` to train on.
+        native_size: pixels per side that the images came with.
+    """
+
+    def __init__(
+        self,
+        images: Tensor,
+        rows: np.ndarray,
+        batch_size: int,
+        seed: int,
+        device: torch.device,
+        native_size: int = 0,
+    ) -> None:
+        self.images = images.to(device)
+        self.rows = rows
+        self.batch_size = min(batch_size, len(rows))
+        self.seed = seed
+        self.native_size = native_size
+        self.epoch = -1
+        self.order = torch.empty(0, dtype=torch.long)
+
+    def __getitem__(self, step: int) -> ImageBatch:
+        """The batch of a step, pixels in [0, 1]."""
+        epoch, place = divmod(step, len(self.rows) // self.batch_size)
+        if epoch != self.epoch:
+            order = np.random.default_rng((self.seed, epoch)).permutation(self.rows)
+            self.order, self.epoch = torch.from_numpy(order).to(self.images.device), epoch
+        rows = self.order[place * self.batch_size : (place + 1) * self.batch_size]
+        return ImageBatch(self.images[rows].float() / 255, self.native_size)
+
+
+def split_held_out(count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The rows of ``count`` images to train on, and the rows held out to choose the best checkpoint
+    by: a tenth, up to `HELD_OUT`.
+
+    Raises:
+        UserError: there are too few.
+    """
+    if count < 2:
+        raise UserError("a source needs at least two training images: one is held out")
+    order = np.random.default_rng(0).permutation(count)
+    held_out = min(HELD_OUT, max(1, count // 10))
+    return order[held_out:], order[:held_out]

@@ -1,0 +1,259 @@
+"""The training loop: from a run folder's start or last checkpoint to the end of its budget."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import time
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from dood_pyro import data
+from dood_pyro.config import RunConfig
+from dood_pyro.devices import keep_freed_memory
+from dood_pyro.errors import Interrupted, UserError
+from dood_pyro.files import locked
+from dood_pyro.guides import check_guide
+from dood_pyro.images import ImageBatch
+from dood_pyro.inference.stop_marginal import StopMarginalTerms
+from dood_pyro.runs.budget import TrainingBudget
+from dood_pyro.runs.run import INITIAL, LOCK, STATE, Run
+from dood_pyro.runs.tensors import refuse_not_finite
+from dood_pyro.training.batches import Batches, split_held_out
+from dood_pyro.training.checkpoint import initialise_from, restore_trainer, trainer_state
+from dood_pyro.training.interrupts import DeferredInterrupt
+from dood_pyro.training.log import MetricsLog, Show
+from dood_pyro.training.trainer import Trainer
+
+LOG_EVERY = 20
+EVALUATE_EVERY = 500
+CHECKPOINT_SECONDS = 120.0
+MANY_SKIPPED = 2 * LOG_EVERY
+"""Steps in a row with a non-finite loss or gradient that end a run."""
+
+
+@dataclasses.dataclass
+class Training:
+    """A run with all that its training needs, read and built once."""
+
+    run: Run
+    trainer: Trainer
+    dataset: data.ImageDataset
+
+    @classmethod
+    def begin(
+        cls,
+        path: str | Path,
+        config: RunConfig,
+        budget: TrainingBudget,
+        device: torch.device,
+        data_dir: str | Path | None = None,
+        initial: dict[str, Tensor] | None = None,
+        initial_sha256: str = "",
+    ) -> Training:
+        """A new run folder, once its data have been read and its programs built and compared.
+
+        Args:
+            initial: weights of another run, to begin with, and their hash.
+
+        Raises:
+            UserError: something of it cannot be; then nothing has been written.
+        """
+        dataset = _load_dataset(config, data_dir)
+        trainer = _new_trainer(config, device, dataset.native_size)
+        check_guide(trainer.model, trainer.guide)
+        run = Run.create(path, config, budget, device, initial, initial_sha256)
+        return cls(run, trainer, dataset)
+
+    @classmethod
+    def open(cls, run: Run, device: torch.device, data_dir: str | Path | None = None) -> Training:
+        """A run folder that is there already, as its training begins or goes on.
+
+        Raises:
+            UserError: it is no run, or its data cannot be had.
+        """
+        config, _ = run.read_config()
+        dataset = _load_dataset(config, data_dir)
+        return cls(run, _new_trainer(config, device, dataset.native_size), dataset)
+
+    def until_end(
+        self,
+        show: Show | None = None,
+        tensorboard: bool = True,
+        budget: TrainingBudget | None = None,
+    ) -> Trainer:
+        """Train to the end of the budget; see `train` for arguments and errors."""
+        with contextlib.ExitStack() as stack:
+            path = self.run.path
+            try:
+                stack.enter_context(locked(path / LOCK, wait=False))
+            except BlockingIOError:
+                raise UserError(f"another process is training {path}; wait for it to end") from None
+            self._take_up()
+            if budget is None:
+                _, budget = self.run.read_config()
+            else:  # only now: what cannot be gone on with stays as it was
+                self.run.write_config(self.trainer.config, budget, tensorboard)
+            self._loop(budget, show, tensorboard)
+        return self.trainer
+
+    def _take_up(self) -> None:
+        """Bring the trainer to where the run's last checkpoint left it, or to its initial weights."""
+        run, trainer, facts = self.run, self.trainer, self.run.read_facts()
+        if not facts.data_sha256:
+            facts = dataclasses.replace(
+                facts, data_sha256=self.dataset.sha256, native_size=self.dataset.native_size
+            )
+        if facts.data_sha256 != self.dataset.sha256:
+            raise UserError(
+                f"the data of {trainer.config.train.source} are not those that {run.path} began with "
+                f"(sha256 {self.dataset.sha256[:12]}… now, {facts.data_sha256[:12]}… then)"
+            )
+        run.write_facts(facts)
+        run.remove_partial_files()
+        if (run.path / STATE).exists():
+            restore_trainer(trainer, *run.read_tensors(STATE), f"{run.path}/{STATE}")
+        else:
+            if facts.initial_sha256:
+                initialise_from(trainer, run.read_tensors(INITIAL)[0])
+            run.write_tensors(STATE, *trainer_state(trainer))
+        run.forget_metrics_after(trainer.step)
+        if not any(
+            line["kind"] == "held-out" and line["step"] == trainer.step
+            for line in run.read_metrics()
+        ):
+            trainer.evaluated = 0  # killed before the line was written: evaluated again at the end
+
+    def _loop(self, budget: TrainingBudget, show: Show | None, tensorboard: bool) -> None:
+        run, trainer, dataset = self.run, self.trainer, self.dataset
+        settings = trainer.config.train
+        trained_on, rows = split_held_out(len(dataset.images))
+        held_out = ImageBatch(
+            dataset.images[rows].to(trainer.device).float() / 255, dataset.native_size
+        )
+        batches = Batches(
+            dataset.images,
+            trained_on,
+            settings.batch_size,
+            settings.seed,
+            trainer.device,
+            dataset.native_size,
+        )
+        log = MetricsLog(run, trainer, show, tensorboard)
+        try:
+            with DeferredInterrupt() as interrupt:
+                _steps(run, trainer, budget, batches, held_out, log, interrupt)
+                _finish(run, trainer, held_out, log)
+        finally:
+            log.close()
+
+
+def train(
+    run: Run,
+    device: torch.device,
+    data_dir: str | Path | None = None,
+    show: Show | None = None,
+    tensorboard: bool = True,
+    budget: TrainingBudget | None = None,
+) -> Trainer:
+    """Train a run, from its start or its last checkpoint, until its end.
+
+    Args:
+        tensorboard: whether to log for it; with ``budget`` the run keeps that, too.
+        budget: another end than the run's own, which takes its place.
+        show: called with the trainer and a line of kind ``"start"`` when training begins, then
+            with each line of metrics as it is written.
+
+    Raises:
+        UserError: the data cannot be had or is not what the run began with; the checkpoint is
+            damaged; the disk is full; the training diverged; another process trains the run. The
+            last checkpoint stays as it was.
+        Interrupted: by SIGINT (Ctrl-C) or SIGTERM, after a checkpoint.
+    """
+    return Training.open(run, device, data_dir).until_end(show, tensorboard, budget)
+
+
+def _load_dataset(config: RunConfig, data_dir: str | Path | None) -> data.ImageDataset:
+    dataset = data.load(config.train.source, "train", config.model.canvas_size, data_dir)
+    split_held_out(len(dataset.images))  # says where there are too few
+    return dataset
+
+
+def _new_trainer(config: RunConfig, device: torch.device, native_size: int) -> Trainer:
+    if device.type == "cpu":
+        keep_freed_memory()
+    return Trainer.from_config(config, device, native_size)
+
+
+def _steps(
+    run: Run,
+    trainer: Trainer,
+    budget: TrainingBudget,
+    batches: Batches,
+    held_out: ImageBatch,
+    log: MetricsLog,
+    interrupt: DeferredInterrupt,
+) -> None:
+    began, before = time.perf_counter(), trainer.seconds
+    saved = began
+    while not budget.used_up(trainer.step, trainer.seconds):
+        terms, norm = trainer.train_step(batches[trainer.step])
+        log.add(terms, norm)
+        now = time.perf_counter()
+        trainer.seconds = before + now - began
+        if trainer.step % LOG_EVERY == 0:
+            log.write_training()
+            if float(trainer.skipped_in_a_row) >= MANY_SKIPPED:
+                raise UserError(
+                    f"training diverged: {MANY_SKIPPED} steps in a row had a non-finite loss "
+                    f"or gradient; the last good checkpoint is in {run.path}; "
+                    "try a lower --learning-rate"
+                )
+        if trainer.step % EVALUATE_EVERY == 0:
+            log.write_held_out(_evaluate(run, trainer, held_out), held_out)
+        if now - saved > CHECKPOINT_SECONDS:
+            _checkpoint(run, trainer)
+            saved = time.perf_counter()
+        if interrupt.asked is not None:
+            _checkpoint(run, trainer)
+            raise Interrupted(
+                f"interrupted; go on with: dood-pyro train --resume {run.path}", interrupt.asked
+            )
+
+
+def _finish(run: Run, trainer: Trainer, held_out: ImageBatch, log: MetricsLog) -> None:
+    """Save all before anything is said about it, which may fail: nobody may be there to hear."""
+    best = run.path / "best.safetensors"
+    terms = None
+    if trainer.evaluated != trainer.step or not best.exists():
+        terms = _evaluate(run, trainer, held_out)
+    if best.exists():
+        _checkpoint(run, trainer)
+    if terms is not None:
+        log.write_held_out(terms, held_out)
+    if not best.exists():
+        raise UserError(
+            f"training diverged: no held-out bound of {run.path} was finite; try a lower "
+            "--learning-rate"
+        )
+
+
+def _evaluate(run: Run, trainer: Trainer, held_out: ImageBatch) -> StopMarginalTerms:
+    """The held-out images' terms; the weights are kept where they are the best so far."""
+    terms = trainer.evaluate(held_out)
+    elbo = float(terms.averages().elbo)
+    trainer.evaluated = trainer.step
+    if elbo > trainer.best:
+        trainer.best = elbo
+        run.write_tensors("best.safetensors", trainer.weights(), {"step": str(trainer.step)})
+    return terms
+
+
+def _checkpoint(run: Run, trainer: Trainer) -> None:
+    weights, (tensors, notes) = trainer.weights(), trainer_state(trainer)
+    # What could not be gone on from must not take the place of what can.
+    refuse_not_finite(weights | tensors, f"what would be saved of {run.path}")
+    run.write_tensors("last.safetensors", weights, {"step": str(trainer.step)})
+    run.write_tensors(STATE, tensors, notes)

@@ -1,0 +1,245 @@
+"""A training under way: model, guide and estimator, and all that changes from step to step.
+
+The learning rate falls as a power of the step, and a running average of the weights is what is kept and
+evaluated: there is no horizon, so that a run can be evaluated at any time and go on from there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pyro
+import torch
+from torch import Tensor, nn
+
+from dood_pyro.config import RunConfig
+from dood_pyro.data.random_strokes import sample_random_strokes
+from dood_pyro.devices import seeded
+from dood_pyro.estimators.base import Estimator
+from dood_pyro.estimators.sleep import frozen_parameters, sleep_loss
+from dood_pyro.guides.base import Guide
+from dood_pyro.images import ImageBatch
+from dood_pyro.inference.stop_marginal import ElboTerms, StopMarginalTerms, stop_marginal_terms
+from dood_pyro.models.base import DrawingModel
+from dood_pyro.optimiser import Adam
+from dood_pyro.registry import load_component
+from dood_pyro.runs.build import build
+
+SYNTHETIC_SIGMAS = (0.015, 0.12)
+"""Pens of the random strokes that a guide learns to parse, canvas units: the renderer's range but for
+the broadest, which fill the canvas."""
+COARSE_SYNTHETIC = 0.56
+"""Size of coarse random drawings, as a share of the canvas's: 28 of 50, what most datasets of drawings
+have. Every other batch of them is coarse where the source has more pixels, and of the canvas's size
+where it has fewer."""
+
+
+class Trainer:
+    """Model, guide and estimator in training.
+
+    Args:
+        config: settings of the run.
+        model, guide: programs with their initial weights.
+        device: where to train; they are moved there.
+        native_size: pixels per side of the source's images as they came.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        model: DrawingModel[Any],
+        guide: Guide,
+        device: torch.device,
+        native_size: int = 0,
+    ) -> None:
+        self.config = config
+        self.device = device
+        self.native_size = native_size
+        self.model, self.guide = model.to(device), guide.to(device)
+        self.estimator: Estimator = load_component("estimator", config.train.estimator).from_config(
+            config.train, config.model.max_strokes
+        )
+        self.estimator.to(device)
+        self.parameters = {
+            f"{prefix}.{name}": parameter
+            for prefix, module in (("model", self.model), ("guide", self.guide))
+            for name, parameter in module.named_parameters()
+        }
+        self.averages: dict[str, Tensor] = {
+            n: p.detach().clone() for n, p in self.parameters.items()
+        }
+        if config.train.trainable != "both":
+            self.model.requires_grad_(False)
+        if config.train.trainable == "prior":
+            self.guide.requires_grad_(False)
+            for parameter in self.model.prior_parameters():
+                parameter.requires_grad_(True)
+        self.groups = self._groups()
+        self.optimiser = Adam([parameters for parameters, _ in self.groups])
+        self.step = 0
+        self.seconds = 0.0
+        self.best = float("-inf")
+        """Best held-out bound so far."""
+        self.evaluated = 0
+        """Last step whose held-out bound is known."""
+        # Counted on the device; read when logging only.
+        self.skipped = torch.zeros((), device=device)
+        self.skipped_in_a_row = torch.zeros((), device=device)
+
+    @classmethod
+    def from_config(cls, config: RunConfig, device: torch.device, native_size: int = 0) -> Trainer:
+        """A trainer of new programs. Seeds torch's global random state, which training goes on from."""
+        torch.manual_seed(config.train.seed)
+        model, guide = build(config)
+        return cls(config, model, guide, device, native_size)
+
+    def _groups(self) -> list[tuple[list[nn.Parameter], float]]:
+        """Parameters with the factor of their learning rate; each group is clipped by itself."""
+        scale_ids = {id(parameter) for parameter in self.model.scale_parameters()}
+        baseline_ids = {id(parameter) for parameter in self.guide.baseline_parameters()}
+        scale, baselines, rest = [], [], []
+        for parameter in self.parameters.values():
+            if not parameter.requires_grad:
+                continue
+            if id(parameter) in scale_ids:
+                scale.append(parameter)
+            elif id(parameter) not in baseline_ids:
+                rest.append(parameter)
+            elif self.estimator.trains_baselines:
+                baselines.append(parameter)
+        factor = self.config.train.scale_learning_rate_factor
+        groups = [(rest, 1.0), (scale, factor), (baselines, 1.0)]
+        return [(parameters, rate) for parameters, rate in groups if parameters]
+
+    def learning_rate(self) -> float:
+        """Learning rate of the step to come."""
+        settings = self.config.train
+        rise = min(1.0, (self.step + 1) / max(1, settings.warm_up))
+        fall = (1 + self.step / settings.decay_steps) ** settings.decay_power
+        return settings.learning_rate * rise / fall
+
+    def train_step(self, images: ImageBatch) -> tuple[ElboTerms, Tensor]:
+        """One step on a batch; the terms and the gradient's norm stay on the device.
+
+        A step whose loss or gradient is not finite leaves weights and moments as they are, and is
+        counted.
+        """
+        settings = self.config.train
+        if settings.trainable != "prior":
+            self.guide.set_step(self.step)
+        asleep = self.step < settings.sleep_steps
+        # Checks of supports and shapes in every step would wait for the device.
+        with pyro.validation_enabled(False):
+            # Before the images: while those have gradients there is no room for a second graph.
+            synthetic = {} if asleep else self.synthetic_gradient(len(images))
+            if asleep:
+                loss = sleep_loss(self.model, self.guide, len(images), self.native_size)
+                with torch.no_grad():  # what is reported is of the data all the same
+                    terms = stop_marginal_terms(self.model, self.guide, images).averages()
+            else:
+                loss, terms = self._loss(images)
+            (loss / images.pixels.numel()).backward()
+            norms = [self._clip(group) for group, _ in self.groups]
+            for parameter, gradient in synthetic.items():
+                parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
+        finite = torch.isfinite(torch.stack([loss.detach(), *norms])).all()
+        bad = (~finite).float()
+        self.optimiser.step([self.learning_rate() * rate for _, rate in self.groups], skip=bad)
+        self.optimiser.zero_grad()  # now: the next step needs the memory before it needs gradients
+        decay = min(settings.average_decay, (1 + self.step) / (10 + self.step))
+        current = [parameter.detach() for parameter in self.parameters.values()]
+        torch._foreach_lerp_(list(self.averages.values()), current, 1 - decay)
+        self.skipped += bad
+        self.skipped_in_a_row = (self.skipped_in_a_row + bad) * bad
+        self.step += 1
+        return terms, norms[0]
+
+    def _loss(self, images: ImageBatch) -> tuple[Tensor, ElboTerms]:
+        """The estimator's loss, whose schedules begin once the sleep phase is over."""
+        since = max(0, self.step - self.config.train.sleep_steps)
+        return self.estimator.loss(self.model, self.guide, images, since)
+
+    def _clip(self, parameters: Sequence[nn.Parameter]) -> Tensor:
+        """Cut the gradient to the largest norm allowed; return what its norm was."""
+        if all(parameter.grad is None for parameter in parameters):
+            return torch.zeros((), device=self.device)
+        return torch.nn.utils.clip_grad_norm_(parameters, self.config.train.clip_norm)
+
+    def synthetic_gradient(self, count: int) -> dict[nn.Parameter, Tensor]:
+        """The gradient of the guide's loss on random strokes, to be added to the images'.
+
+        Random drawings come by whole batches of ``count``, not with every step: a small batch costs
+        nearly as much as a large one. Their gradient, at first much the larger, is clipped by itself,
+        or it would leave nothing of the images'. One that is not finite is left out and counted.
+        """
+        settings, share, model = self.config.model, self.config.train.synthetic_ratio, self.model
+        own_size = model.ink_size(self.native_size)
+        coarse = round(COARSE_SYNTHETIC * settings.canvas_size)
+        other = coarse if own_size == settings.canvas_size else settings.canvas_size
+        learning = [p for p in self.guide.parameters() if p.requires_grad]
+        gradients: dict[nn.Parameter, Tensor] = {}
+        for batch in range(math.floor(self.step * share), math.floor((self.step + 1) * share)):
+            strokes = sample_random_strokes(
+                count, settings.max_strokes, SYNTHETIC_SIGMAS, device=self.device
+            )
+            native_size = other if batch % 2 else own_size
+            with frozen_parameters(model):
+                pixels = model.picture(strokes.ink(model.ink_size(native_size)))
+                loss, _ = self._loss(ImageBatch(pixels, native_size))
+                (loss / pixels.numel()).backward()
+            finite = torch.isfinite(self._clip(learning) + loss.detach())
+            self.skipped += (~finite).float()
+            for parameter in learning:
+                if parameter.grad is not None:
+                    gradient = parameter.grad.masked_fill_(~finite, 0.0)
+                    earlier = gradients.get(parameter)
+                    gradients[parameter] = gradient if earlier is None else earlier + gradient
+                    parameter.grad = None
+        return gradients
+
+    # Averaged weights.
+
+    def weights(self) -> dict[str, Tensor]:
+        """Averaged weights and buffers of model and guide, under the names a run keeps them by."""
+        return self.buffers() | self.averages
+
+    def buffers(self) -> dict[str, Tensor]:
+        """Tensors that model and guide keep beside their parameters."""
+        return {
+            f"{prefix}.{name}": tensor
+            for prefix, module in (("model", self.model), ("guide", self.guide))
+            for name, tensor in module.state_dict().items()
+            if f"{prefix}.{name}" not in self.parameters
+        }
+
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Inside, model and guide have the averaged weights and are in evaluation mode, and the
+        random state, which is seeded anew, is given back afterwards."""
+        kept = {name: p.detach().clone() for name, p in self.parameters.items()}
+
+        def put(weights: dict[str, Tensor]) -> None:
+            for name, parameter in self.parameters.items():
+                parameter.copy_(weights[name])
+
+        with seeded(0, self.device), torch.no_grad(), pyro.validation_enabled(False):
+            try:
+                put(self.averages)
+                self.model.eval()
+                self.guide.eval()
+                yield
+            finally:
+                put(kept)
+                self.model.train()
+                self.guide.train()
+
+    def evaluate(self, images: ImageBatch) -> StopMarginalTerms:
+        """The averaged weights' terms on held-out images."""
+        with self.averaged():
+            parts = [stop_marginal_terms(self.model, self.guide, part) for part in images.split(64)]
+        return StopMarginalTerms(
+            *(torch.cat(column, dim=-1) for column in zip(*parts, strict=True))
+        )
