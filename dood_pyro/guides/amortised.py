@@ -115,11 +115,10 @@ class AmortisedGuide(SequentialGuide[State]):
         alive = state.alive * on > 0
         q_layout = self.q_layout(features, inputs)
         layout = pyro.sample(site_name("layout", t), q_layout.mask(alive))
-        pen: Any = None if self.pens else self.model.shared_pen(inputs)
-        q_stroke, q_pen = self.q_stroke_and_pen(image, residual, layout, state, inputs, pen)
+        q_stroke, pen = self.q_stroke_and_pen(image, residual, layout, state, inputs)
         stroke = pyro.sample(site_name("stroke", t), q_stroke.mask(alive))
-        if q_pen is not None:
-            pen = pyro.sample(site_name("pen", t), q_pen.mask(alive))
+        if not isinstance(pen, Tensor):
+            pen = pyro.sample(site_name("pen", t), pen.mask(alive))
         drawn: State = self.model.draw(state, inputs, StepValues(on, layout, stroke, pen))
         return drawn
 
@@ -145,23 +144,18 @@ class AmortisedGuide(SequentialGuide[State]):
         layout: Tensor,
         state: State,
         inputs: StepInputs,
-        pen: Tensor | None = None,
-    ) -> tuple[dist.TorchDistribution, dist.TorchDistribution | None]:
-        """q_stroke(s_t | Δx̃_t, h^s_t), equation 8, refined, and the pen's Gaussian, from the same
-        glimpse.
-
-        Args:
-            pen: the pen where it is not latent; there is no Gaussian then.
-        """
+    ) -> tuple[dist.TorchDistribution, dist.TorchDistribution | Tensor]:
+        """q_stroke(s_t | Δx̃_t, h^s_t), equation 8, refined, and the pen's Gaussian from the same
+        glimpse; where the pen is not latent, the pen itself."""
         frame = Frame.from_layout(layout)
         given = self.stroke_inputs(residual, frame, layout, inputs)
-        proposal = self.propose(given, pen)
+        proposal = self.propose(given, inputs)
         if self.refinement.refiners:
             proposal = self.refine(proposal, image, residual, frame, state)
         std = softplus_std(proposal.raw_point_std, self.MIN_STD, 0.05)
         q_stroke = self.stroke_gaussian(proposal.points, std, given)
         if not self.pens:
-            return q_stroke, None
+            return q_stroke, proposal.pen
         pen_std = softplus_std(proposal.raw_pen_std, self.MIN_STD, 0.1)
         return q_stroke, dist.Normal(proposal.pen, pen_std).to_event(1)
 
@@ -173,7 +167,7 @@ class AmortisedGuide(SequentialGuide[State]):
         features = self.glimpse_encoder(seen.unsqueeze(-3))
         return concatenate(layout, features, inputs.stroke_rnn)
 
-    def propose(self, given: Tensor, pen: Tensor | None = None) -> StrokeProposal:
+    def propose(self, given: Tensor, inputs: StepInputs) -> StrokeProposal:
         """Means and raw standard deviations of control points and pen: equation 8."""
         dims = 2 * self.controls
         sizes = [dims, dims, self.pens, self.pens]
@@ -181,8 +175,8 @@ class AmortisedGuide(SequentialGuide[State]):
         return StrokeProposal(
             self.stroke_range(points.unflatten(-1, (self.controls, 2))),
             point_std.unflatten(-1, (self.controls, 2)),
-            self.pen_range(raw_pen) if pen is None else pen,
-            raw_pen if pen is None else None,
+            self.pen_range(raw_pen) if self.pens else self.model.shared_pen(inputs),
+            raw_pen if self.pens else None,
             pen_std,
         )
 
