@@ -16,7 +16,7 @@ RUN    ?= runs/dood-$(basename $(notdir $(SOURCE:/=)))-$(SEED)
 export DOOD_DATA
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test test-fast transfer-table figures tables verify bench format
+.PHONY: help install train test test-fast transfer-table figures tables restore-runs verify bench format
 
 help: ## list what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -57,6 +57,9 @@ figures: install ## draw every figure of the paper from the kept runs (RUNS)
 
 tables: install ## measure every table of the paper from the kept runs (RUNS)
 	$(BIN)/python experiments/paper.py tables $(if $(RUNS),--runs-dir $(RUNS))
+
+restore-runs: install ## bring back the weights of kept runs that no figure needs
+	$(BIN)/python experiments/restore_runs.py
 
 verify: install ## recompute a sample of the results from the kept runs, and hold the README to them
 	$(BIN)/python experiments/verify.py

@@ -98,7 +98,7 @@ def transfer_table(
     from dood_pyro.progress import print_if_read
     from dood_pyro.tasks.rows import read_rows
     from dood_pyro.tasks.transfer.cells import cells
-    from dood_pyro.tasks.transfer.figure import draw_table, thumbnails_of
+    from dood_pyro.tasks.transfer.figure import Strips, draw_table
     from dood_pyro.tasks.transfer.fill import fill as fill_table
     from dood_pyro.tasks.transfer.plan import Plan
     from dood_pyro.tasks.transfer.plan import trainings as plan_trainings
@@ -136,8 +136,10 @@ def transfer_table(
         click.echo(line)
     if found:
         shown = list(dict.fromkeys(training.model for training in trainings))
-        for path in draw_table(found, shown, thumbnails_of(plan), out, other_data(rows)):
+        strips = Strips(plan, table.with_suffix(".strips.npz"))
+        for path in draw_table(found, shown, strips, out, other_data(rows)):
             click.echo(path)
+        strips.save()
     for problem in problems:
         click.echo(f"missing: {problem}", err=True)
     if problems or not found:

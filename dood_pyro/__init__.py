@@ -4,37 +4,77 @@
 >>> dood = dood_pyro.load("omniglot")        # trained weights, or a run folder
 >>> drawing = dood.parse("character.png")    # strokes out of pixels
 >>> drawing.svg(), drawing.json(), drawing.render(200)
+
+Research goes by the same names as the commands: `train`, `evaluate`, `Run`, `configure`; models, guides
+and estimators are Pyro programs and torch modules to subclass (docs/extending.md, docs/pyro.md).
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dood_pyro.config import ModelConfig, TrainConfig
-    from dood_pyro.drawing import Drawing
+    from dood_pyro.config import ModelConfig, RunConfig, SettingError, TrainConfig
+    from dood_pyro.drawing import Drawing, Stroke
     from dood_pyro.errors import UserError
+    from dood_pyro.estimators.base import Estimator
+    from dood_pyro.guides.base import Guide, SequentialGuide
+    from dood_pyro.images import ImageBatch
+    from dood_pyro.models.base import DrawingModel, Trajectory
     from dood_pyro.models.dood import DooD
     from dood_pyro.recognition import Recognizer, load
+    from dood_pyro.research import begin_training, configure, evaluate, train
+    from dood_pyro.runs.run import Run
 
-_PUBLIC = {
-    "Recognizer": "recognition",
-    "DooD": "model",
-    "Drawing": "drawing",
-    "ModelConfig": "config",
-    "TrainConfig": "config",
-    "UserError": "errors",
-    "load": "recognition",
+_MODULES = {
+    "config": ("ModelConfig", "RunConfig", "SettingError", "TrainConfig"),
+    "drawing": ("Drawing", "Stroke"),
+    "errors": ("UserError",),
+    "estimators.base": ("Estimator",),
+    "guides.base": ("Guide", "SequentialGuide"),
+    "images": ("ImageBatch",),
+    "models.base": ("DrawingModel", "Trajectory"),
+    "models.dood": ("DooD",),
+    "recognition": ("Recognizer", "load"),
+    "research": ("begin_training", "configure", "evaluate", "train"),
+    "runs.run": ("Run",),
 }
+_PUBLIC = {name: module for module, names in _MODULES.items() for name in names}
 
-__all__ = ["DooD", "Drawing", "ModelConfig", "Recognizer", "TrainConfig", "UserError", "load"]
+__all__ = [
+    "DooD",
+    "Drawing",
+    "DrawingModel",
+    "Estimator",
+    "Guide",
+    "ImageBatch",
+    "ModelConfig",
+    "Recognizer",
+    "Run",
+    "RunConfig",
+    "SequentialGuide",
+    "SettingError",
+    "Stroke",
+    "TrainConfig",
+    "Trajectory",
+    "UserError",
+    "begin_training",
+    "configure",
+    "evaluate",
+    "load",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:
     # Public names are imported on first use: torch and Pyro take seconds, --help must not.
     if name in _PUBLIC:
         return getattr(import_module(f"dood_pyro.{_PUBLIC[name]}"), name)
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("dood-pyro")
     raise AttributeError(f"module 'dood_pyro' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_PUBLIC])
+    return sorted([*globals(), *_PUBLIC, "__version__"])

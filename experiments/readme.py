@@ -346,7 +346,7 @@ def _claims_of_tasks() -> list[str]:
         f"{shot['dood']['accuracy'] * 100 - 73.5:.1f} points above the paper",
         f"{100 * (shot['image']['elastic']['accuracy'] - 0.735):.1f} of them without any model",
     ]
-    omniglot, prior = fid["omniglot"], fid["omniglot, fit prior"]
+    omniglot, prior = fid["omniglot"], fid["omniglot, trainable prior"]
     lines += [
         f"{omniglot['ratio']:.2f} times as far from the test alphabets as training alphabets are",
         f"{omniglot['samples'] / omniglot['halves']:.0f} times as far as one half of the test "

@@ -187,11 +187,16 @@ class DrawingModel(nn.Module, Generic[S]):
             state = self.initial_state(count, native_size)
             if trajectory is not None:
                 state = trajectory.states[0]
-            # The canvas depends on every earlier step.
+            # The canvas, and with it the image, depends on every earlier step.
             for t in pyro.markov(steps, history=len(steps)):
                 state = self.step(t, state, None if trajectory is None else trajectory.states[t])
-            # Which strokes were drawn decides the image. The canvas does not carry that provenance
-            # (tracking makes tensors slow), so the likelihood's scale does.
-            scale = track_provenance(self.likelihood_scale(), get_provenance(state.alive))
-            pyro.sample(IMAGE, self.likelihood(state.canvas, scale).to_event(2), obs=observed)
+                if t == len(steps):  # in the loop: what is enumerated there is not known outside
+                    self.observe(state, observed)
         return state.canvas
+
+    def observe(self, state: S, image: Tensor | None) -> None:
+        """Sample the image around the last canvas, or observe it."""
+        # Which strokes were drawn decides the image. The canvas does not carry that provenance
+        # (tracking makes tensors slow), so the likelihood's scale does.
+        scale = track_provenance(self.likelihood_scale(), get_provenance(state.alive))
+        pyro.sample(IMAGE, self.likelihood(state.canvas, scale).to_event(2), obs=image)

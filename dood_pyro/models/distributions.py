@@ -7,10 +7,21 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from pyro.distributions import MixtureOfDiagNormals, MultivariateNormal, TorchDistribution
+from pyro.distributions import (
+    MixtureOfDiagNormals,
+    MultivariateNormal,
+    TorchDistribution,
+    constraints,
+)
 from torch import Tensor
 
 Parameters = tuple[Tensor, Tensor, Tensor]
+
+
+class DiagonalMixture(MixtureOfDiagNormals):
+    """A mixture of diagonal Gaussians that says its support, which Pyro's automatic guides ask for."""
+
+    support = constraints.real_vector
 
 
 class AutoregressivePoints(TorchDistribution):
@@ -25,6 +36,7 @@ class AutoregressivePoints(TorchDistribution):
     """
 
     has_rsample = True
+    support = constraints.independent(constraints.real, 2)
     arg_constraints: dict[str, Any] = {}  # noqa: RUF012
 
     def __init__(
@@ -36,9 +48,9 @@ class AutoregressivePoints(TorchDistribution):
         self.head, self.given = head, given
         super().__init__(given.shape[:-1], torch.Size(event_shape), validate_args=False)
 
-    def conditionals(self, points: Float[Tensor, "*batch points dims"]) -> MixtureOfDiagNormals:
+    def conditionals(self, points: Float[Tensor, "*batch points dims"]) -> DiagonalMixture:
         """Of every point, given those before it: batch shape (*batch, points)."""
-        return MixtureOfDiagNormals(*self.head(self.given, points))
+        return DiagonalMixture(*self.head(self.given, points))
 
     def log_prob(self, value: Float[Tensor, "*batch points dims"]) -> Float[Tensor, "*batch"]:
         """log Π_j p(point_j | points before it)."""
@@ -53,7 +65,7 @@ class AutoregressivePoints(TorchDistribution):
         for point in range(points):
             mean, std, logits = self.head(self.given, torch.stack(drawn, dim=-2))
             of_point = (mean[..., point, :, :], std[..., point, :, :], logits[..., point, :])
-            drawn[point] = MixtureOfDiagNormals(*of_point).rsample()
+            drawn[point] = DiagonalMixture(*of_point).rsample()
         return torch.stack(drawn, dim=-2)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> AutoregressivePoints:
@@ -72,6 +84,7 @@ class CorrelatedPoints(TorchDistribution):
     """
 
     has_rsample = True
+    support = constraints.independent(constraints.real, 2)
     arg_constraints: dict[str, Any] = {}  # noqa: RUF012
 
     def __init__(self, loc: Tensor, scale_tril: Tensor) -> None:

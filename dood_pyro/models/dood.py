@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from dood_pyro import geometry
 from dood_pyro.config import ModelConfig
 from dood_pyro.models.base import DrawingModel
-from dood_pyro.models.distributions import AutoregressivePoints
+from dood_pyro.models.distributions import AutoregressivePoints, DiagonalMixture
 from dood_pyro.models.networks import (
     AutoregressiveHead,
     ImageEncoder,
@@ -158,7 +158,7 @@ class DooD(DrawingModel[State]):
         """p_layout(l_t | x_<t, h^l_t), equation 2."""
         given = self.prior_inputs(inputs.features, inputs.layout_rnn)
         mean, std, logits = self.layout_head(given)
-        return dist.MixtureOfDiagNormals(mean.squeeze(-3), std.squeeze(-3), logits.squeeze(-2))
+        return DiagonalMixture(mean.squeeze(-3), std.squeeze(-3), logits.squeeze(-2))
 
     def p_stroke(self, inputs: StepInputs, layout: Tensor) -> dist.TorchDistribution:
         """p_stroke(s_t | l_t, x̃_<t, h^s_t), equation 3."""
@@ -166,12 +166,12 @@ class DooD(DrawingModel[State]):
         given = self.prior_inputs(layout, features, inputs.stroke_rnn)
         if self.config.control_points == "chained":
             return AutoregressivePoints(self.stroke_head, given, (self.config.degree + 1, 2))
-        return dist.MixtureOfDiagNormals(*self.stroke_head(given)).to_event(1)
+        return DiagonalMixture(*self.stroke_head(given)).to_event(1)
 
     def p_pen(self, inputs: StepInputs, layout: Tensor) -> dist.TorchDistribution:
         """p(pen_t | l_t, h^s_t), the prior of the latent pen."""
         mean, std, logits = self.pen_head(self.prior_inputs(layout, inputs.stroke_rnn))
-        return dist.MixtureOfDiagNormals(mean.squeeze(-3), std.squeeze(-3), logits.squeeze(-2))
+        return DiagonalMixture(mean.squeeze(-3), std.squeeze(-3), logits.squeeze(-2))
 
     def shared_pen(self, inputs: StepInputs) -> Float[Tensor, "*batch pen_values"]:
         """The pen as a function of h^s_t, the alternative to the latent pen."""

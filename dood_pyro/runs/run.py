@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -372,28 +373,40 @@ class Run:
         if not path.exists() and name in FORMER:
             path = self.path / FORMER[name]
         if not path.exists():
-            others = sorted(file.name for file in self.path.glob("*.safetensors"))
-            there = f"it has {', '.join(others)}" if others else "its training has come to none yet"
-            raise UserError(f"{self.path} has no {name}: {there}")
+            raise UserError(f"{self.path} has no {name}: {self._which_tensors()}")
         tensors, notes = read_tensors(path)
         number = number_in({"format": 3} | notes, "format", int, str(path))
         notes.pop("format", None)
         return current_names(tensors, number), notes
 
+    def _which_tensors(self) -> str:
+        """What files of tensors there are, or why there are none."""
+        if others := sorted(file.name for file in self.path.glob("*.safetensors")):
+            return f"it has {', '.join(others)}"
+        if not self.read_metrics():
+            return "its training has come to none yet"
+        return (
+            "its weights were not kept beside it; for those in experiments/runs: make restore-runs"
+        )
+
     def progress(self) -> tuple[int, float]:
-        """Steps and seconds of training up to the last checkpoint; of kept weights, which cannot go
-        on, as many as their metrics say."""
+        """Steps and seconds of training up to the last checkpoint; of a run that cannot go on, as many
+        as its metrics say."""
         if (self.path / STATE).exists():
             _, notes = self.read_tensors(STATE)
             what = f"{self.path}/{STATE}"
             return number_in(notes, "step", int, what), number_in(notes, "seconds", float, what)
         lines = self.read_metrics()
-        if not lines or not (self.path / "best.safetensors").exists():
+        if not lines:
             return 0, 0.0
         return int(lines[-1]["step"]), float(lines[-1]["seconds"])
 
     def step_of(self, which: str = "best") -> int:
-        """Steps of training up to the best or the last checkpoint."""
+        """Steps of training up to the best or the last checkpoint; of a run whose weights were not
+        kept, as its metrics say."""
+        lines = [line for line in self.read_metrics() if line["kind"] == "held-out"]
+        if which == "best" and lines and not any(self.path.glob("*.safetensors")):
+            return int(max(lines, key=lambda line: line["elbo"] or -math.inf)["step"])
         _, notes = self.read_tensors(f"{which}.safetensors")
         return number_in(notes, "step", int, f"{self.path}/{which}.safetensors")
 

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import UInt8
 
 from dood_pyro import data
-from dood_pyro.devices import choose_device
 from dood_pyro.errors import UserError
+from dood_pyro.files import replacing, unreadable
 from dood_pyro.plots import new_figure, save_figure, source_title
-from dood_pyro.recognition import Recognizer
+from dood_pyro.recognition import Recognizer, load
 from dood_pyro.registry import model_title
 from dood_pyro.tasks.transfer.cells import Cell
-from dood_pyro.tasks.transfer.plan import Plan
+from dood_pyro.tasks.transfer.plan import Plan, known_data
 from dood_pyro.tasks.transfer.report import SIGNS, marks_of, minutes, notes
 
 Thumbnails = Callable[[str, str, str], UInt8[np.ndarray, "height width 3"] | None]
@@ -132,32 +132,68 @@ def draw_table(
     return save_figure(figure, out)
 
 
-def thumbnails_of(plan: Plan, count: int = 4) -> Thumbnails:
+class Strips:
     """Strips of the first test images and, below them, what a plan's runs of its first seed make of
-    them; None where a run or a target is missing."""
-    runs = {(t.model, data.name_of(t.source)): t for t in reversed(plan.trainings)}
-    targets = {data.name_of(target): target for target in plan.targets}
-    loaded: dict[tuple[str, str], Any] = {}
+    them.
 
-    def strip(model: str, source: str, target: str) -> UInt8[np.ndarray, "height width 3"] | None:
-        device = choose_device(plan.device)
-        if (model, source) not in loaded:
+    Called with model, source and target; None where a run or a target is missing. Strips that have been
+    drawn are kept in a file, and taken from there where a run's weights are not at hand.
+
+    Args:
+        path: the file, .npz.
+        count: images in a strip.
+    """
+
+    def __init__(self, plan: Plan, path: Path, count: int = 4) -> None:
+        self.plan, self.path, self.count = plan, path, count
+        self.runs = {(t.model, data.name_of(t.source)): t for t in reversed(plan.trainings)}
+        self.targets = {data.name_of(target): target for target in plan.targets}
+        self.loaded: dict[tuple[str, str], Recognizer | None] = {}
+        self.kept: dict[str, UInt8[np.ndarray, "height width"]] = {}
+        if path.exists():
             try:
-                loaded[model, source] = plan.run(runs[model, source]).load()
-            except UserError:
-                loaded[model, source] = None
-        if loaded[model, source] is None:
+                with np.load(path, allow_pickle=False) as archive:
+                    self.kept = dict(archive)
+            except (OSError, ValueError, zipfile.BadZipFile) as error:
+                raise unreadable(path, error, "; delete it") from None
+
+    def __call__(
+        self, model: str, source: str, target: str
+    ) -> UInt8[np.ndarray, "height width 3"] | None:
+        name = " ".join((model, source, target))
+        grey = self._draw(model, source, target)
+        if grey is not None:
+            self.kept[name] = grey
+        grey = self.kept.get(name)
+        return None if grey is None else np.repeat(grey[..., None], 3, axis=-1)
+
+    def save(self) -> None:
+        """Keep what has been drawn.
+
+        Raises:
+            UserError: the disk does not take it.
+        """
+        if self.kept:
+            with replacing(self.path) as file:
+                np.savez_compressed(file, allow_pickle=False, **self.kept)
+
+    def _draw(
+        self, model: str, source: str, target: str
+    ) -> UInt8[np.ndarray, "height width"] | None:
+        dood = self._recognizer(model, source)
+        if dood is None or target not in known_data(self.plan):  # a figure fetches no data
             return None
-        program, guide, config = loaded[model, source]
-        try:
-            dataset = data.load(targets[target], "test", config.model.canvas_size, plan.data_dir)
-        except UserError:
-            return None
-        dood = Recognizer(program.to(device), guide.to(device), config)
-        images = dataset.batch(count, device)
+        name = self.targets[target]
+        images = dood.load_images(name, self.count, data_dir=self.plan.data_dir)
         made = dood.infer(images).canvas[-1]
         rows = [torch.cat(list(part.cpu()), dim=-1) for part in (images.pixels, made)]
-        grey = (255 * (1 - torch.cat(rows))).round().clamp(0, 255).byte().numpy()
-        return np.repeat(grey[..., None], 3, axis=-1)
+        return (255 * (1 - torch.cat(rows))).round().clamp(0, 255).byte().numpy()
 
-    return strip
+    def _recognizer(self, model: str, source: str) -> Recognizer | None:
+        if (model, source) not in self.loaded:
+            try:
+                run = self.plan.run(self.runs[model, source])
+                self.loaded[model, source] = load(run.path, self.plan.device)
+            except UserError:
+                self.loaded[model, source] = None
+        return self.loaded[model, source]

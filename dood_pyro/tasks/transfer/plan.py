@@ -81,7 +81,7 @@ class Plan:
         kept = Run(self.kept / str(training))
         try:
             config, budget = kept.read_config()
-            if not (kept.path / "best.safetensors").exists():
+            if not kept.read_metrics():
                 return own
         except UserError:
             return own
