@@ -70,6 +70,7 @@ def evaluate(
         guide=use.guide,
         progress=show,
         jobs=torch.get_num_threads(),
+        trusted=use.trusted,
     )
     if bar is not None:
         bar.close()

@@ -111,7 +111,7 @@ def _resume(ctx: click.Context, given: dict[str, Any]) -> tuple[Training, Any]:
             f"{run.path} are weights that come with dood-pyro, without what going on needs; start "
             f"from them: --init-from {run.path}"
         )
-    run.trusted_config(_typed(ctx, "train__guide"), given["trusted"])
+    run.trusted_config(_typed(ctx, "train__guide"), given["trusted"], training=True)
     _, budget = run.read_config()
     budget = budget.extended(given["steps"], given["budget"], *run.progress())
     return Training.open(run, device, given["data_dir"]), budget

@@ -394,11 +394,14 @@ class RunConfig:
             TrainConfig.from_json(values.get("train")),
         )
 
-    def own_code(self) -> list[str]:
-        """Whatever of the run is named by ``module:Class``: code that is not the package's."""
+    def own_code(self, training: bool = False) -> list[str]:
+        """Names ``module:Class`` of code that is not the package's: of model and guide, and if the
+        run is to be trained, of estimator and source."""
         from dood_pyro.registry import is_own_code
 
-        names = (self.model_name, self.train.guide, self.train.estimator, self.train.source)
+        names = [self.model_name, self.train.guide]
+        if training:
+            names += [self.train.estimator, self.train.source]
         return [name for name in dict.fromkeys(names) if is_own_code(name)]
 
     def sha256(self, initial_sha256: str = "") -> str:

@@ -258,7 +258,9 @@ class Run:
 
     # Model and guide.
 
-    def trusted_config(self, guide: str | None = None, trusted: Iterable[str] = ()) -> RunConfig:
+    def trusted_config(
+        self, guide: str | None = None, trusted: Iterable[str] = (), training: bool = False
+    ) -> RunConfig:
         """The run's settings, if all code that they name comes with the package or is trusted.
 
         Code named ``module:Class`` by a run folder, which may come from anywhere, would otherwise be
@@ -267,6 +269,7 @@ class Run:
         Args:
             guide: the run's own guide, named again, which is thereby trusted; None for not named.
             trusted: other names of code that may be run.
+            training: whether the run is to be trained, which runs its estimator and source, too.
 
         Raises:
             UserError: ``guide`` is another than the run's, or some code is not trusted.
@@ -278,7 +281,7 @@ class Run:
                 f"{self.path} was trained with the guide {theirs!r}, not {guide!r}; over that can be "
                 f"put {', '.join(SEARCH_GUIDES)}"
             )
-        for name in config.own_code():
+        for name in config.own_code(training):
             if name in trusted or name == guide:
                 continue
             option = "--guide" if name == theirs else "--trust"
