@@ -11,6 +11,7 @@ import hashlib
 import json
 import math
 from dataclasses import dataclass, field, fields
+from types import SimpleNamespace
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from dood_pyro.errors import UserError
@@ -348,15 +349,15 @@ class TrainConfig(Config):
         )
 
     def _estimator(self) -> Any:
-        from dood_pyro.registry import ESTIMATORS, canonical, load_component
+        """The estimator's class, or what is assumed of one that nobody may have vouched for yet."""
+        from dood_pyro.registry import canonical, is_own_code, load_component
 
-        if canonical(self.estimator) == "stop-marginal":  # without importing torch
-            return type("", (), {"trains_baselines": False, "takes_particles": False})
-        if self.estimator not in ESTIMATORS and ":" in self.estimator:
-            from dood_pyro.estimators.base import Estimator
-
-            return Estimator
-        return load_component("estimator", self.estimator)
+        name = canonical(self.estimator)
+        if name == TrainConfig.estimator:  # without importing torch
+            return SimpleNamespace(takes_particles=False, trains_baselines=False)
+        if is_own_code(name):
+            return SimpleNamespace(takes_particles=True, trains_baselines=False)
+        return load_component("estimator", name)
 
     def exploration_steps(self) -> int:
         """``explore_steps`` of a run that begins with random weights; others have explored."""

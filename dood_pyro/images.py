@@ -47,7 +47,7 @@ class ImageBatch:
 
     @property
     def device(self) -> torch.device:
-        """Where the pixels are."""
+        """Device of the pixels."""
         return self.pixels.device
 
     def split(self, count: int) -> list[ImageBatch]:
@@ -64,4 +64,4 @@ class ImageBatch:
 
 
 Images = Tensor | ImageBatch
-"""What programs take: a batch, or a plain tensor (images, size, size) of images at the canvas's size."""
+"""Images for a program: a batch, or a tensor (images, size, size) at the canvas's own size."""

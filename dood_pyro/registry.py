@@ -1,7 +1,7 @@
 """Every model, guide, estimator, data source and command by name: the one place to add another.
 
-A line is a name, the code as ``"module:Class"``, which is imported when it is needed and not before, and
-a few words for help and tables. Options, help, errors and tests follow. Wherever such a name is asked
+A line is a name, the code as ``"module:Class"``, which is imported when it is needed and not before,
+and a few words for help and tables. Options, help, errors and tests follow. Wherever such a name is asked
 for, anyone's own code is named by ``module:Class`` itself, a module in the working directory included.
 docs/extending.md has an example of each.
 """
@@ -201,7 +201,7 @@ def model_title(name: str) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """What an exception says, in a line."""
+    """First line of an exception's message."""
     return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 

@@ -1,4 +1,4 @@
-"""What the trainer asks of an estimator: a loss whose gradient trains model and guide.
+"""Base class of estimators: losses whose gradients train model and guide.
 
 To write one, see docs/extending.md.
 """

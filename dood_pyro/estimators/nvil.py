@@ -1,7 +1,7 @@
 """The paper's estimator: score function for the stop variable with learned baselines (section 2.3).
 
-NVIL (Mnih and Gregor 2014) over Pyro's ``TraceGraph_ELBO``: each ``on_t`` is charged with what
-comes after it alone, less a learned baseline; the rest, the learning signal, is centred by its
+NVIL (Mnih and Gregor 2014) over Pyro's ``TraceGraph_ELBO``: each ``on_t`` is charged with the costs
+that come after it, less a learned baseline; the rest, the learning signal, is centred by its
 running mean and divided by its running standard deviation where that exceeds one nat. That is NVIL's
 algorithm 1, which the paper names; the paper's own text does not say which of these steps it takes.
 
@@ -140,7 +140,7 @@ class NVILELBO(TraceGraph_ELBO):
         return _terms(model_trace, guide_trace).elbo, baseline_loss - surrogate
 
     def _signal(self, site: dict[str, Any], cost: Tensor) -> tuple[Tensor, Tensor | float]:
-        """What multiplies a site's score, and the loss of its baseline."""
+        """Learning signal, which multiplies a site's score, and the loss of its baseline."""
         moments = self.moments.get_submodule(site["name"])
         assert isinstance(moments, nn.ModuleDict)
         # Pyro's sum leaves out plates of one.
@@ -189,7 +189,7 @@ class _Moments(nn.Module):
 
     @torch.no_grad()
     def update(self, values: Tensor, mask: Tensor) -> None:
-        """Takes in the values where ``mask`` is 1, unless there are none or one is not finite."""
+        """Update with the values where ``mask`` is 1, unless there are none or one is not finite."""
         count = mask.sum()
         values = torch.where(mask > 0, values, torch.zeros_like(values))
         mean = values.sum() / count.clamp(min=1)
@@ -202,8 +202,8 @@ class _Moments(nn.Module):
         self.weight.copy_(torch.where(usable, torch.ones_like(rate), self.weight))
 
     def before(self, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation (at least one nat) of what came before ``values``, so that no
-        signal is measured by itself; those of ``values`` where nothing came before."""
+        """Mean and standard deviation (at least one nat) before ``values``, so that no signal is
+        normalised by itself; the moments of ``values`` where there are no earlier ones."""
         count = mask.sum().clamp(min=1)
         mean = (mask * values).sum() / count
         variance = (mask * (values - mean) ** 2).sum() / count
@@ -220,7 +220,7 @@ def _is_stop(site: dict[str, Any]) -> bool:
 
 
 def _mask(site: dict[str, Any]) -> Tensor:
-    """1 where a site counts: the mask of its distribution."""
+    """Mask of a site's distribution: 1 where the site counts."""
     fn = site["fn"]
     while hasattr(fn, "base_dist"):
         if isinstance(fn, MaskedDistribution):

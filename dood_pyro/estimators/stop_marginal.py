@@ -55,7 +55,7 @@ class StopMarginalELBO(Estimator):
     def objective(
         self, terms: StopMarginalTerms, exploration: float = 0.0
     ) -> Float[Tensor, "*batch"]:
-        """What training ascends, nats per image (`stop_marginal.objective`)."""
+        """Objective of training, nats per image (`inference.stop_marginal.objective`)."""
         return objective(terms, self.beta, exploration)
 
     def loss(self, model: Any, guide: Any, images: Images, step: int) -> Loss:

@@ -1,4 +1,4 @@
-"""Trainable recognition programs q(drawing | images), one file each; `dood_pyro.registry` names them."""
+"""Trainable guides q(drawing | images), one file each; `dood_pyro.registry` names them."""
 
 from __future__ import annotations
 

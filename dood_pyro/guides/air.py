@@ -120,7 +120,7 @@ class AIRGuide(SequentialGuide[AIRState]):
     def observe(
         self, image: Tensor, parts: Parts, image_features: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """What the guide goes by, and its encoding: the residual and the canvas, or the image."""
+        """Input of the guide at a step, and its encoding: residual and canvas, or the image."""
         if image_features is not None:
             return image, image_features
         canvas = parts.canvas.detach() if self.model.detach else parts.canvas

@@ -1,8 +1,8 @@
-"""What every guide says of itself, so that nothing else has to know which guide it deals with.
+"""Base classes of guides: recognition programs q(drawing | images) over the sites of a model.
 
-A guide is a recognition program q(drawing | images) over the sites of a model. `Guide` is enough for one
-that is written as a whole; `SequentialGuide` is for those that go stroke by stroke, so that inference
-can step in between. To write one, see docs/extending.md.
+Bounds, parses and tasks ask a guide for its properties by this interface, and know no particular guide.
+`Guide` is enough for a guide that is written as a whole; `SequentialGuide` is for guides that go stroke
+by stroke, so that inference can step in between. To write one, see docs/extending.md.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Guide(nn.Module):
 
     @classmethod
     def refusal(cls, model: DrawingModel[Any]) -> str | None:
-        """What a model lacks that this class of guides needs, as "it needs …"; None if nothing."""
+        """Reason why this class of guides cannot serve a model, as "it needs …"; None if it can."""
         return None
 
     def baseline_parameters(self) -> list[nn.Parameter]:

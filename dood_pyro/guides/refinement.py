@@ -26,9 +26,9 @@ from dood_pyro.rendering import canvas_from_ink, curve_points
 
 FIRST_REACH = 4.0
 REACH_DECAY = 0.6
-"""How far the first refiner may move a control point, in visible widths of the pen, and by what factor
-less each next one: the remaining error shrinks, and a late refiner that leaps unsettles the earlier
-ones."""
+"""Farthest that the first refiner may move a control point, in visible widths of the pen, and the
+factor from one refiner to the next: the remaining error shrinks, and a late refiner that leaps unsettles
+the earlier ones."""
 ALONG = 12
 """Sections along the stroke."""
 BEYOND = 2
@@ -38,11 +38,11 @@ ACROSS = 9
 POINTS = 48
 """Curve points of a rendered proposal, which is for inspection alone."""
 OFFSETS = (0.0, 0.7, 1.5, 2.5, 4.0)
-"""Where a section is sampled to either side, in visible widths of the pen."""
+"""Offsets of a section's samples to either side, in visible widths of the pen."""
 END_SPACING = 2.0
 """Between the sections beyond an end, in visible widths of the pen."""
 PIXEL_BLUR = 0.025
-"""Standard deviation, canvas units, of what the canvas's pixels and their interpolation add to a pen's
+"""Standard deviation, canvas units, that the canvas's pixels and their interpolation add to a pen's
 profile; coarser pixels add more."""
 
 
@@ -100,7 +100,7 @@ class GradientNormCap:
 
 
 class Frame(NamedTuple):
-    """Where the glimpse of the proposed strokes lies."""
+    """Place of the proposed strokes' glimpse on the canvas."""
 
     matrix: Float[Tensor, "*batch 2 3"]
     """The layout's map to the canvas (`geometry.affine_matrix`)."""
@@ -124,7 +124,7 @@ class StrokeProposal(NamedTuple):
     pen: Float[Tensor, "*batch pen_values"]
     """Mean of the pen, or the pen itself where it is not latent."""
     raw_pen: Float[Tensor, "*batch pen_values"] | None
-    """The same before it is squashed into its range; None where the pen is not latent."""
+    """The pen's mean before it is squashed into its range; None where the pen is not latent."""
     raw_pen_std: Float[Tensor, "*batch pens"]
 
 
@@ -158,7 +158,7 @@ class RefinerSchedule(NamedTuple):
         return cls(config.gate_begin, config.gate_full, config.gate_stagger)
 
     def gate(self, refiner: int, step: int) -> float:
-        """How far a refiner's gate is open, from 0 to 1, after ``step`` steps."""
+        """Opening of a refiner's gate, from 0 to 1, after ``step`` training steps."""
         since = step - self.begin - refiner * self.stagger
         share = since / (self.full - self.begin) if self.full > self.begin else float(since >= 0)
         return min(1.0, max(0.0, share))
@@ -184,7 +184,7 @@ class StrokeRefinement(nn.Module):
         )
         self.register_buffer("gate", torch.ones(count))
         self.gate: Tensor
-        """How far each refiner's gate is open, in [0, 1]; kept with the weights."""
+        """Opening of each refiner's gate, in [0, 1]; kept with the weights."""
 
     def set_step(self, step: int) -> None:
         """Open the gates as far as they are after ``step`` training steps."""
@@ -308,7 +308,7 @@ class StrokeRefiner(nn.Module):
     def _sections(
         self, control: Tensor, pen: geometry.Pen, width: Tensor, frame: Frame, seen: RefinerInputs
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """What is seen, section by section, of the residual and of the error after the proposal,
+        """Samples, section by section, of the residual and of the error after the proposal,
         (*batch, sections · across) each; and the normals and tangents of the curve where control
         points are moved, in the glimpse's frame, (*batch, controls, 2) each."""
         on_canvas = geometry.apply_affine(control, frame.matrix)
@@ -333,5 +333,5 @@ class StrokeRefiner(nn.Module):
         return sample(seen.residual), sample(error), self._turned(here), here
 
     def _turned(self, directions: Tensor) -> Tensor:
-        """Directions a quarter of a turn on: (x, y) to (−y, x)."""
+        """Directions turned by 90°: (x, y) to (−y, x)."""
         return directions.flip(-1) * self.turn

@@ -1,1 +1,1 @@
-"""Inference over any model and guide with the sites of `dood_pyro.models.sites`: bounds, samplers, parses."""
+"""Inference over any model and guide: traces, bounds, parses, samplers and searches."""

@@ -1,4 +1,4 @@
-"""The importance-weighted bound on log p(x) (Burda et al. 2015), the stop variable sampled or marginalised.
+"""The importance-weighted bound on log p(x) (Burda et al. 2015), stop variable sampled or marginalised.
 
 One pass that draws every stroke serves both: strokes do not depend on later stops, so k drawn from
 q_k after the fact has, with strokes 1…k, exactly the guide's joint distribution.
@@ -125,13 +125,14 @@ def bound_of(
     progress: Progress | None = None,
     posterior: Guide | None = None,
 ) -> ImportanceBound:
-    """The bound of any guide: its own where it has one (`Guide.bound`), else `importance_bound`; a guide
-    that searches image by image does so once per image.
+    """The bound of any guide: its own (`Guide.bound`) where it has one, else `importance_bound`.
+
+    A guide that searches image by image does so once per image.
 
     Args:
         progress: called with the images done since the last call, of which a search is a share
             (`Guide.search_share`).
-        posterior: what a guide that searches has found for these images already (`Guide.posterior`).
+        posterior: result of the guide's search for these images, if it was made (`Guide.posterior`).
     """
     everything = ImageBatch.of(images)
     if not guide.search_share:

@@ -25,7 +25,7 @@ def bernoulli_logits(site: Any) -> Tensor:
 
 
 class AllOnMessenger(Messenger):
-    """Forces every ``on_t`` to 1, unobserved, so that a program draws all its strokes."""
+    """Handler that sets every ``on_t`` to 1, unobserved, so that a program draws all its strokes."""
 
     def _pyro_sample(self, msg: Any) -> None:
         if is_on(msg["name"]):
@@ -34,9 +34,9 @@ class AllOnMessenger(Messenger):
 
 
 class ModeMessenger(Messenger):
-    """Sets latent Gaussians to their mean and ``on_t`` to 1 where it is likelier than not.
+    """Handler that sets latent Gaussians to their mean and ``on_t`` to its likelier value.
 
-    A distribution that has no mean to give is sampled from, and ``sampled`` is then True.
+    A distribution without a mean is sampled from, and ``sampled`` is then True.
     """
 
     def __init__(self) -> None:
@@ -58,15 +58,14 @@ class ModeMessenger(Messenger):
 
 
 class CommonNoiseMessenger(Messenger):
-    """Samples a guide's Gaussian sites with common random numbers: noise that all images share.
+    """Handler that samples a guide's Gaussian sites with common random numbers, which all images share.
 
-    For searches: what is found for an image then does not depend on which images stand beside it.
-    Each image's samples have the distribution that they would have had; samples of different images
-    depend on each other. Sites of other distributions than `Normal` and `CorrelatedPoints` are sampled
-    as usual.
+    For searches: the result for an image does not depend on the images beside it. Each image's samples
+    keep their distribution; samples of different images depend on each other. Sites of other
+    distributions than `Normal` and `CorrelatedPoints` are sampled as usual.
 
     Args:
-        groups: the batch holds so many copies of the images, one after the other; noise differs
+        groups: number of copies of the images in the batch, one after the other; noise differs
             between copies.
     """
 
@@ -102,10 +101,10 @@ class CommonNoiseMessenger(Messenger):
 
 
 class StopBoundsMessenger(Messenger):
-    """Keeps the probabilities q(on_t = 1) of the guide inside between two bounds.
+    """Handler that keeps the probabilities q(on_t = 1) of a guide between two bounds.
 
-    For score-function training: a cold guide stops drawing for good, and a stop that is never drawn is
-    never learned. Drawings that have stopped, where the site is masked, keep their logits.
+    For score-function training: an untrained guide would stop drawing for good, and a stop that is never
+    drawn is never learned. Drawings that have stopped, where the site is masked, keep their logits.
 
     Args:
         low, high: bounds of the probability; 0 and 1 bound nothing.
@@ -133,8 +132,8 @@ class StopBoundsMessenger(Messenger):
 
 
 class _Within(torch.autograd.Function):
-    """Clamp whose gradient, beyond a bound, still passes where it leads back. A sigmoid in its place
-    would flatten out there, and what has gone too far would never come back."""
+    """Clamp whose gradient, beyond a bound, still passes where it leads back inside. A sigmoid would
+    flatten out there, and a logit that has gone too far would never come back."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, low: float | None, high: float | None) -> Tensor:

@@ -40,14 +40,14 @@ class Parse(NamedTuple):
     canvas: Float[Tensor, "steps *batch size size"]
     """The canvas after each step."""
     values: dict[str, Float[Tensor, "steps *batch *event"]]
-    """Modes (`ModeMessenger`) of the other latent variables, by the part of their name before ``_t``: DooD's
-    ``layout``, ``stroke`` and ``pen``, AIR's ``layout`` and ``part``."""
+    """Modes (`ModeMessenger`) of the other latent variables, by the kind of their site: ``layout``,
+    ``stroke`` and ``pen`` of DooD, ``layout`` and ``part`` of AIR."""
     std: dict[str, Float[Tensor, "steps *batch *event"]]
-    """The guide's standard deviations of those of them that have one; of samples there are none."""
+    """Standard deviations of the guide, of the variables that have one; samples have none."""
 
     @classmethod
     def concatenated(cls, parts: Sequence[Parse]) -> Parse:
-        """The parse of several parses' images, one's after the other's."""
+        """Several parses as one, images after images."""
 
         def images(column: Sequence[Tensor]) -> Tensor:
             return torch.cat(list(column), dim=1)
@@ -59,7 +59,7 @@ class Parse(NamedTuple):
         return cls(images(on), images(alive), images(canvas), by_name(values), by_name(std))
 
     def to(self, dtype: torch.dtype) -> Parse:
-        """The same in another precision."""
+        """The parse in another precision."""
         on, alive, canvas, values, std = self
         return Parse(
             on.to(dtype),

@@ -5,9 +5,9 @@ Particles propose each stroke by a guide. After stroke t they have the weights
     w_t = Π_{s≤t} p(on_s = 1) · p/q of the other latent variables of step s,
 
 and before the next one they are resampled by w_t · p(x | canvas_t), the likelihood of the picture if
-the drawing ended there, a look ahead that is divided out of their weights again (Del Moral et al.
-2006). With the stop variable marginalised as in `dood_pyro.inference.stop_marginal`, the sum over k = 0…K strokes of
-the mean over particles of
+the drawing ended there, a look-ahead that is divided out of their weights again (Del Moral et al.
+2006). With the stop variable marginalised as in `dood_pyro.inference.stop_marginal`, the sum over
+k = 0…K strokes of the mean over particles of
 
     w_k · p(on_{k+1} = 0) · p(x | canvas_k)
 
@@ -43,18 +43,18 @@ class Proposed(NamedTuple):
 
 
 class Particles(NamedTuple):
-    """What a run of `smc` leaves, by number of strokes k = 0…K."""
+    """Particles after a run of `smc`, by number of strokes k = 0…K."""
 
     log_weight: Float[Tensor, "stops particles images"]
-    """log of what each particle contributes to the estimate of p(x)."""
+    """log of each particle's contribution to the estimate of p(x)."""
     log_joint: Float[Tensor, "stops particles images"]
-    """log p(x, drawing) of what each particle has drawn, ending there."""
+    """log p(x, drawing) of each particle's drawing, ended after k strokes."""
     strokes: list[list[dict[str, Proposed]]]
-    """By k, then by step t ≤ k, then by site other than ``on_t``: what the particles have drawn."""
+    """The particles' strokes: by k, then by step t ≤ k, then by site other than ``on_t``."""
 
     def best(self) -> tuple[list[dict[str, Proposed]], Int[Tensor, "images"]]:
         """Each image's likeliest drawing, by step and site, (images, *event), and its number of
-        strokes; what it holds beyond them means nothing."""
+        strokes; steps beyond that number hold meaningless values."""
         _, particles, images = self.log_joint.shape
         joint = torch.nan_to_num(self.log_joint, nan=-torch.inf)
         place = joint.flatten(0, 1).argmax(0)
@@ -105,7 +105,7 @@ def smc(
     particles: int = 200,
     threshold: float = 0.5,
 ) -> Particles:
-    """Runs ``particles`` particles over the strokes of each image, which are independent.
+    """Run ``particles`` particles over the strokes of each image; images are independent.
 
     Args:
         threshold: an image's particles are resampled where their effective number falls below
@@ -126,7 +126,7 @@ def smc(
     state = started
 
     def spread(leaf: Tensor, like: Tensor) -> Tensor:
-        """To every particle; ``like`` is of images only."""
+        """Expand to every particle; ``like`` has no dimension of particles."""
         return leaf.expand(particles, count, *like.shape[1:])
 
     for t in range(1, model.config.max_strokes + 1):
@@ -177,9 +177,10 @@ def smc(
 
 
 def _ancestors(log_weight: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
-    """Systematic where few particles carry the weight, else each its own; and where that was so.
+    """Ancestors, by systematic resampling where few particles carry the weight, else each particle's
+    own; and which images were resampled.
 
-    A draw may leave each its own ancestor: resampled all the same, all then weigh alike.
+    Resampling may happen to leave each particle its own ancestor; their weights are equal all the same.
     """
     particles = log_weight.shape[0]
     few = effective_samples(log_weight) < threshold * particles
@@ -202,7 +203,7 @@ def _map(
     template: Any = None,
     done: dict[int, Any] | None = None,
 ) -> Any:
-    """Every tensor of a tree of (named) tuples, lists and dictionaries changed, given its like in
+    """Change every tensor of a tree of (named) tuples, lists and dictionaries, given its counterpart in
     ``template``; what stands in the tree twice is changed once and stays one object. Anything else
     stays as it is."""
     done = {} if done is None else done

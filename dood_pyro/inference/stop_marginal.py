@@ -98,7 +98,7 @@ def mix_uniform(q: Float[Tensor, "stops *batch"], share: float) -> Float[Tensor,
 def objective(
     terms: StopMarginalTerms, beta: float = 1.0, exploration: float = 0.0
 ) -> Float[Tensor, "*batch"]:
-    """What training ascends, in nats per image.
+    """Objective of training, nats per image.
 
     With sg[·] passing no gradient on, ε the ``exploration`` and R_k the ``log_ratio`` of k strokes,
     strokes ascend

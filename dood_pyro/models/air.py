@@ -91,7 +91,7 @@ class DifferenceAIR(DrawingModel[Parts]):
 
 
 class AIR(DifferenceAIR):
-    """The same program, whose guide sees the image alone: vanilla AIR."""
+    """Vanilla AIR: the program of `DifferenceAIR`, whose guide sees the image alone."""
 
     title = "AIR"
     sees_canvas: ClassVar[bool] = False

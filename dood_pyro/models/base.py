@@ -34,7 +34,7 @@ MIN_LIKELIHOOD_SCALE = 0.01
 
 
 class CanvasState(Protocol):
-    """What any program's state holds."""
+    """Fields that every program's state has."""
 
     @property
     def ink(self) -> Float[Tensor, "*batch ink_size ink_size"]:
@@ -113,7 +113,7 @@ class DrawingModel(nn.Module, Generic[S]):
 
     @property
     def device(self) -> torch.device:
-        """Where the parameters are."""
+        """Device of the parameters."""
         return self.raw_scale.device
 
     def scale_parameters(self) -> list[nn.Parameter]:

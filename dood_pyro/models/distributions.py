@@ -28,10 +28,10 @@ class AutoregressivePoints(TorchDistribution):
     """Points that follow one another, each from a mixture of Gaussians given those before it.
 
     Args:
-        head: of ``given`` and points (*batch, points, dims) the means and standard deviations
-            (*batch, points, components, dims) and the logits (*batch, points, components) of each
-            point's mixture, given the points before it.
-        given: what else they depend on, (*batch, features).
+        head: maps ``given`` and points (*batch, points, dims) to means and standard deviations
+            (*batch, points, components, dims) and logits (*batch, points, components) of each point's
+            mixture, given the points before it.
+        given: other conditions of the points, (*batch, features).
         event_shape: (points, dims).
     """
 
@@ -49,7 +49,7 @@ class AutoregressivePoints(TorchDistribution):
         super().__init__(given.shape[:-1], torch.Size(event_shape), validate_args=False)
 
     def conditionals(self, points: Float[Tensor, "*batch points dims"]) -> DiagonalMixture:
-        """Of every point, given those before it: batch shape (*batch, points)."""
+        """Mixture of every point given the points before it: batch shape (*batch, points)."""
         return DiagonalMixture(*self.head(self.given, points))
 
     def log_prob(self, value: Float[Tensor, "*batch points dims"]) -> Float[Tensor, "*batch"]:
@@ -58,7 +58,7 @@ class AutoregressivePoints(TorchDistribution):
         return log_prob
 
     def rsample(self, sample_shape: Any = ()) -> Float[Tensor, "*batch points dims"]:
-        """One point after the other."""
+        """Sample one point after the other."""
         points, dims = self.event_shape
         batch = (*sample_shape, *self.batch_shape)
         drawn = [self.given.new_zeros(*batch, dims) for _ in range(points)]
@@ -69,7 +69,7 @@ class AutoregressivePoints(TorchDistribution):
         return torch.stack(drawn, dim=-2)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> AutoregressivePoints:
-        """The same distribution for each member of a larger batch."""
+        """The distribution for each member of a larger batch."""
         given = self.given.expand(*batch_shape, self.given.shape[-1])
         return AutoregressivePoints(self.head, given, self.event_shape)
 
@@ -118,6 +118,6 @@ class CorrelatedPoints(TorchDistribution):
         return drawn.unflatten(-1, self.event_shape)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> CorrelatedPoints:
-        """The same distribution for each member of a larger batch."""
+        """The distribution for each member of a larger batch."""
         tril = self.scale_tril.expand(*batch_shape, *self.scale_tril.shape[-2:])
         return CorrelatedPoints(self.loc.expand(*batch_shape, *self.event_shape), tril)

@@ -18,7 +18,8 @@ def glimpse(
     matrix: Float[Tensor, "*batch 2 3"],
     size: int,
 ) -> Float[Tensor, "*batch size size"]:
-    """x̃ = STN(l, x): what ``image`` shows in the frame that ``matrix`` places on it (section 2.1).
+    """Glimpse x̃ = STN(l, x): the part of ``image`` in the frame that ``matrix`` places on it (section
+    2.1).
 
     ``matrix`` maps the glimpse's frame [−1, 1]² to the canvas, the same way round as for a
     stroke's control points; outside the image there is black. The arguments' batch dimensions
@@ -33,7 +34,7 @@ def glimpse(
 
 
 class PatchConv2d(nn.Conv2d):
-    """A convolution whose kernel is so many strides wide, with a quicker gradient on a CPU.
+    """A convolution whose kernel is a whole number of strides wide, with a faster gradient on a CPU.
 
     Where the gradient of what goes in is wanted, each patch of stride × stride pixels becomes one
     pixel of as many channels, over which the kernel has a stride of 1: the same sums, and for a
@@ -53,7 +54,7 @@ class PatchConv2d(nn.Conv2d):
 
 
 class ImageEncoder(nn.Module):
-    """A picture (*batch, channels, size, size) to a vector (*batch, features).
+    """Convolutional encoder: a picture (*batch, channels, size, size) to features (*batch, features).
 
     ``stride`` is that of the first convolution; 4 halves the cost of a training step on a CPU
     against 2 and loses nothing per step on whole canvases. ``maps`` is the number of its channels.
@@ -85,9 +86,9 @@ class ImageEncoder(nn.Module):
 
 
 class PatchDecoder(nn.Module):
-    """A part's latent vector to the ink, ≥ 0, in its frame: (*batch, size, size).
+    """Decoder of a part's latent vector to the ink, ≥ 0, in its frame: (*batch, size, size).
 
-    What stands in for the renderer in DooD−δR and in AIR (section 3.1).
+    It takes the renderer's place in DooD−δR and in AIR (section 3.1).
     """
 
     def __init__(self, dims: int, hidden: int, size: int) -> None:
@@ -107,7 +108,7 @@ class PatchDecoder(nn.Module):
 
 
 def concatenate(*parts: Float[Tensor, "*batch _"]) -> Float[Tensor, "*batch _"]:
-    """Features side by side; batch dimensions broadcast."""
+    """Concatenate features; batch dimensions broadcast."""
     batches = {part.shape[:-1] for part in parts}
     if len(batches) > 1:  # rarely; and working out their common shape takes longer than joining
         batch = torch.broadcast_shapes(*batches)
@@ -127,12 +128,12 @@ def gru_step(
 
 
 def mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
-    """One hidden layer."""
+    """A network with one hidden layer."""
     return nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, outputs))
 
 
 class IntervalTransform(nn.Module):
-    """Unbounded network outputs to the range in which a variable's mean makes sense."""
+    """Sigmoid from unbounded network outputs to the interval in which a variable's mean makes sense."""
 
     low: Tensor
     high: Tensor
@@ -146,7 +147,7 @@ class IntervalTransform(nn.Module):
         return self.low + (self.high - self.low) * torch.sigmoid(raw)
 
     def inverse(self, value: Float[Tensor, "*batch dims"]) -> Float[Tensor, "*batch dims"]:
-        """What `forward` maps to ``value``, or to the nearest value well inside the range."""
+        """The input that `forward` maps to ``value``, or to the nearest value well inside the range."""
         share = (value - self.low) / (self.high - self.low)
         return torch.logit(share, eps=0.02)
 

@@ -1,4 +1,4 @@
-"""Where a training ends."""
+"""Budgets of trainings, in steps and seconds."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class TrainingBudget:
         done_steps: int = 0,
         done_seconds: float = 0.0,
     ) -> TrainingBudget:
-        """This budget with what is given put in its place, for a run that has come so far.
+        """The budget of a run that has come so far, with new limits in place of its old ones.
 
         Raises:
             UserError: that would lower it.

@@ -72,7 +72,7 @@ def _version(package: str) -> str | None:
 
 
 def revision() -> str:
-    """The commit that the package was imported from, or its version where there is no repository."""
+    """Commit that the package was imported from, or its version where there is no repository."""
     here = Path(__file__).resolve().parent.parent
     version = _version("dood-pyro") or "unknown"
     if not (here.parent / ".git").exists():

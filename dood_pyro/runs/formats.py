@@ -1,4 +1,4 @@
-"""What earlier versions wrote into run folders, brought to the present form: one function per step.
+"""Run folders of earlier versions, brought to the present format: one function per step.
 
 The format number stands in config.json and in the notes of tensor files. Whoever changes a setting's
 name or meaning, adds one, or renames parameters raises `FORMAT` by one and writes the step; defaults of

@@ -218,8 +218,8 @@ class Run:
         return self.read_config()[0].sha256(self.read_facts().initial_sha256)
 
     def provenance(self, which: str = "best") -> dict[str, Any]:
-        """What a measurement of the run says of it: model, source and seed; steps and seconds of
-        training; where and by what it was trained; and the hash of its settings."""
+        """Origin of a measurement, to record beside it: model, source and seed; steps and seconds of
+        training; hardware and revision; and hashes of data and settings."""
         config, _ = self.read_config()
         facts = self.read_facts()
         step = self.step_of(which)
@@ -383,7 +383,7 @@ class Run:
         return current_names(tensors, number), notes
 
     def _which_tensors(self) -> str:
-        """What files of tensors there are, or why there are none."""
+        """Names of the files of tensors, or the reason why there are none."""
         if others := sorted(file.name for file in self.path.glob("*.safetensors")):
             return f"it has {', '.join(others)}"
         if not self.read_metrics():

@@ -1,7 +1,7 @@
 """Tensors on disk: safetensors files, with checksums that are verified whenever they are read.
 
-A file notes the checksum of all that is in it. Those of before there were checksums may have theirs in
-a file ``SHA256SUMS`` of a folder above, in the form of the command ``sha256sum``.
+A file notes the checksum of all its content. Older files without one may be listed in a file
+``SHA256SUMS`` of a folder above, in the form of the command ``sha256sum``.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ folder that this file is in."""
 
 
 def verify_listed(path: Path, content: bytes) -> None:
-    """Verifies a file's content where a `SUMS` of its folder, or of the one above, lists it.
+    """Verify a file's content where a `SUMS` of its folder, or of the folder above, lists it.
 
     Raises:
-        UserError: it is not what it was.
+        UserError: the content has changed.
     """
     path = path.resolve()
     for folder in (path.parent, path.parent.parent):
@@ -50,16 +50,16 @@ def verify_listed(path: Path, content: bytes) -> None:
 
 
 CHECKSUM = "sha256"
-"""Note of a file of tensors: the checksum of all that is in it."""
+"""Note of a file of tensors: the checksum of all its content."""
 CHECKED = "checksum"
-"""Note that says that there is one."""
+"""Note that a checksum is there."""
 
 
 def write_tensors(
     path: Path, tensors: dict[str, Tensor], notes: dict[str, str] | None = None
 ) -> None:
-    """Writes a safetensors file, with a checksum among its notes. What was at ``path`` stays until the
-    new file has been read back.
+    """Write a safetensors file, with a checksum among its notes. The old file at ``path`` stays until
+    the new one has been read back.
 
     Raises:
         UserError: the disk does not take it, or does not give it back as it was.
@@ -87,7 +87,7 @@ def write_tensors(
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """A safetensors file's tensors and notes.
+    """Read a safetensors file's tensors and notes.
 
     Raises:
         UserError: it is missing or damaged, or its checksum tells that it has been changed.
@@ -101,7 +101,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     except (safetensors.SafetensorError, ValueError) as error:
         raise unreadable(path, error) from None
     notes: dict[str, str] = header.get("__metadata__") or {}
-    # Two notes: a changed name of one would otherwise pass for a file of before there were any.
+    # Two notes: a file in which the name of one was damaged would pass for a file without any.
     expected, checked = notes.pop(CHECKSUM, None), notes.pop(CHECKED, None)
     if expected is None and checked is None:
         verify_listed(path, content)
@@ -124,11 +124,11 @@ def _checksum(tensors: dict[str, Tensor], notes: dict[str, str]) -> str:
 
 
 def number_in(values: Any, name: str, kind: type[N], what: str = "") -> N:
-    """A number ≥ 0 among the notes of a weights file, which are text, or in a line of metrics; 0 where
-    there is none.
+    """Number ≥ 0 of a name among the notes of a file of tensors, which are text, or in a line of metrics;
+    0 where the name is missing.
 
     Raises:
-        UserError: it is something else; ``what`` says whose.
+        UserError: the value is no such number; ``what`` names the file.
     """
     try:
         number = kind(values.get(name, 0))
@@ -149,11 +149,11 @@ def part_of(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def load_tensors(module: nn.Module, tensors: dict[str, Tensor], what: str) -> None:
-    """Copies tensors into a module's parameters and buffers.
+    """Copy tensors into a module's parameters and buffers.
 
     Raises:
-        UserError: names, shapes or kinds of numbers differ, or a number is not finite; ``what`` says
-            whose.
+        UserError: names, shapes or kinds of numbers differ, or a number is not finite; ``what`` names
+            the file.
     """
     own = module.state_dict()
     differ = [
@@ -176,7 +176,7 @@ def load_tensors(module: nn.Module, tensors: dict[str, Tensor], what: str) -> No
 
 
 def refuse_not_finite(tensors: dict[str, Tensor], what: str) -> None:
-    """Raises `UserError` naming the first of the tensors that holds NaN or infinity, and ``what``."""
+    """Raise `UserError` naming the first tensor that holds NaN or infinity, and ``what``."""
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
             raise UserError(

@@ -1,4 +1,4 @@
-"""What a training writes down while it goes: metrics, TensorBoard, progress."""
+"""Records of a training under way: metrics, TensorBoard, progress."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A training under way: model, guide and estimator, and all that changes from step to step.
+"""The trainer: model, guide and estimator, and all that changes from step to step.
 
 The learning rate falls as a power of the step, and a running average of the weights is what is kept and
 evaluated: there is no horizon, so that a run can be evaluated at any time and go on from there.

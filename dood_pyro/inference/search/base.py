@@ -36,7 +36,7 @@ class SearchGuide(Guide):
         return super()._apply(fn, recurse)
 
     def posterior(self, images: Images, progress: Progress | None = None) -> MeanFieldGuide:
-        """What the search finds. It is hidden from whatever traces or conditions this guide.
+        """The distributions that the search finds. The search is hidden from handlers around this guide.
 
         Args:
             progress: called with the images done since the last call, parts of them counted; a search

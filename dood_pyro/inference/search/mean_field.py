@@ -1,4 +1,4 @@
-"""What a search for each image finds: a guide of independent sites."""
+"""Mean-field guides: independent sites for each image, as searches find them."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class MeanFieldGuide(Guide):
 
     @classmethod
     def concatenated(cls, parts: Sequence[MeanFieldGuide]) -> MeanFieldGuide:
-        """The guide of several guides' images, one's after the other's."""
+        """Several guides as one, images after images."""
         sites = {}
         for name, (_, log_std, event_dims) in parts[0].sites.items():
             columns = [part.sites[name] for part in parts]

@@ -67,7 +67,7 @@ class PerImageGuide(RefinedGuide):
         return sites
 
     def search(self, images: Images, progress: Progress | None = None) -> MeanFieldGuide:
-        """Of each image's starts the one whose bound climbed highest."""
+        """Factors of each image's best start: the one whose bound climbed highest."""
         batch = ImageBatch.of(images)
         repeated = batch.repeat(self.starts)
         found = self._climbed(repeated, self.starts, progress)

@@ -2,8 +2,8 @@
 
 Of the trained guide's modes and a few of its samples, the drawing that is likeliest under the model is
 where each image starts: an ascent mends strokes, but does not find another order of them. From there
-means, standard deviations and the logits of ``on_t`` climb the image's bound by gradient steps, the stop
-variable marginalised. The result is a guide whose sites no longer depend on each other, for any program
+means, standard deviations and the logits of ``on_t`` climb the image's bound by gradient steps, the
+stop variable marginalised. The result is a guide whose sites no longer depend on each other, for any program
 whose guide is Gaussian.
 """
 
@@ -32,10 +32,10 @@ START_STD = 0.3
 """Standard deviations at the start, as a share of those that the guide proposes, whose later strokes
 answer to its earlier ones: around one drawing, sites that do not answer each other have less room."""
 LARGEST_LAYOUT_STD = 0.02
-"""Largest standard deviation of a ``layout_t`` at the start. A trained guide may leave a layout as good as free, its rotation for
-one, and make up for it by the stroke inside, which does not answer here."""
+"""Largest standard deviation of a ``layout_t`` at the start. A trained guide may leave a layout nearly
+free, its rotation for example, and make up for it by the stroke inside; here sites are independent."""
 EXPLORE = 0.1
-"""How much of a uniform distribution over stops is mixed in where strokes are refined."""
+"""Share of a uniform distribution over stops that is mixed in where strokes are refined."""
 
 
 class RefinedGuide(SearchGuide):
@@ -115,7 +115,7 @@ class RefinedGuide(SearchGuide):
     def _climbed(
         self, images: ImageBatch, groups: int, progress: Progress | None
     ) -> MeanFieldGuide:
-        """The same for so many copies of the images, one after the other, whose noise differs."""
+        """`search` for ``groups`` copies of the images, one after the other, whose noise differs."""
         model = self.model
         # Hidden from whatever traces or conditions this guide.
         with poutine.block(), torch.enable_grad(), pyro.validation_enabled(False):
