@@ -1,4 +1,4 @@
-"""The ``dood-pyro`` command. Thin: each command parses its options and calls the library.
+"""The ``dood-pyro`` command line: each command parses its options and calls the library.
 
-Heavy imports wait inside the commands, so that ``--help`` answers at once.
+Heavy imports stand inside the commands, so that ``--help`` answers at once.
 """

@@ -1,4 +1,4 @@
-"""``python -m dood_pyro.cli``."""
+"""Entry point of ``python -m dood_pyro.cli``."""
 
 from .main import main
 

@@ -1,4 +1,4 @@
-"""``dood-pyro evaluate``."""
+"""The ``dood-pyro evaluate`` command."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from . import options
 @click.option("--target", required=True, help="Source whose test images are explained, or a path.")
 @options.particles()
 @options.limit(1000)
-@click.option("--csv", "table", type=options.PathTo(), help="Record the row in this table.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON alone.")
+@click.option("--csv", "table", type=options.PathTo(), help="Table that the row is added to.")
+@click.option("--json", "as_json", is_flag=True, help="Print nothing but JSON.")
 @options.trained
 @options.data_dir
 def evaluate(
@@ -32,9 +32,9 @@ def evaluate(
     use: options.Use,
     data_dir: Path | None,
 ) -> None:
-    """Measures how well RUN explains a target.
+    """Measure how well RUN explains a target.
 
-    The importance-weighted log p(x), its bound, strokes and errors (section 3.1).
+    Reports the importance-weighted log p(x), the ELBO, strokes per drawing and errors (section 3.1).
     """
     import torch
 
@@ -45,9 +45,9 @@ def evaluate(
     from dood_pyro.tasks.rows import read_rows, record
 
     if table is not None and use.which != "best":
-        raise UserError("a table holds the best checkpoints: leave out --which or --csv")
+        raise UserError("a table holds best checkpoints only: leave out --which or --csv")
     if table is not None:
-        read_rows(table)  # a damaged table is found out before the work, not after
+        read_rows(table)  # find a damaged table before the work, not after
     bar: Any = None
 
     def show(done: float, total: int) -> None:
@@ -75,7 +75,7 @@ def evaluate(
     if bar is not None:
         bar.close()
     if table is not None:
-        record(table, row)  # before it is printed: a pipe may be closed
+        record(table, row)  # before printing: standard output may be a closed pipe
     _print(row, as_json)
 
 
@@ -89,16 +89,16 @@ def _print(row: dict[str, Any], as_json: bool) -> None:
         return f"{row[name]:.1f}" + ("" if error is None else f" ± {error:.1f}") + " nats"
 
     lines = [
-        ("log p(x), stops sampled", bound("log_p")),
-        ("log p(x), stops summed out", bound("log_p_summed")),
+        ("log p(x), stop variable sampled", bound("log_p")),
+        ("log p(x), stop variable marginalised", bound("log_p_summed")),
         ("ELBO", f"{row['elbo']:.1f} nats"),
-        ("strokes a drawing", f"{row['mean_strokes']:.2f}"),
-        ("mean absolute error", f"{row['mean_absolute_error']:.4f} a pixel"),
+        ("strokes per drawing", f"{row['mean_strokes']:.2f}"),
+        ("mean absolute error", f"{row['mean_absolute_error']:.4f} per pixel"),
         ("images", str(row["images"])),
     ]
     if row["effective_samples"] is not None:
         effective = f"{row['effective_samples']:.1f} of {row['particles']}"
         lines.insert(-1, ("effective samples", effective))
     for name, value in lines:
-        click.echo(f"{name:<28} {value}")
+        click.echo(f"{name:<38} {value}")
     click.echo(json.dumps(row))

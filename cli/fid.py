@@ -1,4 +1,7 @@
-"""``dood-pyro fid`` and ``train-features``: Fréchet distances between sets of pictures."""
+"""The ``dood-pyro`` commands ``fid``, ``fid-samples``, ``fid-memorisers`` and ``train-features``.
+
+Fréchet distances between sets of pictures, and the network whose features are compared.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +15,12 @@ from . import options
 target_option = click.option(
     "--target",
     type=options.Name(),
-    help="Source to compare with.  [default: what RUN was trained on]",
+    help="Source to compare with.  [default: the source of RUN]",
 )
 features_option = click.option(
     "--features",
     type=options.Name(),
-    help="A source's, or a file of train-features.  [default: the target's]",
+    help="Feature network: that of a source, or a file of train-features.  [default: the target's]",
 )
 limit_option = click.option(
     "--limit",
@@ -25,7 +28,7 @@ limit_option = click.option(
     default=2500,
     show_default=True,
     metavar="N",
-    help="Pictures a set, at most.",
+    help="Pictures per set, at most.",
 )
 
 
@@ -35,20 +38,21 @@ limit_option = click.option(
 @click.option(
     "--features",
     type=options.Name(),
-    help="A source's, or a file.  [default: SECOND's, else omniglot's]",
+    help="Feature network: that of a source, or a file of train-features.  [default: that of SECOND, "
+    "else of omniglot]",
 )
 @click.option(
     "--part",
     type=click.Choice(["train", "test"]),
     default="test",
     show_default=True,
-    help="Of a source; of a folder all pictures are taken.",
+    help="Part of a source; of a folder, all pictures are taken.",
 )
 @click.option(
     "--limit",
     type=click.IntRange(min=2),
     metavar="N",
-    help="Pictures a side, at most.  [default: as many as the smaller side has]",
+    help="Pictures per set, at most.  [default: the size of the smaller set]",
 )
 @options.data_dir
 def fid(
@@ -59,11 +63,11 @@ def fid(
     limit: int | None,
     data_dir: Path | None,
 ) -> None:
-    """Prints the distance between two sets of pictures.
+    """Print the distance between two sets of pictures.
 
-    The Fréchet distance of features, between two sources or folders of pictures.
+    The distance is the Fréchet distance of features; FIRST and SECOND are sources or folders.
 
-    The distance depends on the number of pictures, which is the same on both sides and printed.
+    The distance depends on the number of pictures, which is the same for both sets and is printed.
     """
     from dood_pyro.features import kept_features, load_features
     from dood_pyro.tasks.fid import folder_or_source, frechet
@@ -87,7 +91,7 @@ def fid(
     type=click.Choice(["train", "test"]),
     default="test",
     show_default=True,
-    help="Of the target, to compare with.",
+    help="Part of the target to compare with.",
 )
 @limit_option
 @click.option(
@@ -95,9 +99,9 @@ def fid(
     type=options.Numbers(),
     default="0,1,2,3,4",
     show_default=True,
-    help="Of sampling, by comma: mean and deviation are over them.",
+    help="Seeds of sampling, separated by commas; mean and deviation are over seeds.",
 )
-@options.record("Put under the target's name, too.")
+@options.record("File to add the numbers to, under the target's name.")
 @options.trained_model
 @options.data_dir
 def fid_samples(
@@ -112,9 +116,10 @@ def fid_samples(
     use_model: options.UseModel,
     data_dir: Path | None,
 ) -> None:
-    """Measures how far RUN's samples are from a target.
+    """Measure how far RUN's samples are from a target.
 
-    From its test pictures, beside how far its training pictures are from them (the numbers of Fig. 6).
+    Prints the distance of the samples from the target's test pictures, beside that of the target's
+    training pictures from its test pictures (the numbers of Fig. 6).
     """
     from dood_pyro import data
     from dood_pyro.features import load_features
@@ -158,9 +163,9 @@ def fid_samples(
     type=options.Numbers(),
     default="0,1,2,3,4",
     show_default=True,
-    help="Of splitting and noise, by comma: mean and deviation are over them.",
+    help="Seeds of splitting and noise, separated by commas; mean and deviation are over seeds.",
 )
-@options.record("Put under memorisers and the target's name, too.")
+@options.record("File to add the numbers to, under memorisers and the target's name.")
 @options.trained
 @options.data_dir
 def fid_memorisers(
@@ -173,10 +178,10 @@ def fid_memorisers(
     use: options.Use,
     data_dir: Path | None,
 ) -> None:
-    """Measures how far two copyists are from a target.
+    """Measure how far two copyists are from a target.
 
-    The control of fid-samples: the training pictures under small affine maps, and their parses by RUN
-    written anew. A distance as small as theirs may be had by copying.
+    The control of fid-samples: one copyist puts the training pictures under small affine maps, the
+    other draws new tokens of their parses by RUN. Copying alone reaches distances as small as these.
     """
     from dood_pyro import data
     from dood_pyro.features import load_features
@@ -214,7 +219,7 @@ def fid_memorisers(
     default=2000,
     show_default=True,
     metavar="N",
-    help="Gradient steps.",
+    help="Number of gradient steps.",
 )
 @options.seed
 @click.option(
@@ -224,14 +229,14 @@ def fid_memorisers(
 def train_features(
     source: str, steps: int, seed: int, out: Path | None, data_dir: Path | None
 ) -> None:
-    """Trains the network whose features are compared."""
+    """Train the network whose features are compared."""
     from dood_pyro import data, features
     from dood_pyro.files import check_output
     from dood_pyro.progress import progress_bar
 
     out = Path(f"{data.name_of(source)}.safetensors") if out is None else out
     check_output(out)
-    data.locate(source, data_dir)  # an error stands on a line of its own, before the bar
+    data.locate(source, data_dir)  # before the bar: an error has a line of its own
     with progress_bar(total=steps, unit="step") as bar:
 
         def show(step: int, loss: float) -> None:

@@ -1,4 +1,4 @@
-"""``dood-pyro compare``, ``stroke-counts``, ``clusters`` and ``anatomy``: figures of runs."""
+"""The ``dood-pyro`` commands ``compare``, ``stroke-counts``, ``clusters`` and ``anatomy``: figures."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ from . import options
 
 runs = click.argument("runs", nargs=-1, required=True)
 five_targets = click.option(
-    "--targets", type=options.Names(), help="By comma.  [default: the paper's five datasets]"
+    "--targets",
+    type=options.Names(),
+    help="Targets, separated by commas.  [default: the paper's five datasets]",
 )
 
 
 @click.command()
 @runs
 @five_targets
-@options.count(50, 4, "Images a target")
+@options.count(50, 4, "Images per target")
 @options.figure("compare.png")
 @options.trained
 @options.data_dir
@@ -32,9 +34,9 @@ def compare(
     use: options.Use,
     data_dir: Path | None,
 ) -> None:
-    """Draws test images by several RUNS, side by side.
+    """Draw test images by several RUNS, side by side.
 
-    Targets, and each drawing after every stroke (Fig. 3a).
+    Each image, and the drawing of each run after every stroke (Fig. 3a).
     """
     from dood_pyro.tasks.compare import draw_reconstructions
     from dood_pyro.tasks.transfer.published import DATASETS
@@ -59,9 +61,9 @@ def stroke_counts(
     use: options.Use,
     data_dir: Path | None,
 ) -> None:
-    """Counts the strokes that RUNS take, by target.
+    """Count the strokes that RUNS take, by target.
 
-    Histograms (Fig. 3b to d), and the counts in print.
+    Draws histograms (Fig. 3b to d), and prints the counts.
     """
     from dood_pyro.tasks.compare import draw_stroke_counts
     from dood_pyro.tasks.transfer.published import DATASETS
@@ -80,7 +82,7 @@ def stroke_counts(
 )
 @options.limit(1000)
 @options.figure("clusters.png")
-@options.record("Put silhouettes here, too, under the runs' names.")
+@options.record("File to add the silhouettes to, under the runs' names.")
 @options.trained
 @options.data_dir
 def clusters(
@@ -92,9 +94,9 @@ def clusters(
     use: options.Use,
     data_dir: Path | None,
 ) -> None:
-    """Clusters the strokes, or parts, of several RUNS.
+    """Cluster the strokes, or parts, of several RUNS.
 
-    Draws what is in the clusters (Fig. 5) and prints their silhouettes.
+    Draws members of the clusters (Fig. 5), and prints the clusters' silhouettes.
     """
     from dood_pyro import data
     from dood_pyro.files import refuse_another_run, update_object
@@ -130,7 +132,7 @@ def clusters(
     default=0,
     show_default=True,
     metavar="N",
-    help="Which of them, from 0, in the shuffle of seed 0.",
+    help="Index of the image, from 0, in the shuffle of seed 0.",
 )
 @options.figure("anatomy.png")
 @options.trained
@@ -143,15 +145,15 @@ def anatomy(
     use: options.Use,
     data_dir: Path | None,
 ) -> None:
-    """Takes one drawing by RUN apart, step by step.
+    """Take one drawing by RUN apart, step by step.
 
-    Layout, glimpse, stroke, residual and canvas at each (Fig. 2).
+    Draws layout, glimpse, stroke, residual and canvas at each step (Fig. 2).
     """
     from dood_pyro.tasks.anatomy import draw_anatomy
 
     dood = use.load(run)
     images = dood.load_images(target, index + 1, data_dir=data_dir)
     if index >= len(images):
-        raise UserError(f"{target} has {len(images)} test images: --index must be less")
+        raise UserError(f"{target} has {len(images)} test images; --index must be less")
     for path in draw_anatomy(dood, images[index : index + 1], out):
         click.echo(path)

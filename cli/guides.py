@@ -1,4 +1,4 @@
-"""``dood-pyro compare-guides`` and ``calibrate``: how good is a guide, and at what cost."""
+"""The ``dood-pyro`` commands ``compare-guides`` and ``calibrate``: quality and cost of guides."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ from . import options
 @click.option(
     "--guides",
     type=options.Names(),
-    help=f"By comma: the run's own, {', '.join(SEARCH_GUIDES)}, or folders of runs trained over RUN's "
-    "model with train --init-from RUN --trainable guide.  [default: the run's own, smc, refined]",
+    help="Guides, separated by commas: the run's own, "
+    f"{', '.join(SEARCH_GUIDES)}, or folders of runs trained over RUN's model with train "
+    "--init-from RUN --trainable guide.  [default: the run's own, smc, refined]",
 )
 @options.particles()
 @options.limit(50)
 @options.figure("guides.png")
-@options.record("Put the rows here, too.")
+@options.record("File to add the rows to.")
 @options.trained
 @options.data_dir
 def compare_guides(
@@ -39,12 +40,13 @@ def compare_guides(
     use: options.Use,
     data_dir: Path | None,
 ) -> None:
-    """Compares guides over RUN's model.
+    """Compare guides over RUN's model.
 
-    Bounds, gaps, errors and time, as table and figure. For pictures moved by noise of 1e-5, growth is
-    by what factor strokes are displaced more than those before them (median and ninth decile of the
-    drawings), and leaps the share of drawings of which a stroke moves by a pixel, or their number
-    changes: a guide of which many leap is ill-conditioned.
+    Reports bounds, gaps, errors and time, as a table and a figure. Growth and leaps are measured on
+    pictures with added noise of 1e-5. Growth is the factor by which a stroke is displaced more than
+    the stroke before (median and ninth decile over drawings). Leaps is the share of drawings in which
+    a stroke moves by a pixel or the number of strokes changes; a guide with many leaps is
+    ill-conditioned.
     """
     from dood_pyro import data
     from dood_pyro.files import refuse_another_run, update_object
@@ -112,18 +114,18 @@ def compare_guides(
     default=500,
     show_default=True,
     metavar="N",
-    help="Drawings sampled from the model, which the guide then parses.",
+    help="Number of drawings sampled from the model and parsed by the guide.",
 )
 @click.option(
     "--draws",
     type=click.IntRange(9, 10**6),
     default=99,
     show_default=True,
-    help="Draws of the guide for each.",
+    help="Samples from the guide per drawing.",
 )
 @options.seed
 @options.figure("calibration.png")
-@options.record("Put the test here, too.")
+@options.record("File to add the test's result to.")
 @options.trained
 def calibrate(
     run: str,
@@ -134,9 +136,9 @@ def calibrate(
     record: Path | None,
     use: options.Use,
 ) -> None:
-    """Checks RUN's guide by simulation.
+    """Check RUN's guide by simulation.
 
-    Simulation-based calibration: is the guide the posterior of what its model draws?
+    Simulation-based calibration: is the guide the posterior for drawings sampled from RUN's model?
     """
     import torch
 
@@ -157,10 +159,10 @@ def calibrate(
     chosen = use.torch_device()
     torch.manual_seed(seed)
     least = min(100, simulations // 2)
-    programs = model.to(chosen), recognition.to(chosen)
+    model_and_guide = model.to(chosen), recognition.to(chosen)
     with progress_bar(total=simulations, unit="drawing", bar_format=options.IMAGES) as bar:
         show = partial(update_bar, bar)
-        found = measure(*programs, simulations, draws, least, show, native_size)
+        found = measure(*model_and_guide, simulations, draws, least, show, native_size)
     result: dict[str, Any] = {
         "simulations": simulations,
         "draws": draws,

@@ -1,4 +1,4 @@
-"""Entry point: the group of commands, and how errors leave it."""
+"""Entry point: the group of commands, and the messages and exit statuses of errors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from . import options
 
 
 class Commands(click.Group):
-    """The commands of `dood_pyro.registry.TASKS`, each imported when it is called."""
+    """Commands of `dood_pyro.registry.TASKS`, each imported when called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(TASKS)
@@ -41,16 +41,19 @@ class Commands(click.Group):
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="dood-pyro")
 def cli() -> None:
-    """Learns, from images alone, to draw them stroke by stroke (DooD, NeurIPS 2022)."""
+    """Learn from images alone to draw them stroke by stroke (DooD, NeurIPS 2022)."""
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Runs the command line; a user's mistake is one line on standard error and status 1 or 2."""
+    """Run the command line.
+
+    A user's mistake ends in one line on standard error and status 1 or 2.
+    """
     _occupy_standard_streams()
     try:
         status = cli.main(args=arguments, standalone_mode=False)
-    except (KeyboardInterrupt, click.Abort) as error:  # an Abort is a RuntimeError
-        cause = error.__cause__ or error  # click makes an Abort of it
+    except (KeyboardInterrupt, click.Abort) as error:  # first: Abort is a RuntimeError
+        cause = error.__cause__ or error  # click raises Abort from the interrupt
         if isinstance(cause, Interrupted):
             fail(str(cause), cause.status)
         fail("interrupted", 128 + signal.SIGINT)
@@ -64,7 +67,7 @@ def main(arguments: list[str] | None = None) -> None:
     except MemoryError:
         fail("there is not enough memory for that; take fewer or smaller pictures", 1)
     except RuntimeError as error:
-        # torch's, on a GPU and on a CPU
+        # torch's messages on a GPU and on a CPU.
         if not any(words in str(error) for words in ("out of memory", "t allocate memory")):
             raise
         fail(
@@ -72,29 +75,32 @@ def main(arguments: list[str] | None = None) -> None:
             1,
         )
     except BrokenPipeError:
-        # Whoever read what is printed has read enough (head, less): nothing to complain about.
+        # A reader such as head or less has read enough and closed the pipe: no message.
         redirect_to_devnull(sys.stdout)
         sys.exit(128 + signal.SIGPIPE)
     except OSError as error:
         redirect_to_devnull(sys.stdout)
-        fail(f"{error.filename or 'what it prints'}: {error.strerror or error}", 1)
+        fail(f"{error.filename or 'standard output'}: {error.strerror or error}", 1)
     sys.exit(status if isinstance(status, int) else 0)
 
 
 def fail(message: str, status: int) -> None:
-    """Ends the program with one line."""
+    """Exit with one line on standard error."""
     try:
         click.echo("dood-pyro: " + " ".join(message.split()), err=True)
-    except (OSError, ValueError):  # nobody is there to read it; the status still tells
+    except (OSError, ValueError):  # nobody reads standard error; the status remains
         redirect_to_devnull(sys.stderr)
     sys.exit(status)
 
 
 def _occupy_standard_streams() -> None:
-    """Opens what is closed of the first three descriptors on nothing (``2>&-``): the next file to be
-    opened would take its number, and get what libraries print there."""
+    """Open on /dev/null those of the first three descriptors that are closed (``2>&-``).
+
+    The next file to be opened would otherwise take a closed descriptor's number, and receive what
+    libraries print there.
+    """
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # the lowest that is free: this one
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number: this descriptor

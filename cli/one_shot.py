@@ -1,4 +1,4 @@
-"""``dood-pyro one-shot``."""
+"""The ``dood-pyro one-shot`` command."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from dood_pyro.tasks.one_shot_image import Fit
 
 Show = Callable[[float], None]
-"""Called with each run's accuracy."""
+"""Progress callback, called with each run's accuracy."""
 
 
 @click.command("one-shot")
@@ -29,19 +29,23 @@ Show = Callable[[float], None]
     default=20,
     show_default=True,
     metavar="N",
-    help="The first so many of the 20 runs.",
+    help="Number of runs: the first of the 20.",
 )
-@click.option("--parses", type=click.IntRange(1, 1000), help="Types a support image.  [default: 3]")
 @click.option(
-    "--steps", type=click.IntRange(1, 10**6), help="Gradient steps a token.  [default: 60]"
+    "--parses", type=click.IntRange(1, 1000), help="Types per support image.  [default: 3]"
 )
-@click.option("--two-way", is_flag=True, help="Also ask how the query explains the support image.")
+@click.option(
+    "--steps", type=click.IntRange(1, 10**6), help="Gradient steps per token.  [default: 60]"
+)
+@click.option(
+    "--two-way", is_flag=True, help="Also score how well the query explains the support image."
+)
 @click.option(
     "--background",
     is_flag=True,
-    help="Trials of the background set instead of the official ones: to choose settings by.",
+    help="Take trials of the background set, for choosing settings, not the official trials.",
 )
-@options.record("Put under dood, air or image, too, with whatever is not the default.")
+@options.record("File to add the result to, under dood, air or image and changed settings.")
 @options.trained
 @options.data_dir
 def one_shot(
@@ -55,11 +59,11 @@ def one_shot(
     use: options.Use,
     data_dir: Path | None,
 ) -> None:
-    """Classifies characters from one example each.
+    """Classify characters from one example each.
 
     Omniglot's 20 runs of 20 ways (Table 1). RUN may be the word image: the control without a model,
-    which fits the support image itself to the query, unfitted, by an affine map, and bent. (A folder of
-    that name is ./image.)
+    which compares the support image itself with the query, unfitted, fitted by an affine map, and
+    bent. (A folder called image is ./image.)
     """
     import dataclasses
 
@@ -76,7 +80,7 @@ def one_shot(
     given = {"parses": parses, "steps": steps, "two_way": two_way}
     chosen = {name: value for name, value in given.items() if value is not None}
     settings, usual = dataclasses.replace(Settings(), **chosen), Settings()  # type: ignore[arg-type]
-    # The paper has one AIR; which of the two it is stands in the entry.
+    # The paper's AIR is Difference-AIR; the original AIR's entry is marked as vanilla.
     base = {"dair": "air", "air": "air, vanilla"}.get(made_by["model"], made_by["model"])
     of_settings = {name: (getattr(settings, name), getattr(usual, name)) for name in chosen}
     key = options.entry(
@@ -95,7 +99,7 @@ def one_shot(
 
 
 CONTROL = "image"
-"""In place of a run: the support image itself is fitted to the query."""
+"""Word in place of a run for the control: the support image itself is fitted to the query."""
 
 
 def _control(runs: int, background: bool, record: Path | None, data_dir: Path | None) -> None:
@@ -133,7 +137,7 @@ def _trials(runs: int, background: bool, size: int, data_dir: Path | None) -> li
 def _measured(
     classify: Callable[[Show], dict[str, Any]], runs: int, settings: Settings
 ) -> dict[str, Any]:
-    """Accuracies with their settings and how long it took, behind a bar."""
+    """Classify behind a progress bar; return the accuracies with their settings and seconds taken."""
     import dataclasses
     import time
 

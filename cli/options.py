@@ -1,4 +1,4 @@
-"""Options that several commands share, and the types of their values."""
+"""Options that several commands share, and the types of option values."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Name(click.ParamType):
-    """A name or a path as it is typed; an empty one, of a variable that is not set, is none."""
+    """Name or path as typed. An empty one, left by an unset shell variable, is refused."""
 
     name = "text"
 
@@ -45,7 +45,7 @@ class Name(click.ParamType):
 
 
 class PathTo(click.ParamType):
-    """A path; an empty one, of a variable that is not set, is not the working folder."""
+    """Path. An empty one, left by an unset shell variable, is refused, not the working folder."""
 
     name = "path"
 
@@ -56,12 +56,12 @@ class PathTo(click.ParamType):
 
 
 def names(kind: str, *also: str) -> str:
-    """What may be named, for help."""
+    """List of the registry's names of a kind, and of further forms, for help texts."""
     return ", ".join([*KINDS[kind], *also[:-1]]) + (f", or {also[-1]}" if also else "") + "."
 
 
 class Component(click.ParamType):
-    """A name of the registry, or anyone's own ``module:Class``."""
+    """Name in the registry, or ``module:Class`` for the user's own code."""
 
     name = "name"
 
@@ -86,24 +86,24 @@ FORMER_OPTIONS = {
     "--corrections": "--num-refiners",
     "--dreams": "--simulations",
 }
-"""Options under the names that they had before; they are still understood."""
+"""Present names of options by former name; former names are still understood."""
 
 
 def with_present_names(words: Sequence[str]) -> list[str]:
-    """A command line whose options have the names that they have now."""
+    """Return a command line with former option names replaced by present ones."""
     parts = (word.partition("=") for word in words)
     return [FORMER_OPTIONS.get(name, name) + equals + value for name, equals, value in parts]
 
 
 SEPARATOR = "__"
-"""Between part and name in the parameter of an option that sets a setting."""
+"""Separator of part and name in the parameter of an option that sets a setting."""
 
 
 def settings(*configs: tuple[str, type[Config]]) -> Callable[[F], F]:
-    """Options for the settings of configurations that have one of their own.
+    """Return a decorator that adds an option for each setting declared to have an option.
 
     Args:
-        configs: name of the part, such as ``"train"``, and its class.
+        configs: name of the configuration's part, such as ``"train"``, and its class.
     """
 
     def decorate(command: F) -> F:
@@ -136,19 +136,19 @@ def _setting_option(part: str, each: dataclasses.Field[Any], kind: Any) -> Calla
 
 
 def setting_of(parameter: str) -> str | None:
-    """The setting that an option's parameter sets, as ``train.beta``; None for other options."""
+    """Setting that an option's parameter sets, such as ``train.beta``; None for other options."""
     part, separator, name = parameter.partition(SEPARATOR)
     return f"{part}.{name}" if separator else None
 
 
 def typed_name(ctx: click.Context, parameter: str) -> str:
-    """An option as it is typed, of its parameter."""
+    """Name under which the option of a parameter is typed."""
     (option,) = (each for each in ctx.command.params if each.name == parameter)
     return option.opts[0]
 
 
 def option_of(ctx: click.Context, setting: str) -> str:
-    """What a setting is called where it was set: its option, if that was typed, else itself."""
+    """Name for a setting in messages: the setting's option if that was typed, else the setting."""
     for option in ctx.command.params:
         name = option.name or ""
         mine = (setting_of(name) or name).rpartition(".")[2]
@@ -183,18 +183,19 @@ trust = click.option(
     "trusted",
     multiple=True,
     metavar="MODULE:CLASS",
-    help="Code of its own that a run names and may have run; may be repeated.",
+    help="Code outside dood-pyro that a run names and that may be executed; may be repeated.",
 )
 guide = click.option(
     "--guide",
     metavar="NAME",
-    help="refined, smc or per-image, put over the run's own. Of a run that was trained with "
-    "module:Class, that name, which permits its code to be run; module:Class+smc puts smc over it.",
+    help="Search guide over the run's own guide: refined, smc or per-image. For a run that was trained "
+    "with module:Class, that name permits the class's code to be executed; module:Class+smc also puts "
+    "smc over it.",
 )
 
 
 class Use(NamedTuple):
-    """How a command takes up trained runs: what `trained` collects."""
+    """Options for loading trained runs, collected by `trained`."""
 
     which: str
     guide: str | None
@@ -202,17 +203,19 @@ class Use(NamedTuple):
     trusted: tuple[str, ...] = ()
 
     def load(self, run: str) -> Recognizer:
-        """The model and guide of a run folder, or of weights that come with the package."""
+        """Load model and guide of a run folder, or of weights that come with the package."""
         from dood_pyro.recognition import load
 
         return load(run, self.device, self.which, self.guide, self.trusted)
 
     def load_all(self, runs: Sequence[str]) -> list[Recognizer]:
-        """Several of them: what is put over a guide is put over each one's, and a guide
-        ``module:Class`` is permitted to those that were trained with it.
+        """Load several runs.
+
+        A search guide is put over each run's own guide; a guide ``module:Class`` is permitted for the
+        runs that were trained with that class.
 
         Raises:
-            UserError: one of them cannot be loaded, or none was trained with that guide.
+            UserError: a run cannot be loaded, or no run was trained with ``module:Class``.
         """
         from dood_pyro.errors import UserError
         from dood_pyro.recognition import load, open_run
@@ -229,29 +232,29 @@ class Use(NamedTuple):
         return found
 
     def torch_device(self) -> torch.device:
-        """The device, found out."""
+        """Return the device that the option stands for."""
         from dood_pyro.devices import choose_device
 
         return choose_device(self.device)
 
 
 class LoadedModel(NamedTuple):
-    """A run's model alone."""
+    """Model of a run, without the guide."""
 
     model: DrawingModel[Any]
     native_size: int
-    """Pixels per side of the images that it was trained on, as they came."""
+    """Native size of the training images, pixels per side."""
 
 
 class UseModel(NamedTuple):
-    """How a command takes up models of trained runs: what `trained_model` collects."""
+    """Options for loading the models of trained runs, collected by `trained_model`."""
 
     which: str
     device: str
     trusted: tuple[str, ...] = ()
 
     def load(self, run: str) -> LoadedModel:
-        """The model of a run folder, or of weights that come with the package."""
+        """Load the model of a run folder, or of weights that come with the package."""
         from dood_pyro.devices import choose_device
         from dood_pyro.recognition import open_run
 
@@ -261,7 +264,7 @@ class UseModel(NamedTuple):
 
 
 def trained(command: Callable[..., None]) -> Callable[..., None]:
-    """The options of every command that takes trained runs, handed over together as ``use``."""
+    """Add the options of every command that takes trained runs, passed together as ``use``."""
 
     @functools.wraps(command)
     def collected(
@@ -275,12 +278,14 @@ def trained(command: Callable[..., None]) -> Callable[..., None]:
 IMAGES = (
     "{desc} {percentage:3.0f}%|{bar:20}| {n:.0f}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}]"
 )
-"""A bar of images, of which a search may have done a part."""
+"""Format of a progress bar over images; a search counts parts of an image."""
 
 
 def trained_model(command: Callable[..., None]) -> Callable[..., None]:
-    """The options of every command that takes a trained run's model and has no use for its guide,
-    handed over together as ``use_model``."""
+    """Add the options of every command that takes a trained run's model without the guide.
+
+    The options are passed together as ``use_model``.
+    """
 
     @functools.wraps(command)
     def collected(which: str, device: str, trusted: tuple[str, ...], **given: Any) -> None:
@@ -290,14 +295,14 @@ def trained_model(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def run_name(run: str) -> str:
-    """What figures and files call a run: its folder's name."""
+    """Name of a run in figures and files: the name of its folder."""
     from dood_pyro.files import named
 
     return named(run).name
 
 
 class Duration(click.ParamType):
-    """A time such as 90m, 1h30m or 45s, in seconds."""
+    """Time typed as 90m, 1h30m or 45s, converted to seconds."""
 
     name = "duration"
     UNITS = {"h": 3600, "m": 60, "s": 1}  # noqa: RUF012
@@ -315,7 +320,7 @@ class Duration(click.ParamType):
 
 
 class Names(click.ParamType):
-    """Names by comma, as a tuple."""
+    """Names separated by commas, as a tuple."""
 
     name = "names"
 
@@ -326,7 +331,7 @@ class Names(click.ParamType):
             return value
         parts = [part.strip() for part in str(value).split(",")]
         if not all(parts) or len(set(parts)) < len(parts):
-            self.fail(f"{value!r} is not a list of different names by comma", param, ctx)
+            self.fail(f"{value!r} is not a list of different names separated by commas", param, ctx)
         return tuple(parts)
 
 
@@ -336,36 +341,36 @@ seed = click.option(
     default=0,
     show_default=True,
     metavar="N",
-    help="Of what is random.",
+    help="Seed of random numbers.",
 )
 
 
 def particles() -> Callable[[F], F]:
-    """The option that says how many importance samples are taken."""
+    """Option for the number of importance samples."""
     return click.option(
         "--particles",
         type=click.IntRange(1, 10**6),
         default=200,
         show_default=True,
         metavar="N",
-        help="Importance samples an image.",
+        help="Importance samples per image.",
     )
 
 
 def limit(default: int) -> Callable[[F], F]:
-    """The option that says how many test images are measured."""
+    """Option for the number of test images."""
     return click.option(
         "--limit",
         type=click.IntRange(min=1),
         default=default,
         show_default=True,
         metavar="N",
-        help="Test images: the first of the shuffle of seed 0.",
+        help="Number of test images: the first in the shuffle of seed 0.",
     )
 
 
 def count(most: int, default: int, what: str) -> Callable[[F], F]:
-    """The option that says how many are drawn."""
+    """Option for the number of pictures to draw; ``what`` names the pictures in the help text."""
     return click.option(
         "--count",
         type=click.IntRange(1, most),
@@ -377,7 +382,7 @@ def count(most: int, default: int, what: str) -> Callable[[F], F]:
 
 
 class Png(PathTo):
-    """A path that ends in .png and can be written: found out before long work."""
+    """Path that ends in .png and can be written, checked before long work."""
 
     name = "png"
 
@@ -392,8 +397,7 @@ class Png(PathTo):
 
 
 class JsonObject(PathTo):
-    """A JSON file that entries are put into beside others: one that is damaged, or in no folder, is
-    found out before long work."""
+    """JSON file that entries are added to; damage or a missing folder is found before long work."""
 
     name = "json"
 
@@ -406,7 +410,7 @@ class JsonObject(PathTo):
 
 
 class Numbers(Names):
-    """Non-negative integers by comma, as a tuple."""
+    """Non-negative integers separated by commas, as a tuple."""
 
     name = "numbers"
 
@@ -415,27 +419,27 @@ class Numbers(Names):
     ) -> tuple[Any, ...]:
         parts = super().convert(value, param, ctx)
         if not all(str(part).isdecimal() for part in parts):
-            self.fail(f"{value!r} is not a list of whole numbers by comma", param, ctx)
+            self.fail(f"{value!r} is not a list of whole numbers separated by commas", param, ctx)
         numbers = tuple(int(part) for part in parts)
         if len(set(numbers)) < len(numbers):
             self.fail(f"{value!r} names a number twice", param, ctx)
         if max(numbers) >= 2**32:
-            self.fail(f"{max(numbers)} is too large: less than {2**32}, please", param, ctx)
+            self.fail(f"{max(numbers)} is too large; it must be less than {2**32}", param, ctx)
         return numbers
 
 
 def record(what: str) -> Callable[[F], F]:
-    """The option that says which file numbers go into, too."""
+    """Option for a JSON file that numbers are added to."""
     return click.option("--record", metavar="JSON", type=JsonObject(), help=what)
 
 
 def entry(base: str, *apart: str, **more: tuple[Any, Any]) -> str:
-    """What an entry of such a file goes under: ``base``, and whatever is not as usual.
+    """Key of an entry in a JSON file of numbers: ``base``, then every value that is not usual.
 
     Args:
-        apart: options of the command that is running which tell measurements apart; left at their
-            defaults they go without saying.
-        more: value and usual value of what does so beside them.
+        apart: options of the running command that tell measurements apart; an option left at its
+            default is not in the key.
+        more: value and usual value of each further quantity that tells measurements apart.
     """
     context = click.get_current_context()
     for option in context.command.params:
@@ -453,7 +457,7 @@ def _written(value: Any) -> str:
 
 
 def figure(default: str) -> Callable[[F], F]:
-    """The option that says where a figure goes."""
+    """Option for the file of a figure."""
     return click.option(
         "--out",
         type=Png(),

@@ -1,4 +1,4 @@
-"""``dood-pyro parse``."""
+"""The ``dood-pyro parse`` command."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     from dood_pyro.pictures import Polarity
 
 BATCH = 256
-"""Pictures in memory at once."""
+"""Number of pictures parsed at once."""
 SEARCHED = 8
-"""The same for a guide that searches, which takes seconds a picture: one sees that it goes on."""
+"""Number of pictures parsed at once by a guide that searches: at seconds per picture, small batches
+show progress."""
 
 
 @click.command()
@@ -34,22 +35,22 @@ SEARCHED = 8
     type=options.PathTo(),
     default=Path("."),
     show_default=True,
-    help="Folder that the files go to, named after the pictures.",
+    help="Folder for the files, which are named after the pictures.",
 )
 @click.option(
     "--polarity",
     type=click.Choice(["auto", "bright-ink", "dark-ink"]),
     default="auto",
     show_default=True,
-    help="Of the pictures; auto goes by their borders.",
+    help="Polarity of the pictures; auto judges by their borders.",
 )
 @options.trained
 def parse(
     pictures: tuple[Path, ...], run: str, out: Path, polarity: Polarity, use: options.Use
 ) -> None:
-    """Turns PICTURES into pen strokes.
+    """Turn PICTURES into pen strokes.
 
-    Pictures of any size; an SVG and a JSON each.
+    Pictures may have any size; each gives an SVG and a JSON.
     """
     stem, count = Counter(path.stem for path in pictures).most_common(1)[0]
     if count > 1:

@@ -1,4 +1,4 @@
-"""``dood-pyro reconstruct``."""
+"""The ``dood-pyro reconstruct`` command."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from . import options
 @options.count(200, 12, "Images")
 @click.option("--out", type=options.Png(), help="PNG.  [default: RUN-on-TARGET.png]")
 @click.option(
-    "--svg/--no-svg", default=True, show_default=True, help="Also an SVG and a JSON a drawing."
+    "--svg/--no-svg",
+    default=True,
+    show_default=True,
+    help="Also write an SVG and a JSON per drawing.",
 )
 @options.trained
 @options.data_dir
@@ -28,7 +31,7 @@ def reconstruct(
     use: options.Use,
     data_dir: Path | None,
 ) -> None:
-    """Draws a target's test images stroke by stroke.
+    """Draw a target's test images stroke by stroke.
 
     Strokes are coloured by order (Fig. 1 and 3).
 

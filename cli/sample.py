@@ -1,4 +1,4 @@
-"""``dood-pyro sample``."""
+"""The ``dood-pyro sample`` command."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from . import options
 
 @click.command()
 @click.argument("run")
-@options.count(1024, 64, "ImageDataset")
+@options.count(1024, 64, "Number of drawings")
 @options.seed
 @click.option("--out", type=options.Png(), help="PNG.  [default: RUN-samples.png]")
 @options.trained_model
 def sample(run: str, count: int, seed: int, out: Path | None, use_model: options.UseModel) -> None:
-    """Draws new drawings, from RUN's prior.
+    """Draw new drawings, sampled from RUN's prior.
 
-    A sheet of them (Fig. 6), its animation, and in a folder a PNG, SVG and JSON each.
+    Writes a sheet of drawings (Fig. 6), an animation of the sheet, and a folder with a PNG, an SVG and
+    a JSON per drawing.
     """
     from dood_pyro.tasks.generate import sample as draw
 

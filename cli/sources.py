@@ -1,4 +1,4 @@
-"""``dood-pyro sources``."""
+"""The ``dood-pyro sources`` command."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from . import options
 @click.option("--prepare", metavar="NAME", help="Prepare this source now.")
 @options.data_dir
 def sources(prepare: str | None, data_dir: Path | None) -> None:
-    """Lists the data sources.
+    """List the data sources.
 
-    How many images each has, and where they lie.
+    Prints how many images each source has, and where its data file is.
     """
     from dood_pyro import data
     from dood_pyro.data import prepared
@@ -42,6 +42,6 @@ def sources(prepare: str | None, data_dir: Path | None) -> None:
         pixels = f"{train[1]}×{train[2]}"
         click.echo(f"{name:<14} {train[0]:>7} {test[0]:>7}  {pixels:<8} {what:<52} {path}")
     click.echo(
-        "any folder of pictures, or an .npz in the same layout, is a source by its path, and "
-        "your own code by module:function"
+        "a source may also be the path of a folder of pictures, or of an .npz in the same layout, "
+        "or your own code as module:function"
     )

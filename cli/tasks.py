@@ -1,4 +1,4 @@
-"""``dood-pyro exemplars`` and ``complete``: the Omniglot tasks that draw (section 3.2)."""
+"""The ``dood-pyro`` commands ``exemplars`` and ``complete``: Omniglot's drawing tasks (section 3.2)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Pictures(NamedTuple):
-    """What a task starts from: the first test images of a source, or files."""
+    """Pictures that a task starts from: the first test images of a source, or files."""
 
     target: str | None
     files: tuple[str, ...]
@@ -25,16 +25,16 @@ class Pictures(NamedTuple):
     data_dir: Path | None
 
     def load(self, dood: Recognizer) -> ImageBatch:
-        """The pictures as a model takes them."""
+        """Load the pictures as a model takes them."""
         from dood_pyro.images import ImageBatch
 
         if self.target is None:
-            # All on the canvas's own pixels: files may be of any size.
+            # Files may differ in size, so the canvas's size stands for their native size.
             return ImageBatch(dood.prepare(self.files)[0].to(dood.device))
         return dood.load_images(self.target, self.first, data_dir=self.data_dir)
 
     def png(self, run: str, what: str, out: Path | None) -> Path:
-        """Where the figure goes, unless ``out`` says so."""
+        """Return the figure's path: ``out``, or a name made of run, task and pictures."""
         from dood_pyro.data import name_of
 
         name = name_of(self.files[0] if self.target is None else self.target)
@@ -42,7 +42,7 @@ class Pictures(NamedTuple):
 
 
 def pictures(command: Callable[..., None]) -> Callable[..., None]:
-    """The options that say what a task starts from, handed over together as ``start``."""
+    """Add the options for the pictures that a task starts from, passed together as ``start``."""
 
     @functools.wraps(command)
     def collected(
@@ -53,9 +53,9 @@ def pictures(command: Callable[..., None]) -> Callable[..., None]:
         **given: Any,
     ) -> None:
         if (target is None) == (not image):
-            raise click.UsageError("name either a --target, or an --image or several")
+            raise click.UsageError("name either a --target, or one or more --image")
         if image and count is not None:
-            raise click.UsageError("--count is of a --target's images")
+            raise click.UsageError("--count is for images of a --target: leave it out")
         command(start=Pictures(target, image, count or 8, data_dir), **given)
 
     for option in (
@@ -64,7 +64,7 @@ def pictures(command: Callable[..., None]) -> Callable[..., None]:
             "--count",
             type=click.IntRange(1, 100),
             metavar="N",
-            help="Of a target's images.  [default: 8]",
+            help="Number of the target's images.  [default: 8]",
         ),
         click.option("--image", multiple=True, help="A picture of your own; may be repeated."),
         click.option("--target", help="Source whose first test images are taken."),
@@ -79,7 +79,7 @@ each = click.option(
     default=8,
     show_default=True,
     metavar="N",
-    help="New drawings of each.",
+    help="New drawings per picture.",
 )
 out_png = click.option("--out", type=options.Png(), help="PNG.")
 
@@ -88,16 +88,26 @@ out_png = click.option("--out", type=options.Png(), help="PNG.")
 @click.argument("run")
 @pictures
 @each
-@click.option("--control-noise", type=float, default=0.03, show_default=True, help="Canvas units.")
+@click.option(
+    "--control-noise",
+    type=float,
+    default=0.03,
+    show_default=True,
+    help="Standard deviation of control points, canvas units.",
+)
 @click.option(
     "--affine-noise",
     type=float,
     default=1.0,
     show_default=True,
-    help="Times the default deviations of shift, rotation, scale and shear.",
+    help="Factor on the default deviations of shift, rotation, scale and shear.",
 )
 @click.option(
-    "--pen-noise", type=float, default=0.05, show_default=True, help="Of the log of its width."
+    "--pen-noise",
+    type=float,
+    default=0.05,
+    show_default=True,
+    help="Standard deviation of the log of the pen's width.",
 )
 @options.seed
 @out_png
@@ -113,9 +123,9 @@ def exemplars(
     out: Path | None,
     use: options.Use,
 ) -> None:
-    """Writes new exemplars of characters.
+    """Write new exemplars of characters.
 
-    Tokens of the types that the characters' parses are (Fig. 7).
+    Each character's parse is the type; the exemplars are tokens of that type (Fig. 7).
     """
     from dood_pyro.plots import save_png
     from dood_pyro.tasks.exemplars import draw_exemplars
@@ -141,8 +151,8 @@ def exemplars(
 @click.option(
     "--strokes",
     type=click.IntRange(min=0),
-    help="Go on from so many strokes of the parse; 0: from the whole picture, a partial one.  "
-    "[default: 1 of a target's, 0 of an image]",
+    help="Number of strokes of the parse to continue from; 0: continue from the whole picture, taken "
+    "as a partial drawing.  [default: 1 for a target, 0 for an image]",
 )
 @options.seed
 @out_png
@@ -156,7 +166,7 @@ def complete(
     out: Path | None,
     use: options.Use,
 ) -> None:
-    """Goes on with drawings that were begun, in many ways.
+    """Continue drawings that were begun, in many ways.
 
     The continuations are in another colour (Fig. 8).
     """

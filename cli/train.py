@@ -1,4 +1,4 @@
-"""``dood-pyro train``."""
+"""The ``dood-pyro train`` command."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
     type=options.Component("model"),
     help=options.names("model", "module:Class") + "  [default: dood]",
 )
-@click.option("--steps", type=click.IntRange(min=1), help="Train for so many steps in all.")
-@click.option("--budget", type=options.Duration(), help="Train for so long in all: 90m, 1h30m.")
+@click.option("--steps", type=click.IntRange(min=1), help="Total number of steps.")
+@click.option("--budget", type=options.Duration(), help="Total training time, as 90m or 1h30m.")
 @click.option("--out", type=options.PathTo(), help="Run folder.  [default: runs/MODEL-SOURCE-SEED]")
-@click.option("--resume", type=options.PathTo(), help="Go on with this run folder.")
+@click.option("--resume", type=options.PathTo(), help="Continue this run folder.")
 @click.option(
     "--init-from",
-    help="Begin with this run's model and weights; of its guide, with those that fit. Name a "
-    "--source, too.",
+    help="Begin with this run's model and weights, and with those weights of its guide that fit. "
+    "Name a --source, too.",
 )
 @options.seed
 @options.settings(("model", ModelConfig), ("train", TrainConfig))
@@ -42,13 +42,13 @@ if TYPE_CHECKING:
     "assignments",
     multiple=True,
     metavar="NAME=VALUE",
-    help="Any setting, such as model.features=512 or train.decay_steps=2000; may be repeated.",
+    help="Set any setting, such as model.features=512 or train.decay_steps=2000; may be repeated.",
 )
 @click.option(
     "--config",
     "config_file",
     type=options.PathTo(),
-    help="Settings from a TOML file with tables [model] and [train]; options and --set come after.",
+    help="TOML file of settings, with tables [model] and [train]; options and --set override it.",
 )
 @click.option("--tensorboard/--no-tensorboard", default=True, show_default=True)
 @options.trust
@@ -56,15 +56,15 @@ if TYPE_CHECKING:
 @options.data_dir
 @click.pass_context
 def train(ctx: click.Context, /, **given: Any) -> None:
-    """Trains model and guide on a source, or goes on with a run.
+    """Train model and guide on a source, or continue a run.
 
-    Ctrl-C saves. A run that was stopped, or killed, goes on with --resume RUN; with --steps, on a
-    CPU, it ends with the very weights that it would have had. --steps or --budget may then be
-    raised, nothing else changed.
+    Ctrl-C saves the run. --resume RUN continues a run that was stopped or killed; with --steps, on a
+    CPU, the final weights are exactly those of an uninterrupted run. With --resume, --steps or
+    --budget may be raised; the run's settings stay.
     """
     from dood_pyro.progress import print_if_read
 
-    # The end of the terminal, of which this tells, ends no training.
+    # SIGHUP says that the terminal was closed; training continues without it.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     if given["resume"] is not None:
         training, budget = _resume(ctx, given)
@@ -72,7 +72,7 @@ def train(ctx: click.Context, /, **given: Any) -> None:
         training = _begin(ctx, given)
         _, budget = training.run.read_config()
     tensorboard = _typed(ctx, "tensorboard")
-    if tensorboard is None:  # as the run was told before
+    if tensorboard is None:  # not typed: as for the run so far
         tensorboard = training.run.logs_for_tensorboard()
     trainer = _train(training, budget, tensorboard)
     picture = _reconstructions(training, trainer, given)
@@ -83,11 +83,12 @@ def train(ctx: click.Context, /, **given: Any) -> None:
 MAY_CHANGE = {
     *("resume", "steps", "budget", "device", "data_dir", "tensorboard", "train__guide", "trusted")
 }
-"""Options beside --resume; a guide of one's own must be named again (`Run.trusted_config`)."""
+"""Parameters allowed with --resume; a guide of the user's own must be named again
+(`Run.trusted_config`)."""
 
 
 def _typed(ctx: click.Context, name: str) -> Any:
-    """An option's value if it was typed, else None."""
+    """Value of an option if it was typed, else None."""
     typed = ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
     return ctx.params[name] if typed else None
 
@@ -108,8 +109,8 @@ def _resume(ctx: click.Context, given: dict[str, Any]) -> tuple[Training, Any]:
     run = Run(given["resume"])
     if not run.path.exists() and str(run.path) in trained_weights():
         raise UserError(
-            f"{run.path} are weights that come with dood-pyro, without what going on needs; start "
-            f"from them: --init-from {run.path}"
+            f"{run.path} names weights that come with dood-pyro, without the state that resuming "
+            f"needs; start from them: --init-from {run.path}"
         )
     run.trusted_config(_typed(ctx, "train__guide"), given["trusted"], training=True)
     _, budget = run.read_config()
@@ -157,11 +158,11 @@ def _train(training: Training, budget: Any, tensorboard: bool) -> Trainer:
 
     def show(trainer: Trainer, line: dict[str, Any]) -> None:
         nonlocal bar
-        come = trainer.step if by_steps else round(trainer.seconds)
+        done = trainer.step if by_steps else round(trainer.seconds)
         if bar is None:
             name = training.run.path.resolve().name
-            bar = progress_bar(total=total, initial=come, unit=unit, desc=name, bar_format=BAR)
-        bar.n = come
+            bar = progress_bar(total=total, initial=done, unit=unit, desc=name, bar_format=BAR)
+        bar.n = done
         if line["kind"] == "train":
             bar.set_postfix_str(_progress(line))
         elif line["kind"] == "held-out":
@@ -179,7 +180,7 @@ def _train(training: Training, budget: Any, tensorboard: bool) -> Trainer:
 
 
 def _progress(line: dict[str, Any]) -> str:
-    """A line of metrics in short."""
+    """Text beside the bar: a line of metrics in short, nats per image."""
     names = ("elbo", "log_likelihood", "kl_strokes")
     elbo, likelihood, strokes = (_number(line[name], 0) for name in names)
     return (
@@ -190,7 +191,7 @@ def _progress(line: dict[str, Any]) -> str:
 
 
 def _number(value: float | None, digits: int) -> str:
-    """A number, or a dash for one that was never finite."""
+    """Number as text, or a dash for None, which stands for a value that is not finite."""
     return "–" if value is None else f"{value:.{digits}f}"
 
 

@@ -1,4 +1,4 @@
-"""``dood-pyro transfer-table``."""
+"""The ``dood-pyro transfer-table`` command."""
 
 from __future__ import annotations
 
@@ -16,20 +16,32 @@ from . import options
 @click.option(
     "--models",
     type=options.Names(),
-    help="By comma.  [default: dood,dair on every source; air, dood-no-renderer and "
-    "dood-no-guidance on mnist, if that is one of them]",
+    help="Models, separated by commas.  [default: dood,dair on every source; air, "
+    "dood-no-renderer and dood-no-guidance on mnist, if mnist is among the sources]",
 )
 @click.option(
-    "--sources", type=options.Names(), help="By comma.  [default: the paper's five datasets]"
+    "--sources",
+    type=options.Names(),
+    help="Sources, separated by commas.  [default: the paper's five datasets]",
 )
-@click.option("--targets", type=options.Names(), help="By comma.  [default: the sources]")
-@click.option("--seeds", type=options.Numbers(), default="0", show_default=True, help="By comma.")
+@click.option(
+    "--targets",
+    type=options.Names(),
+    help="Targets, separated by commas.  [default: the sources]",
+)
+@click.option(
+    "--seeds",
+    type=options.Numbers(),
+    default="0",
+    show_default=True,
+    help="Seeds of training, separated by commas.",
+)
 @click.option(
     "--budget",
     type=options.Duration(),
     default="30m",
     show_default=True,
-    help="Of each training; runs that had less go on.",
+    help="Training time per run; runs that had less are continued.",
 )
 @options.particles()
 @options.limit(1000)
@@ -45,28 +57,36 @@ from . import options
     "--kept-runs",
     "kept",
     type=options.PathTo(),
-    help="Folder of trained runs: what --runs-dir lacks is not trained if it is there, of the same "
-    "settings, data and budget.",
+    help="Folder of kept runs: a run that --runs-dir lacks is taken from here, not trained, if "
+    "its settings, data and budget are the same.",
 )
 @click.option(
     "--table",
     type=options.PathTo(),
     default=Path("experiments/results/transfer.csv"),
     show_default=True,
-    help="Rows go here; cells that it has, of as long a training, are not measured again.",
+    help="CSV file of the rows; a cell that is there, after as long a training, is not measured "
+    "again.",
 )
-@click.option("--out", type=options.Png(), help="PNG and PDF.  [default: as TABLE]")
+@click.option(
+    "--out", type=options.Png(), help="PNG; a PDF is written beside it.  [default: TABLE with .png]"
+)
 @click.option(
     "--jobs",
     type=click.IntRange(min=1),
-    help="Processes at once.  [default: one a GPU, else one for every two cores]",
+    help="Processes at once.  [default: one per GPU, else one for every two cores]",
 )
-@click.option("--fill/--no-fill", default=True, show_default=True, help="Or draw what there is.")
+@click.option(
+    "--fill/--no-fill",
+    default=True,
+    show_default=True,
+    help="Train and measure what is missing, or only draw the cells that there are.",
+)
 @click.option(
     "--train/--no-train",
     default=True,
     show_default=True,
-    help="Or measure the runs that there are.",
+    help="Train the runs that are missing, or only measure the runs that there are.",
 )
 @options.device
 @options.data_dir
@@ -88,11 +108,12 @@ def transfer_table(
     device: str,
     data_dir: Path | None,
 ) -> None:
-    """Trains and measures who explains whose drawings.
+    """Train models and measure who explains whose drawings.
 
-    The table of Fig. 4, as numbers and as a figure.
+    Makes the table of Fig. 4, as numbers and as a figure.
 
-    What is there already stays, so that an interrupted table goes on where it stopped.
+    Runs and cells that are there already stay, so that an interrupted table continues where it
+    stopped.
     """
     from dood_pyro.devices import parallel_jobs
     from dood_pyro.progress import print_if_read
@@ -127,7 +148,7 @@ def transfer_table(
         train=train,
         kept=kept,
     )
-    # Neither the end of the terminal nor of who reads what is said ends trainings.
+    # Neither a closed terminal nor a closed pipe of standard output ends trainings.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     problems = fill_table(plan, print_if_read) if fill else []
     rows = read_rows(table)
@@ -144,7 +165,7 @@ def transfer_table(
         click.echo(f"missing: {problem}", err=True)
     if problems or not found:
         raise UserError(
-            f"{len(problems)} parts of the table could not be had"
+            f"{len(problems)} parts of the table are missing"
             if problems
             else f"{table} has no row of this table"
         )

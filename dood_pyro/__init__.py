@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dood_pyro.config import ModelConfig, RunConfig, SettingError, TrainConfig
-    from dood_pyro.drawing import Drawing, Stroke
+    from dood_pyro.drawing import Drawing
     from dood_pyro.errors import UserError
     from dood_pyro.estimators.base import Estimator
     from dood_pyro.guides.base import Guide, SequentialGuide
@@ -24,10 +24,11 @@ if TYPE_CHECKING:
     from dood_pyro.recognition import Recognizer, load
     from dood_pyro.research import begin_training, configure, evaluate, train
     from dood_pyro.runs.run import Run
+    from dood_pyro.stroke import Stroke
 
 _MODULES = {
     "config": ("ModelConfig", "RunConfig", "SettingError", "TrainConfig"),
-    "drawing": ("Drawing", "Stroke"),
+    "drawing": ("Drawing",),
     "errors": ("UserError",),
     "estimators.base": ("Estimator",),
     "guides.base": ("Guide", "SequentialGuide"),
@@ -37,6 +38,7 @@ _MODULES = {
     "recognition": ("Recognizer", "load"),
     "research": ("begin_training", "configure", "evaluate", "train"),
     "runs.run": ("Run",),
+    "stroke": ("Stroke",),
 }
 _PUBLIC = {name: module for module, names in _MODULES.items() for name in names}
 

@@ -1,4 +1,4 @@
-"""Where to compute, and what that is called."""
+"""Devices: choice, names, parallel jobs, seeds and memory."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ import torch
 from dood_pyro.errors import UserError
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
-"""Of glibc's malloc.h."""
+"""Parameters of ``mallopt``, from glibc's malloc.h."""
 
 
 def choose_device(name: str | torch.device = "auto") -> torch.device:
-    """The device of that name; ``"auto"`` is a GPU where there is one.
+    """Return the device called ``name``; ``"auto"`` is a GPU where there is one.
 
     Raises:
-        UserError: there is no such device here.
+        UserError: this machine has no such device.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -36,22 +36,24 @@ def choose_device(name: str | torch.device = "auto") -> torch.device:
 
 
 def hardware(device: torch.device) -> str:
-    """The device in words."""
+    """Description of a device: the GPU's name, or the number of CPU threads and the architecture."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{torch.get_num_threads()} CPU threads, {platform.machine()}"
 
 
 def cores() -> int:
-    """CPU cores that this process may use."""
+    """Number of CPU cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def parallel_jobs(name: str) -> tuple[int, tuple[str, ...]]:
-    """How many processes a device of that name can take at once, and the GPUs for them to take turns
-    with: one a GPU, or one for every two cores."""
+    """Number of processes to run at once on a device, and the GPUs to assign to them in turn.
+
+    One process per GPU, or one for every two CPU cores.
+    """
     if choose_device(name).type == "cuda":
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         count = torch.cuda.device_count()
@@ -62,23 +64,23 @@ def parallel_jobs(name: str) -> tuple[int, tuple[str, ...]]:
 
 @contextlib.contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Inside, what is drawn at random follows from ``seed``; afterwards as if nothing had been."""
+    """Seed torch's random numbers inside the block; restore the generators' states afterwards."""
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         yield
 
 
 def keep_freed_memory() -> None:
-    """Has the C library keep what is freed for what is allocated next, instead of giving it back.
+    """Make the C library keep freed memory for later allocations.
 
-    A training step or a bound on a CPU allocates the same blocks again and again; given back each
-    time, their pages are zeroed and mapped anew, a tenth of the time on two cores. For the whole
-    process; where the library is not glibc, nothing happens.
+    A training step or a bound on a CPU allocates the same blocks again and again. Returned to the
+    system each time, their pages are zeroed and mapped anew: a tenth of the time on two cores.
+    Applies to the whole process; does nothing where the C library is not glibc.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError, TypeError):
         return
-    mallopt(M_MMAP_THRESHOLD, 32 << 20)  # the largest that glibc takes
+    mallopt(M_MMAP_THRESHOLD, 32 << 20)  # the largest value that glibc accepts
     mallopt(M_TRIM_THRESHOLD, 1 << 30)
-    mallopt(M_ARENA_MAX, 1)  # the backward pass has a thread of its own: it takes what is left here
+    mallopt(M_ARENA_MAX, 1)  # one arena: the backward pass's own thread reuses this thread's memory

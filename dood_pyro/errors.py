@@ -1,4 +1,4 @@
-"""The error that a user can mend."""
+"""Errors that end a command with a message to the user."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from contextlib import contextmanager
 
 
 class UserError(Exception):
-    """Something the user asked for cannot be done; the message says what is wrong and what to do.
+    """Error that the user can fix; the message says what is wrong and what to do.
 
     The command line prints the message on one line and exits with status 1.
     """
 
 
 class Interrupted(KeyboardInterrupt):
-    """What was asked for was broken off by a signal, after all of it had been saved.
+    """Interruption by a signal, raised after all work had been saved.
 
     Args:
-        message: what to do to go on.
-        number: the signal's; the exit status is 128 more, as shells have it.
+        message: what to do to continue.
+        number: number of the signal; the exit status is 128 more, as in shells.
     """
 
     def __init__(self, message: str, number: int) -> None:
@@ -29,7 +29,7 @@ class Interrupted(KeyboardInterrupt):
 
 @contextmanager
 def exit_on_user_error() -> Iterator[None]:
-    """Inside a script: such an error ends it with one line on standard error and status 1."""
+    """Exit a script with one line on standard error and status 1 on a `UserError`."""
     try:
         yield
     except UserError as error:

@@ -1,7 +1,8 @@
-"""The feature networks of the Fréchet distance: small classifiers of each source's characters.
+"""Feature networks of the Fréchet distance: small classifiers of each source's characters.
 
-The paper does not describe its network, so that only ratios compare with its figures. One network a
-source, trained on the labels of its training part; its weights come with the package.
+There is one network per source, trained on the labels of the source's training part; the weights
+come with the package. The paper does not describe its own network, so only ratios of distances can
+be compared with the paper's figures.
 """
 
 from __future__ import annotations
@@ -22,12 +23,13 @@ from dood_pyro.optimiser import Adam
 from dood_pyro.runs.tensors import load_tensors, read_tensors, write_tensors
 
 SIZE = 50
-"""Pixels a side of what the networks see."""
+"""Pixels per side of the networks' input."""
 FOLDER = Path(__file__).parent / "weights" / "features"
+"""Folder of the weights that come with the package."""
 
 
 class FeatureNetwork(nn.Module):
-    """Pictures in [0, 1], (count, 50, 50) or (count, 1, 50, 50), to features (count, 64)."""
+    """Network from pictures in [0, 1], (count, 50, 50) or (count, 1, 50, 50), to 64 features each."""
 
     num_features = 64
 
@@ -58,11 +60,14 @@ def train_features(
     data_dir: str | Path | None = None,
     show: Callable[[int, float], None] | None = None,
 ) -> tuple[FeatureNetwork, float]:
-    """A feature network for a source; and how many of a tenth of its training images, held out, the
-    classifier on top of it knows.
+    """Train a feature network on a source's labels.
 
     Args:
-        show: called every 50 steps with the step and the loss.
+        show: called every 50 steps with the step and the loss, nats per image.
+
+    Returns:
+        The network, and the accuracy of the classifier on top of the network on a held-out tenth of the
+        training images.
 
     Raises:
         UserError: the source cannot be had or has no labels to learn.
@@ -97,7 +102,7 @@ def train_features(
 
 
 def _jittered(pictures: Tensor) -> Tensor:
-    """Small affine changes, so that features are of shapes rather than of pixels."""
+    """Move pictures by small random affine maps, so that features depend on shapes, not on pixels."""
     count = len(pictures)
     matrix = torch.eye(2, 3).expand(count, 2, 3) + 0.08 * torch.randn(count, 2, 3)
     grid = F.affine_grid(matrix, [count, 1, SIZE, SIZE], align_corners=False)
@@ -105,10 +110,10 @@ def _jittered(pictures: Tensor) -> Tensor:
 
 
 def save_features(network: FeatureNetwork, path: Path) -> None:
-    """Writes a network's weights, in half precision.
+    """Write a network's weights in half precision.
 
     Raises:
-        UserError: the disk does not take them.
+        UserError: the file cannot be written.
     """
     tensors = {
         name: tensor.half() if tensor.is_floating_point() else tensor
@@ -118,15 +123,18 @@ def save_features(network: FeatureNetwork, path: Path) -> None:
 
 
 def kept_features() -> list[str]:
-    """Sources whose networks come with the package."""
+    """Names of the sources whose networks come with the package."""
     return sorted(file.stem for file in FOLDER.glob("*.safetensors"))
 
 
 def load_features(name: str | Path) -> FeatureNetwork:
-    """The network of a source whose weights come with the package, or of a file.
+    """Load the feature network of a source whose weights come with the package, or from a file.
+
+    Args:
+        name: name of the source, or path of the file.
 
     Raises:
-        UserError: there is none, or the file is damaged or of something else.
+        UserError: there is neither, or the file is damaged or does not hold a feature network.
     """
     path = FOLDER / f"{name}.safetensors"
     path = path if path.is_file() else Path(name)

@@ -1,5 +1,7 @@
-"""Files that are replaced in one move, so that a reader sees the old one or the new one; and what is
-said of those that cannot be read or written."""
+"""Atomic replacement of files, locks, and errors for files that cannot be read or written.
+
+A reader of a replaced file sees the old content or the new content, never a part.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +20,12 @@ from dood_pyro.errors import UserError
 
 
 def unreadable(path: str | Path, error: BaseException, advice: str = "") -> UserError:
-    """The error to raise where reading a file raised ``error``: what is wrong and what to do.
+    """Return the error to raise where reading a file raised ``error``.
+
+    The message says what is wrong and what to do.
 
     Args:
-        advice: what to do where the file is damaged.
+        advice: text that ends the message where the file is damaged: what to do.
     """
     if isinstance(error, FileNotFoundError):
         return UserError(f"there is no {path}")
@@ -38,7 +42,10 @@ def unreadable(path: str | Path, error: BaseException, advice: str = "") -> User
 
 
 def unwritable(path: str | Path, error: OSError) -> UserError:
-    """The error to raise where writing a file raised ``error``: what is wrong and what to do."""
+    """Return the error to raise where writing a file raised ``error``.
+
+    The message says what is wrong and what to do.
+    """
     reason = error.strerror or str(error)
     if error.errno == errno.ENAMETOOLONG:
         return UserError(f"the name {str(path)[:60]}… is too long for a file; choose a shorter one")
@@ -53,11 +60,11 @@ def unwritable(path: str | Path, error: OSError) -> UserError:
 
 
 def refuse_special(path: str | Path) -> None:
-    """Called before a file is opened to be read.
+    """Refuse a path that is neither a file nor a folder; call before opening the path to read.
 
     Raises:
-        UserError: it is a pipe, a device or a socket, on which reading might wait for ever. What is
-            not there, or cannot be looked at, is for whoever opens it to say.
+        UserError: the path is a pipe, a device or a socket, where reading might wait for ever. A
+            path that is missing, or has no readable status, passes: opening it reports why.
     """
     try:
         mode = os.stat(path).st_mode
@@ -65,15 +72,15 @@ def refuse_special(path: str | Path) -> None:
         return
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         raise UserError(
-            f"{path} is a pipe or a device, not a file; write what it gives to a file, and name that"
+            f"{path} is a pipe or a device, not a file; save its content to a file, and name that file"
         )
 
 
 def read_bytes(path: Path, advice: str = "") -> bytes:
-    """A file's content.
+    """Return a file's content.
 
     Raises:
-        UserError: it cannot be read (`unreadable`, `refuse_special`).
+        UserError: the file cannot be read (`unreadable`, `refuse_special`).
     """
     refuse_special(path)
     try:
@@ -84,15 +91,16 @@ def read_bytes(path: Path, advice: str = "") -> bytes:
 
 @contextmanager
 def replacing(path: Path, verify: Callable[[Path], None] | None = None) -> Iterator[IO[bytes]]:
-    """A file to write to (or, by its ``name``, to have written to) that takes its place at ``path``
-    once it is whole and on the disk.
+    """Yield a new file that replaces ``path`` once the new file is complete and on the disk.
+
+    The caller writes to the file, or passes its ``name`` to whatever writes.
 
     Args:
-        verify: called with the path of the new file before it takes its place; what it raises leaves
-            the old one there.
+        verify: called with the new file's path before the replacement; an exception from ``verify``
+            leaves the old file in place.
 
     Raises:
-        UserError: the disk does not take it; what was at ``path`` is still there.
+        UserError: the disk does not take the new file; the old one is still at ``path``.
     """
     try:
         descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
@@ -107,7 +115,7 @@ def replacing(path: Path, verify: Callable[[Path], None] | None = None) -> Itera
             os.chmod(temporary, 0o644)
             os.replace(temporary, path)
         except BaseException:
-            with suppress(OSError):  # the folder may be gone
+            with suppress(OSError):  # the folder may have been removed
                 os.unlink(temporary)
             raise
     except OSError as error:
@@ -115,16 +123,16 @@ def replacing(path: Path, verify: Callable[[Path], None] | None = None) -> Itera
 
 
 def named(path: str | Path) -> Path:
-    """The same path with a last part that is a name: of ``.`` and ``..``, the whole path."""
+    """Return a path whose last part is a name: ``.`` and ``..`` are resolved to the whole path."""
     path = Path(path)
     return path if path.name not in ("", "..") else path.resolve()
 
 
 def check_output(path: Path) -> None:
-    """Called before long work whose result goes to ``path``.
+    """Refuse a path that cannot be written; call before long work whose result goes to ``path``.
 
     Raises:
-        UserError: no file can be put there.
+        UserError: no file can be written at ``path``.
     """
     if not path.parent.is_dir():
         raise UserError(f"there is no folder {path.parent} for {path.name}; create it")
@@ -138,16 +146,17 @@ def check_output(path: Path) -> None:
 
 @contextmanager
 def locked(path: Path, wait: bool = True) -> Iterator[None]:
-    """Inside, no other process is inside for the same folder, or file, which is made if need be. Where
-    the file system knows no locks, nothing is kept out.
+    """Hold an exclusive lock on a folder, or on a file that is created if missing.
+
+    Where the file system has no locks, other processes are not kept out.
 
     Args:
-        wait: for another process to come out.
+        wait: whether to wait while another process holds the lock.
 
     Raises:
-        BlockingIOError: another process is inside and is not waited for.
+        BlockingIOError: another process holds the lock, and ``wait`` is false.
     """
-    # O_NONBLOCK: whatever lies there by that name is not waited for.
+    # O_NONBLOCK: opening must not wait, even where a pipe has that name.
     flags = os.O_RDONLY | os.O_NONBLOCK | (0 if path.is_dir() else os.O_CREAT)
     descriptor = os.open(path, flags, 0o644)
     try:
@@ -162,7 +171,7 @@ def locked(path: Path, wait: bool = True) -> Iterator[None]:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Puts ``content`` at ``path`` whole or not at all.
+    """Write ``content`` to ``path``, all of it or nothing.
 
     Raises:
         UserError: as for `replacing`.
@@ -172,12 +181,12 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """The JSON object in a file; an empty one where there is no file.
+    """Return the JSON object in a file, or an empty object where there is no file.
 
-    Called before long work whose result goes there, too, so that what is wrong is found out first.
+    Also called before long work whose result goes to ``path``, to find errors first.
 
     Raises:
-        UserError: it holds something else, or cannot be written (`check_output`).
+        UserError: the file holds something else, or cannot be written (`check_output`).
     """
     check_output(path)
     if not path.exists():
@@ -195,15 +204,15 @@ def read_object(path: Path) -> dict[str, Any]:
 def refuse_another_run(
     path: Path | None, key: str, run: dict[str, Any], under: str | None = None
 ) -> None:
-    """Called before a measurement is made that is to go under ``key`` of the JSON object in a file.
+    """Refuse to replace another run's entry; call before a measurement that goes under ``key``.
 
     Args:
-        path: None where it is not to be kept.
-        run: which run it is of, as the entry is to say under ``"run"`` (`Run.provenance`).
+        path: file with the JSON object; None where the measurement is not kept.
+        run: identity of the measured run, kept in the entry under ``"run"`` (`Run.provenance`).
         under: as for `update_object`.
 
     Raises:
-        UserError: what is there is of another run.
+        UserError: the entry under ``key`` belongs to another run.
     """
     if path is None:
         return
@@ -212,31 +221,32 @@ def refuse_another_run(
     identity = ("model", "source", "seed", "train_data_sha256", "config_sha256")
     if any(name in theirs and theirs[name] != run[name] for name in identity):
         raise UserError(
-            f"{path} has {key!r} of another run, or one of other settings; name another file, or take "
-            "that entry out"
+            f"{path} has {key!r} of another run, or of other settings; name another file, or remove "
+            "that entry"
         )
 
 
 def _entries(path: Path, content: dict[str, Any], under: str | None) -> dict[str, Any]:
-    """The object itself, or the one under a key of it."""
+    """Return ``content``, or the object under the key ``under`` of ``content``."""
     found = content if under is None else content.setdefault(under, {})
     if not isinstance(found, dict):
-        raise UserError(f"{path} is damaged: its {under!r} is not a JSON object; take it out")
+        raise UserError(f"{path} is damaged: its {under!r} is not a JSON object; remove that entry")
     return found
 
 
 def update_object(path: Path | None, entries: dict[str, Any], under: str | None = None) -> None:
-    """Puts entries into the JSON object in a file, beside those of other keys; None: nowhere.
+    """Add entries to the JSON object in a file; entries under other keys stay.
 
     Args:
-        under: a key of that object, whose value is the object that they go into.
+        path: None to write nothing.
+        under: key of the file's object whose value, an object, receives the entries.
 
     Raises:
-        UserError: the file holds something else, or the disk does not take it.
+        UserError: the file holds something else, or cannot be written.
     """
     if path is None:
         return
-    read_object(path)  # says what is wrong with the path
+    read_object(path)  # reports a bad path before its folder is locked
     with locked(path.parent):
         content = read_object(path)
         place = _entries(path, content, under)

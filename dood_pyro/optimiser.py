@@ -1,7 +1,7 @@
-"""Adam without the compiler: `torch.optim.adam.adam`, the library's function, over state of our own.
+"""Adam without torch's compiler: torch's function `torch.optim.adam.adam`, over state kept here.
 
-The class `torch.optim.Adam` imports torch's compiler, and sympy with it, wherever it is made: memory
-and seconds that nothing here needs.
+The class `torch.optim.Adam` imports torch's compiler, and sympy with it, when an instance is made:
+memory and seconds that nothing here needs.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ class Adam:
 
     Attributes:
         groups: the parameters, group by group.
-        state: of each parameter that has had a gradient: ``step``, ``exp_avg``, ``exp_avg_sq``.
+        state: ``step``, ``exp_avg`` and ``exp_avg_sq`` of each parameter that has had a gradient.
     """
 
     def __init__(self, groups: Sequence[Sequence[Tensor]]) -> None:
@@ -26,17 +26,19 @@ class Adam:
         self.state: dict[Tensor, dict[str, Tensor]] = {}
 
     def zero_grad(self) -> None:
-        """Forgets all gradients."""
+        """Set all gradients to None."""
         for group in self.groups:
             for parameter in group:
                 parameter.grad = None
 
     @torch.no_grad()
     def step(self, rates: Sequence[float], skip: Tensor) -> None:
-        """Takes a step with a learning rate a group.
+        """Take a step.
 
-        Where ``skip``, a scalar on the parameters' device, is 1, nothing changes, without a word to
-        the host.
+        Args:
+            rates: learning rates, one per group.
+            skip: scalar on the parameters' device; where ``skip`` is 1, nothing changes. The host
+                never reads ``skip``, and so never waits for the device.
         """
         for group, rate in zip(self.groups, rates, strict=True):
             parameters = [p for p in group if p.grad is not None]
@@ -57,7 +59,7 @@ class Adam:
                     [],
                     [state["step"] for state in states],
                     fused=True,
-                    found_inf=skip.float(),  # whatever the precision of the parameters
+                    found_inf=skip.float(),  # float32, whatever the parameters' precision
                     amsgrad=False,
                     beta1=0.9,
                     beta2=0.999,

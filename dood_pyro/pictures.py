@@ -1,4 +1,4 @@
-"""Pictures of any of the usual forms to square arrays with bright ink on black."""
+"""Pictures of all usual forms as square grey tensors, bright ink on black."""
 
 from __future__ import annotations
 
@@ -18,35 +18,36 @@ from dood_pyro.files import refuse_special, unreadable
 Polarity = Literal["auto", "bright-ink", "dark-ink"]
 
 MIN_SIDE = 4
-"""Pixels; nothing smaller is a drawing."""
+"""Smallest height or width of a picture, pixels; anything smaller is no drawing."""
 MAX_PIXELS = 64_000_000
-"""A picture larger than this is refused before it is unpacked."""
+"""Most pixels of a picture; a larger picture is refused before it is unpacked."""
 MAX_SIDE = 8192
-"""Pixels; pictures are padded to a square, so that a long strip becomes a large one."""
+"""Longest side of a picture, pixels: padded to a square, a long strip becomes a large picture."""
 CHANNELS_FIRST = (1, 3, 4)
+"""Sizes of a first dimension of channels: grey, colours, colours with alpha. A first dimension of two
+is not grey with alpha but two pictures."""
 CHANNELS = (1, 2, 3, 4)
-"""That an array's first dimension, or its last, may be: grey, grey with alpha (last alone: first, two
-are two pictures), colours, and colours with alpha."""
+"""Sizes of a last dimension of channels: grey, grey with alpha, colours, colours with alpha."""
 MIN_CONTRAST = 0.05
-"""Difference between a picture's brightest and darkest pixel below which it is blank."""
+"""Contrast below which a picture is blank: brightest minus darkest pixel, in [0, 1]."""
 
 
 def read_picture(
     picture: Any, polarity: Polarity = "auto", blank: bool = False
 ) -> Float[Tensor, "side side"]:
-    """One picture, grey, square, in [0, 1], ink bright on black.
+    """Return one picture: grey, square, in [0, 1], bright ink on black.
 
     Args:
         picture: a path; a PIL image; a numpy array or tensor (height, width), or with 1, 3 or 4
-            channels first or last, integers in their type's range or floats in [0, 1]. Where there
-            is an alpha channel, the picture is laid on white; of two channels, last, the second is
-            alpha. An image with an EXIF orientation is turned as viewers turn it.
-        polarity: ``"bright-ink"`` (on dark), ``"dark-ink"`` (on bright paper), or ``"auto"``:
-            whatever most of the border is, is paper.
-        blank: whether a picture may be blank.
+            channels first or last, integers in their type's range or floats in [0, 1]. A picture
+            with an alpha channel is laid on white; of two channels, last, the second is alpha. An
+            image with an EXIF orientation is turned as viewers turn it.
+        polarity: ``"bright-ink"`` (on dark), ``"dark-ink"`` (on bright paper), or ``"auto"``: the
+            brightness of most of the border is that of the paper.
+        blank: whether the picture may be blank.
 
     Raises:
-        UserError: not a picture, blank, too small or too large, or not finite.
+        UserError: ``picture`` is not a picture, or is blank, too small, too large or not finite.
     """
     if polarity not in ("auto", "bright-ink", "dark-ink"):
         raise UserError(f"polarity must be 'auto', 'bright-ink' or 'dark-ink', not {polarity!r}")
@@ -55,10 +56,12 @@ def read_picture(
     height, width = grey.shape
     if min(height, width) < MIN_SIDE:
         raise UserError(
-            f"{name} is {width}×{height} pixels; a drawing needs at least {MIN_SIDE} a side"
+            f"{name} is {width}×{height} pixels; a drawing needs at least {MIN_SIDE} per side"
         )
     if max(height, width) > MAX_SIDE:
-        raise UserError(f"{name} is {width}×{height} pixels; scale it to {MAX_SIDE} a side or less")
+        raise UserError(
+            f"{name} is {width}×{height} pixels; scale it to {MAX_SIDE} per side or less"
+        )
     if not bool(torch.isfinite(grey).all()):
         raise UserError(f"{name} has pixels that are not finite numbers")
     low, high = float(grey.min()), float(grey.max())
@@ -76,7 +79,7 @@ def read_picture(
 
 
 def resize(pictures: Tensor, size: int) -> Tensor:
-    """Pictures (*batch, height, width) to (*batch, size, size), bilinear, antialiased; floats."""
+    """Resize pictures (*batch, height, width) to floats (*batch, size, size); bilinear, antialiased."""
     flat = pictures.reshape(-1, 1, *pictures.shape[-2:]).float()
     small = F.interpolate(flat, size=(size, size), mode="bilinear", antialias=True)
     return small.reshape(*pictures.shape[:-2], size, size)
@@ -85,7 +88,7 @@ def resize(pictures: Tensor, size: int) -> Tensor:
 def resize_bytes(
     pictures: UInt8[np.ndarray, "count height width"], size: int
 ) -> UInt8[Tensor, "count size size"]:
-    """The same for many pictures held as bytes, a thousand at a time."""
+    """Resize many pictures held as bytes, as `resize` does, 1024 at a time."""
     out = torch.empty(len(pictures), size, size, dtype=torch.uint8)
     for start in range(0, len(pictures), 1024):
         part = torch.from_numpy(np.ascontiguousarray(pictures[start : start + 1024]))
@@ -99,7 +102,7 @@ def _grey(picture: Any, name: str) -> Tensor:
     if isinstance(picture, Tensor):
         try:
             plain = picture.detach().resolve_conj().resolve_neg().cpu()
-            # numpy has no bfloat16
+            # float(): numpy has no bfloat16.
             array = (plain.float() if plain.is_floating_point() else plain).numpy()
         except (RuntimeError, TypeError, NotImplementedError) as error:
             raise UserError(
@@ -113,7 +116,7 @@ def _grey(picture: Any, name: str) -> Tensor:
     if isinstance(picture, Image.Image):
         try:
             return _grey_from_pil(picture, name)
-        except (OSError, SyntaxError, ValueError) as error:  # read, or converted, only now
+        except (OSError, SyntaxError, ValueError) as error:  # PIL reads lazily
             raise UserError(f"{name} cannot be read: {str(error).splitlines()[0]}") from None
     raise UserError(
         f"cannot read a picture from {type(picture).__name__}; "
@@ -127,7 +130,7 @@ def _grey_from_file(path: Path) -> Tensor:
     refuse_special(path)
     try:
         with warnings.catch_warnings():
-            # PIL warns of large pictures before it refuses them; the check below is ours.
+            # PIL warns of pictures that are large but allowed; `_grey_from_pil` checks their size.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(path) as image:
                 return _grey_from_pil(image, str(path))
@@ -172,7 +175,7 @@ def _grey_from_array(array: np.ndarray, name: str, deep: bool = False) -> Tensor
     elif np.issubdtype(array.dtype, np.integer):
         most = np.iinfo(array.dtype).max
         if array.dtype.itemsize > 2 or array.dtype == np.int16:
-            # 8- or 16-bit pictures, held in integers that are wider than their own.
+            # Wide integers hold 8- or 16-bit pictures.
             few = array.size and array.max() <= 255 and not deep
             most = 255 if few else min(most, 65535)
         if array.size and (array.min() < 0 or array.max() > most):
@@ -197,6 +200,6 @@ def _grey_from_array(array: np.ndarray, name: str, deep: bool = False) -> Tensor
         alpha = grey[..., -1:]
         grey = grey[..., :-1] * alpha + (1 - alpha)
     if grey.shape[-1] == 3:
-        # ITU-R 601, what PIL uses
+        # ITU-R 601 luma, as in PIL.
         return grey @ torch.tensor([0.299, 0.587, 0.114])
     return grey[..., 0]

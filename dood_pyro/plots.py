@@ -1,4 +1,5 @@
-"""Sheets of drawings: targets, and each drawing after every stroke, strokes coloured by order."""
+"""Sheets of drawings, figures and their files: images, and each drawing after every stroke, strokes
+coloured by order."""
 
 from __future__ import annotations
 
@@ -18,14 +19,16 @@ from dood_pyro.inference.parsing import Parse
 from dood_pyro.rendering import canvas_from_ink, ink_from_canvas
 
 CELL = 80
-"""Pixels a side of one picture on a sheet."""
+"""Pixels per side of one picture on a sheet."""
 GAP = 4
+"""Pixels between pictures on a sheet."""
 
 
 def canvas_inks(
     canvases: Float[Tensor, "steps size size"], size: int = CELL
 ) -> Float[Tensor, "steps size size"]:
-    """The ink that each step added to a canvas, enlarged: for models that draw no curves."""
+    """Ink that each step adds to a canvas, at ``size`` × ``size`` pixels: for models that draw no
+    curves."""
     if not len(canvases):
         return torch.zeros(0, size, size)
     ink = ink_from_canvas(canvases.cpu())
@@ -37,8 +40,12 @@ def canvas_inks(
 def step_inks(
     parsed: Parse, drawings: Sequence[Drawing]
 ) -> list[Float[Tensor, "strokes size size"]]:
-    """What each stroke of each drawing adds: of ``drawings``, or where the model draws no curves, and
-    there are none, of what was parsed."""
+    """Ink of each stroke of each drawing.
+
+    Args:
+        parsed: the parse; its canvases are used if there are no drawings.
+        drawings: the parse's drawings; empty for models that draw no curves.
+    """
     if drawings:
         return [drawing.inks(CELL) for drawing in drawings]
     counts = parsed.alive.sum(0).long().tolist()
@@ -48,9 +55,10 @@ def step_inks(
 def colour_steps(
     inks: Float[Tensor, "strokes size size"], steps: int
 ) -> UInt8[np.ndarray, "steps size size 3"]:
-    """A drawing on white after 1…``steps`` strokes, each stroke in its colour.
+    """Pictures of a drawing on white after 1…``steps`` strokes, each stroke in the colour of its order.
 
-    Where strokes cross, their colours mix by their ink. After its last stroke a drawing stays.
+    Where strokes cross, their colours mix by their ink. After a drawing's last stroke its picture stays
+    the same.
     """
     colours = torch.tensor([[int(c[i : i + 2], 16) for i in (1, 3, 5)] for c in STROKE_COLOURS])
     size = inks.shape[-1]
@@ -72,10 +80,11 @@ def stepwise_sheet(
     inks: Sequence[Float[Tensor, "strokes cell cell"]],
     steps: int,
 ) -> UInt8[np.ndarray, "height width 3"]:
-    """A column a drawing: the target on top, then the drawing after each of ``steps`` strokes.
+    """Sheet with one column per drawing: the image on top, then the drawing after each of ``steps``
+    strokes.
 
     Args:
-        inks: of each drawing, what each of its strokes adds (`step_inks`).
+        inks: ink of each stroke of each drawing (`step_inks`).
     """
     columns = []
     for image, strokes in zip(images, inks, strict=True):
@@ -87,7 +96,7 @@ def stepwise_sheet(
 def grid_sheet(
     cells: Sequence[UInt8[np.ndarray, "size size 3"]],
 ) -> UInt8[np.ndarray, "height width 3"]:
-    """Pictures in rows of a sheet that is as square as can be."""
+    """Sheet of pictures in rows, as square as possible."""
     across = max(1, int(np.ceil(len(cells) ** 0.5)))
     blank = np.full((CELL, CELL, 3), 255, dtype=np.uint8)
     full = [*cells, *[blank] * (-len(cells) % across)]
@@ -97,22 +106,23 @@ def grid_sheet(
 def rows_sheet(
     rows: Sequence[Sequence[UInt8[np.ndarray, "size size 3"]]],
 ) -> UInt8[np.ndarray, "height width 3"]:
-    """Pictures in rows of equal length."""
+    """Sheet of pictures in rows of equal length."""
     return np.concatenate([np.concatenate([_framed(c) for c in row], axis=1) for row in rows])
 
 
 def grey_cell(image: Float[Tensor, "size size"]) -> UInt8[np.ndarray, "size size 3"]:
-    """A picture, ink bright in [0, 1], as black on white."""
+    """Black on white bytes of a picture, ink bright in [0, 1]."""
     paper = (255 * (1 - image.cpu())).round().clamp(0, 255).byte().numpy()
     return np.repeat(paper[..., None], 3, axis=-1)
 
 
 def enlarge(image: Float[Tensor, "size size"]) -> Float[Tensor, "cell cell"]:
-    """An image at the size of a sheet's cells, its pixels left to be seen."""
+    """Enlarge an image to `CELL` pixels per side by nearest neighbour: its pixels stay visible."""
     return torch.nn.functional.interpolate(image[None, None].cpu(), size=(CELL, CELL))[0, 0]
 
 
 def _framed(cell: UInt8[np.ndarray, "size size 3"]) -> UInt8[np.ndarray, "framed framed 3"]:
+    """A picture in a light grey frame of `GAP` / 2 pixels."""
     framed = np.full((cell.shape[0] + GAP, cell.shape[1] + GAP, 3), 225, dtype=np.uint8)
     framed[GAP // 2 : -(GAP // 2), GAP // 2 : -(GAP // 2)] = cell
     return framed
@@ -125,16 +135,17 @@ TITLES = {
     "quickdraw": "QuickDraw",
     "omniglot": "Omniglot",
 }
+"""Titles of the paper's sources in figures."""
 
 
 def source_title(source: str) -> str:
-    """A source as figures call it."""
+    """Title of a source in figures."""
     name = name_of(source)
     return TITLES.get(name, name)
 
 
 def new_figure(width: float, height: float) -> Any:
-    """A matplotlib figure of so many inches that needs no display and no closing."""
+    """Create a matplotlib figure, width and height in inches, that needs no display and no closing."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -144,17 +155,17 @@ def new_figure(width: float, height: float) -> Any:
 
 
 def save_figure(figure: Any, out: Path) -> list[Path]:
-    """Writes a matplotlib figure as PNG at ``out``, and as PDF beside it; returns the paths.
+    """Write a matplotlib figure as PNG and as PDF, to ``out`` with these suffixes; return the paths.
 
     Raises:
-        UserError: the disk does not take it.
+        UserError: a file cannot be written.
     """
     import io
 
     paths = []
     for suffix in (".png", ".pdf"):
         buffer = io.BytesIO()
-        # No date inside: the same figure is the same file.
+        # Without a date in the PDF, equal figures are equal files.
         metadata = {"CreationDate": None} if suffix == ".pdf" else None
         figure.savefig(buffer, format=suffix[1:], dpi=200, bbox_inches="tight", metadata=metadata)
         paths.append(out.with_suffix(suffix))
@@ -165,10 +176,10 @@ def save_figure(figure: Any, out: Path) -> list[Path]:
 def save_png(
     path: Path, sheet: UInt8[np.ndarray, "height width 3"] | UInt8[np.ndarray, "height width"]
 ) -> None:
-    """Writes a sheet, in colours or grey.
+    """Write a sheet, in colours or grey, as PNG.
 
     Raises:
-        UserError: the disk does not take it.
+        UserError: the file cannot be written.
     """
     import io
 

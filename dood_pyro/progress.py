@@ -1,7 +1,7 @@
-"""Progress bars that no display can bring down.
+"""Progress bars whose output may fail without stopping the work.
 
-What a bar is written to may go away: a terminal that is closed, a pipe that nobody reads any more, a
-disk that is full. The work behind the bar goes on without it.
+A bar's output may go away: the terminal is closed, nobody reads the pipe any more, or the disk is
+full. The work continues without the bar.
 """
 
 from __future__ import annotations
@@ -15,29 +15,31 @@ from tqdm import tqdm
 
 
 def redirect_to_devnull(stream: Any) -> None:
-    """What a stream that cannot be written to still holds, and all that is written to it later, goes
-    nowhere, lest it fail once more when Python ends."""
+    """Redirect a stream that cannot be written, with its buffered output, to /dev/null.
+
+    Python flushes the stream at exit, which would otherwise fail again.
+    """
     with contextlib.suppress(OSError, ValueError, AttributeError), open(os.devnull, "w") as nothing:
         os.dup2(nothing.fileno(), stream.fileno())
 
 
 class LossyStream:
-    """A stream that drops what cannot be written. A missing one (``2>&-``) takes nothing."""
+    """Stream that drops what cannot be written; a missing stream (``2>&-``) drops everything."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
 
     def write(self, text: str) -> int:
-        """Writes text, or drops it."""
+        """Write text, or drop the text where the stream fails."""
         if self._stream is not None:
             try:
                 self._stream.write(text)
-            except (OSError, ValueError):  # ValueError: it has been closed
+            except (OSError, ValueError):  # ValueError: the stream is closed
                 self._give_up()
         return len(text)
 
     def flush(self) -> None:
-        """Flushes, or does not."""
+        """Flush the stream, or give up a stream that fails."""
         if self._stream is not None:
             try:
                 self._stream.flush()
@@ -51,7 +53,7 @@ class LossyStream:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
-    # tqdm tells by == whether a line is printed across a bar, which then makes way.
+    # tqdm compares streams by ==, to move a bar out of the way of a line printed on its stream.
     def __eq__(self, other: object) -> bool:
         return self._stream is getattr(other, "_stream", other)
 
@@ -60,21 +62,21 @@ class LossyStream:
 
 
 def progress_bar(**options: Any) -> tqdm:
-    """A `tqdm` bar on standard error, with its options."""
+    """Return a `tqdm` bar on standard error, with `tqdm`'s options."""
     return tqdm(file=LossyStream(sys.stderr), **options)
 
 
 def update_bar(bar: tqdm, done: float) -> None:
-    """Moves a bar on; parts of a whole add up to a little more than it, and are cut off there."""
+    """Advance a bar by ``done``, at most to its total: rounded parts may sum to slightly more."""
     left = float(bar.total or 0) - float(bar.n)
     bar.update(min(done, left))
 
 
 def print_across(bar: tqdm, text: str) -> None:
-    """Prints a line on standard output, where a bar may stand, if anyone is there to read it."""
+    """Print a line on standard output, above the bar; drop the line where nobody reads."""
     bar.write(text, file=LossyStream(sys.stdout))
 
 
 def print_if_read(text: str) -> None:
-    """Prints a line on standard output, if anyone is there to read it: after work that is saved."""
+    """Print a line on standard output, or drop it where nobody reads: for use after work is saved."""
     print(text, file=LossyStream(sys.stdout), flush=True)

@@ -1,4 +1,4 @@
-"""Pen strokes out of pixels: a trained run, loaded, parses pictures into drawings."""
+"""Recognition of pen strokes: a trained run, loaded, parses pictures into drawings."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch import Tensor
 from dood_pyro import data, geometry
 from dood_pyro.config import RunConfig
 from dood_pyro.devices import choose_device
-from dood_pyro.drawing import Drawing, Stroke, visible_width
+from dood_pyro.drawing import Drawing
 from dood_pyro.errors import UserError
 from dood_pyro.guides.base import Guide
 from dood_pyro.images import ImageBatch, Images
@@ -25,6 +25,7 @@ from dood_pyro.models.base import DrawingModel
 from dood_pyro.pictures import CHANNELS, CHANNELS_FIRST, Polarity, read_picture, resize
 from dood_pyro.rendering import peak_ink
 from dood_pyro.runs.run import Run
+from dood_pyro.stroke import Stroke, visible_width
 
 BATCH = 64
 """Images parsed at once: larger batches gain nothing on a CPU."""
@@ -39,14 +40,14 @@ def trained_weights() -> list[str]:
 
 
 def open_run(run: str | os.PathLike[str]) -> Run:
-    """The run folder at a path, or the trained weights of that name that come with the package.
+    """Open the run folder at a path, or the trained weights of that name that come with the package.
 
     Raises:
-        UserError: there is neither.
+        UserError: there is neither a folder nor such weights.
     """
     if str(run) == "":
         raise UserError("the run has no name: give a run folder's path or the name of weights")
-    # A folder of that name that is no run does not hide the weights.
+    # A folder of the weights' name that is no run folder must not hide the weights.
     if str(run) in trained_weights() and not (Path(run) / "config.json").exists():
         return Run(Path(str(resources.files("dood_pyro") / "weights" / str(run))))
     if not Path(run).exists():
@@ -64,18 +65,19 @@ def load(
     guide: str | None = None,
     trusted: Sequence[str] = (),
 ) -> Recognizer:
-    """Loads a run folder, or trained weights by name (``"omniglot"``), to parse with.
+    """Load a run folder, or trained weights by name (``"omniglot"``), to parse with.
 
     Args:
         device: ``"cpu"``, ``"cuda"`` or ``"auto"``.
         which: ``"best"`` or ``"last"`` checkpoint.
-        guide: ``"refined"``, ``"smc"`` or ``"per-image"`` to parse by one of these over the run's
-            own, slower and closer; or repeats the name of a guide ``module:Class`` that the run was
-            trained with: code that a run folder names is not run without.
-        trusted: other names ``module:Class`` of code that the run may have run.
+        guide: ``"refined"``, ``"smc"`` or ``"per-image"`` to parse by one of these search guides
+            over the run's own guide: slower, and closer to the posterior. Or the name
+            ``module:Class`` of a guide that is not built in and that the run was trained with: code
+            that a run folder names runs only if its name is repeated here.
+        trusted: other names ``module:Class`` of code that the run folder may run.
 
     Raises:
-        UserError: there is no such run, or it is damaged or of another version.
+        UserError: there is no such run, or the run is damaged or of another version.
     """
     chosen = choose_device(device)
     opened = open_run(run)
@@ -85,13 +87,12 @@ def load(
 
 
 class Recognizer:
-    """A trained model and guide, to parse with.
+    """A trained model and guide, to parse pictures with.
 
     Attributes:
         model, guide: the Pyro programs.
-        config: how they were made and trained.
-        native_size: pixels per side of the images that they were trained on, as they came; 0: not
-            known.
+        config: configuration that model and guide were built and trained with.
+        native_size: pixels per side of the training images before they were resized; 0 if not known.
     """
 
     def __init__(
@@ -108,13 +109,13 @@ class Recognizer:
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Device of the model's weights."""
         return self.model.device
 
     def load_images(
         self, source: str, count: int | None, part: str = "test", data_dir: str | Path | None = None
     ) -> ImageBatch:
-        """The first ``count`` images of a source's shuffle of seed 0, on the model's device.
+        """Load the first ``count`` images of a source's shuffle of seed 0, on the model's device.
 
         Raises:
             UserError: the source cannot be had.
@@ -124,21 +125,29 @@ class Recognizer:
     def prepare(
         self, pictures: Sequence[Any], polarity: Polarity = "auto"
     ) -> tuple[Float[Tensor, "count size size"], list[int]]:
-        """Pictures at the canvas's size, brightest ink at 1; and pixels per side that they had."""
+        """Read pictures and resize them to the canvas, each with its brightest ink at 1.
+
+        Returns:
+            The pictures, in [0, 1], and the pixels per side that each had.
+
+        Raises:
+            UserError: as for `parse`.
+        """
         squares = [read_picture(picture, polarity) for picture in pictures]
         stack = torch.stack([resize(square, self.size) for square in squares]).clamp(0, 1)
         peak = stack.amax((-1, -2), keepdim=True)
         return stack / peak.clamp(min=1e-6), [square.shape[-1] for square in squares]
 
     def infer(self, images: Images) -> Parse:
-        """The guide's modes for images (`inference.parsing.parse`), computed in double precision, so
-        that what is found for an image does not depend on the images beside it."""
+        """Compute the guide's modes for images (`inference.parsing.parse`), in double precision, so
+        that an image's parse does not depend on the other images of the batch."""
         return parse(*self._in_double(), images)
 
     def _in_double(self) -> ModelAndGuide:
-        """Model and guide in float64; copied again where they are others, or their weights changed."""
+        """Copies of model and guide in float64, made again if model, guide or their weights changed."""
         if self.guide.search_share:
-            # Over programs that are no submodules; beside a search a copy costs nothing.
+            # A search guide's model and guide are not submodules, so changes of their weights would go
+            # unnoticed; beside a search, the time of a copy is negligible.
             return in_double(self.model, self.guide)
         key = [id(self.model), id(self.guide)]
         for module in (self.model, self.guide):
@@ -149,22 +158,23 @@ class Recognizer:
         return self._double[1]
 
     def parse(self, images: Any, polarity: Polarity = "auto") -> Any:
-        """The strokes of one picture, or of many.
+        """Parse one picture, or many, into strokes.
 
         Args:
             images: one picture (path, PIL image, numpy array or tensor: (height, width) or with 1,
-                3 or 4 channels first or last), or many: a list of these, or an array of four
-                dimensions, or of three of which neither the first nor the last can be channels.
-                (To parse three grey pictures, give a list.) Any size; padded to a square. One of
-                fewer pixels per side than the canvas has, down to half of them, is drawn on as few
-                (`models.base.DrawingModel.ink_size`).
-            polarity: ``"bright-ink"``, ``"dark-ink"`` or ``"auto"``, by the border.
+                3 or 4 channels first or last), or many: a list of pictures, an array of four
+                dimensions, or an array of three dimensions whose first and last cannot be channels.
+                (To parse three grey pictures, give a list.) Pictures of any size are padded to a
+                square. A picture with fewer pixels per side than the canvas, down to half as many,
+                is drawn on its own number of pixels (`models.base.DrawingModel.ink_size`).
+            polarity: ``"bright-ink"``, ``"dark-ink"`` or ``"auto"``: detected by the border.
 
         Returns:
-            A `Drawing` for one picture, a list of them for many.
+            A `Drawing` for one picture, a list of drawings for many.
 
         Raises:
-            UserError: something is not a picture, is blank, too small or too large.
+            UserError: an entry is not a picture, or is blank, too small or too large; or the model
+                draws no curves.
         """
         many = _is_many(images)
         pictures = list(images) if many else [images]
@@ -173,18 +183,22 @@ class Recognizer:
         prepared, sides = self.prepare(pictures, polarity)
         found: dict[int, Drawing] = {}
         ink_sizes = [self.model.ink_size(side) for side in sides]
-        for ink_size in set(ink_sizes):  # a batch is drawn at one
-            rows = [row for row, its in enumerate(ink_sizes) if its == ink_size]
+        for ink_size in set(ink_sizes):  # a batch is drawn at one ink size
+            rows = [row for row, each in enumerate(ink_sizes) if each == ink_size]
             drawings = self.drawings(ImageBatch(prepared[rows], ink_size))
             found.update(zip(rows, drawings, strict=True))
         return [found[row] for row in range(len(sides))] if many else found[0]
 
     def drawings(self, images: Images) -> list[Drawing]:
-        """Drawings of images that are at the canvas's size already, in [0, 1], ink bright."""
+        """Parse images at the canvas's size, in [0, 1], ink bright, into drawings.
+
+        Raises:
+            UserError: the model draws no curves.
+        """
         found: list[Drawing] = []
         if not self.model.draws_curves:
             raise UserError(
-                f"a {self.config.model_name} model draws no pen strokes; what it makes of pictures is "
+                f"a {self.config.model_name} model draws no pen strokes; its reconstructions are "
                 "shown by dood-pyro reconstruct"
             )
         for batch in ImageBatch.of(images).split(BATCH):
@@ -193,7 +207,7 @@ class Recognizer:
 
 
 def drawings_from_parse(parsed: Parse) -> list[Drawing]:
-    """One `Drawing` an image of a parse by a model that draws curves."""
+    """One `Drawing` per image of a parse by a model that draws curves."""
     layout, stroke, pen_values = (parsed.values[n].cpu() for n in ("layout", "stroke", "pen"))
     control = geometry.apply_affine(stroke, geometry.affine_matrix(layout))
     pen = geometry.pen_profile(pen_values)
@@ -227,6 +241,7 @@ def drawings_from_parse(parsed: Parse) -> list[Drawing]:
 
 
 def _is_many(images: Any) -> bool:
+    """Whether ``images``, as `Recognizer.parse` takes them, are many pictures rather than one."""
     if isinstance(images, Tensor | np.ndarray):
         if images.ndim != 3:
             return images.ndim == 4

@@ -1,9 +1,9 @@
 """Every model, guide, estimator, data source and command by name: the one place to add another.
 
 A line is a name, the code as ``"module:Class"``, which is imported when it is needed and not before,
-and a few words for help and tables. Options, help, errors and tests follow. Wherever such a name is asked
-for, anyone's own code is named by ``module:Class`` itself, a module in the working directory included.
-docs/extending.md has an example of each.
+and a few words for help and tables. Options, help, errors and tests follow. Wherever such a name is
+asked for, anyone's own code is named by ``module:Class`` itself, a module in the working directory
+included. docs/extending.md has an example of each.
 """
 
 from __future__ import annotations
@@ -96,51 +96,52 @@ SOURCES = {
 """Data sources: ``prepare(folder, scratch)`` returns the arrays of `dood_pyro.data.prepared`."""
 
 TASKS = {
-    "train": Component("dood_pyro.cli.train:train", "Trains model and guide on a source."),
-    "parse": Component("dood_pyro.cli.parse:parse", "Turns pictures into pen strokes."),
+    "train": Component("dood_pyro.cli.train:train", "Train model and guide on a source."),
+    "parse": Component("dood_pyro.cli.parse:parse", "Turn pictures into pen strokes."),
     "reconstruct": Component(
-        "dood_pyro.cli.reconstruct:reconstruct", "Draws a target's test images stroke by stroke."
+        "dood_pyro.cli.reconstruct:reconstruct", "Draw a target's test images stroke by stroke."
     ),
     "evaluate": Component(
-        "dood_pyro.cli.evaluate:evaluate", "Measures how well a run explains a target."
+        "dood_pyro.cli.evaluate:evaluate", "Measure how well a run explains a target."
     ),
-    "sample": Component("dood_pyro.cli.sample:sample", "Draws new drawings, from a run's prior."),
-    "exemplars": Component("dood_pyro.cli.tasks:exemplars", "Writes new exemplars of characters."),
+    "sample": Component("dood_pyro.cli.sample:sample", "Sample new drawings from a run's prior."),
+    "exemplars": Component("dood_pyro.cli.tasks:exemplars", "Write new exemplars of characters."),
     "complete": Component(
-        "dood_pyro.cli.tasks:complete", "Goes on with drawings that were begun, in many ways."
+        "dood_pyro.cli.tasks:complete", "Complete partial drawings, in many ways."
     ),
     "one-shot": Component(
-        "dood_pyro.cli.one_shot:one_shot", "Classifies characters from one example each."
+        "dood_pyro.cli.one_shot:one_shot", "Classify characters from one example each."
     ),
-    "sources": Component("dood_pyro.cli.sources:sources", "Lists the data sources."),
-    "fid": Component("dood_pyro.cli.fid:fid", "Prints the distance between two sets of pictures."),
+    "sources": Component("dood_pyro.cli.sources:sources", "List the data sources."),
+    "fid": Component("dood_pyro.cli.fid:fid", "Print the distance between two sets of pictures."),
     "fid-samples": Component(
-        "dood_pyro.cli.fid:fid_samples", "Measures how far a run's samples are from a target."
+        "dood_pyro.cli.fid:fid_samples", "Measure how far a run's samples are from a target."
     ),
     "fid-memorisers": Component(
-        "dood_pyro.cli.fid:fid_memorisers", "Measures how far two copyists are from a target."
+        "dood_pyro.cli.fid:fid_memorisers", "Measure how far two memorisers are from a target."
     ),
     "train-features": Component(
-        "dood_pyro.cli.fid:train_features", "Trains the network whose features are compared."
+        "dood_pyro.cli.fid:train_features", "Train the network whose features are compared."
     ),
     "compare-guides": Component(
-        "dood_pyro.cli.guides:compare_guides", "Compares guides over a run's model."
+        "dood_pyro.cli.guides:compare_guides", "Compare guides over a run's model."
     ),
-    "calibrate": Component("dood_pyro.cli.guides:calibrate", "Checks a run's guide by simulation."),
+    "calibrate": Component("dood_pyro.cli.guides:calibrate", "Check a run's guide by simulation."),
     "transfer-table": Component(
-        "dood_pyro.cli.transfer_table:transfer_table", "Trains and measures who explains what."
+        "dood_pyro.cli.transfer_table:transfer_table",
+        "Train and measure source by target (Fig. 4).",
     ),
     "compare": Component(
-        "dood_pyro.cli.figures:compare", "Draws test images by several runs, side by side."
+        "dood_pyro.cli.figures:compare", "Draw test images by several runs, side by side."
     ),
     "stroke-counts": Component(
-        "dood_pyro.cli.figures:stroke_counts", "Counts the strokes that runs take, by target."
+        "dood_pyro.cli.figures:stroke_counts", "Count the strokes that runs take, by target."
     ),
     "clusters": Component(
-        "dood_pyro.cli.figures:clusters", "Clusters the strokes, or parts, of several runs."
+        "dood_pyro.cli.figures:clusters", "Cluster the strokes, or parts, of several runs."
     ),
     "anatomy": Component(
-        "dood_pyro.cli.figures:anatomy", "Takes one drawing by a run apart, step by step."
+        "dood_pyro.cli.figures:anatomy", "Take one drawing by a run apart, step by step."
     ),
 }
 """Commands of ``dood-pyro``: click commands, with the line that ``--help`` lists them by."""

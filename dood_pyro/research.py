@@ -1,4 +1,4 @@
-"""Training and measuring from Python: what the commands do, for those who change things.
+"""Training and evaluation from Python, as the commands do them, for research code.
 
 >>> import dood_pyro
 >>> run = dood_pyro.train("digits", seconds=300, settings={"model.features": 128})
@@ -35,7 +35,7 @@ __all__ = ["begin_training", "configure", "evaluate", "read_settings", "train"]
 SAMPLES = 5
 """Default of ``particles`` for estimators that weigh samples."""
 INHERITED = ("num_refiners", "guide_channels")
-"""Training settings that are those of the run that training starts from."""
+"""Training settings inherited from the run that training starts from."""
 
 
 def train(
@@ -58,13 +58,13 @@ def train(
     Args:
         show: called with the trainer and a line of metrics, as each is written
             (`dood_pyro.training.train`).
-        tensorboard: whether to log for it.
+        tensorboard: whether to log for TensorBoard.
 
     Returns:
         The run, as `evaluate`, `dood_pyro.load` and the commands take it.
 
     Raises:
-        UserError: something of it cannot be; or the training diverged.
+        UserError: an argument is not valid (`begin_training`), or the training diverged.
     """
     training = begin_training(
         source,
@@ -95,23 +95,25 @@ def begin_training(
     data_dir: str | Path | None = None,
     trusted: Sequence[str] = (),
 ) -> Training:
-    """A new run folder with its programs built and its data read, ready to train.
+    """Create a new run folder, build its model and guide and read its data, ready to train.
 
     Args:
-        source: name of a data source, path of a folder or file, or anyone's own ``module:function``.
+        source: name of a data source, path of a folder or file, or ``module:function`` of a user's own
+            source.
         model: a name in `dood_pyro.registry.MODELS`, or ``module:Class``.
-        steps, seconds: where training ends; one of them at least.
-        out: run folder; runs/MODEL-SOURCE-SEED by default.
-        settings: others than the defaults, as ``"model.features"`` or ``"train.beta"``
-            (`ModelConfig`, `TrainConfig`).
-        init_from: run whose model and weights training starts from; of its guide, with those that
-            fit.
+        steps, seconds: training budget; at least one of the two.
+        out: run folder; default runs/MODEL-SOURCE-SEED.
+        settings: values in place of the defaults, by names such as ``"model.features"`` or
+            ``"train.beta"`` (`ModelConfig`, `TrainConfig`).
+        init_from: run that training starts from: its model with all weights, and those of its guide's
+            weights that fit the new guide.
         device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
         data_dir: data folder.
-        trusted: names ``module:Class`` of code that ``init_from`` may have run.
+        trusted: names ``module:Class`` of code that the run ``init_from`` may run.
 
     Raises:
-        UserError: something of it cannot be; then nothing has been written.
+        UserError: an argument is not valid, the data cannot be had, or the run folder cannot be
+            created; nothing has been written.
     """
     budget = TrainingBudget(steps, seconds)
     chosen = dict(settings or {})
@@ -130,13 +132,14 @@ def begin_training(
 def configure(
     model: str = "dood", source: str = "", settings: Mapping[str, Any] | None = None
 ) -> RunConfig:
-    """The settings of a run: defaults, and what is given in their place.
+    """Configuration of a run: defaults, with ``settings`` in their place.
 
     Args:
-        settings: by ``"model.NAME"`` and ``"train.NAME"``.
+        settings: values by ``"model.NAME"`` and ``"train.NAME"``.
 
     Raises:
-        UserError: a name is unknown, or a value cannot be; it is named (`SettingError`).
+        SettingError: the name of a setting is unknown, or its value is not valid.
+        UserError: there is no such model or estimator.
     """
     parts: dict[str, dict[str, Any]] = {"model": {}, "train": {"source": source}}
     kinds = {"model": ModelConfig, "train": TrainConfig}
@@ -154,15 +157,18 @@ def configure(
     parts["train"]["estimator"] = estimator
     if "particles" not in parts["train"] and load_component("estimator", estimator).takes_particles:
         parts["train"]["particles"] = SAMPLES
-    load_component("model", model)  # says what is wrong with the name
+    load_component("model", model)  # raises if the name is wrong
     return RunConfig(model, ModelConfig(**parts["model"]), TrainConfig(**parts["train"]))
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """Settings from a TOML file with tables ``[model]`` and ``[train]``, by ``"model.NAME"`` and so on.
+    """Read settings from a TOML file with tables ``[model]`` and ``[train]``.
+
+    Returns:
+        Values by ``"model.NAME"`` and ``"train.NAME"``, for `configure`, which checks the names.
 
     Raises:
-        UserError: it cannot be read, or has other tables.
+        UserError: the file cannot be read, or an entry stands outside a table.
     """
     try:
         tables = tomllib.loads(path.read_text())
@@ -176,10 +182,11 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 
 def parse_assignment(text: str) -> tuple[str, Any]:
-    """Name and value of ``model.features=512``; a value that is not TOML is a string.
+    """Name and value of an assignment such as ``model.features=512``; a value that is not TOML is a
+    string.
 
     Raises:
-        UserError: there is no ``=``.
+        UserError: the text has no ``=`` or no name.
     """
     name, equals, value = text.partition("=")
     if not equals or not name.strip():
@@ -191,7 +198,12 @@ def parse_assignment(text: str) -> tuple[str, Any]:
 
 
 def absolute_source(source: str) -> str:
-    """A source as a run keeps it: a path must be found again from wherever the run is resumed."""
+    """Source as a run's configuration names it: a name, or an absolute path, because a run may be
+    resumed from another working folder.
+
+    Raises:
+        UserError: the source is empty.
+    """
     from dood_pyro.registry import SOURCES
 
     source = canonical(source)
@@ -203,7 +215,11 @@ def absolute_source(source: str) -> str:
 
 
 def _same(name: str, given: Any, theirs: Any, run: str) -> Any:
-    """A setting that follows from the run that training starts from; it may be said once more."""
+    """Value of a setting that the run that training starts from determines; it may be given if equal.
+
+    Raises:
+        SettingError: another value is given.
+    """
     if given not in (None, theirs):
         raise SettingError(name, f"is that of {run}, which init_from names: {theirs}")
     return theirs
@@ -212,21 +228,21 @@ def _same(name: str, given: Any, theirs: Any, run: str) -> Any:
 def _initial_weights(
     name: str, trusted: Sequence[str], settings: dict[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Tensor], str]:
-    """Settings that follow from the run to start from, its weights, and their hash."""
+    """Load the run to start from: the settings it determines, its weights, and the weights' hash."""
     run = open_run(name)
     config, _ = run.read_config()
-    run.load_model(trusted=trusted)  # says what is wrong with the weights
+    run.load_model(trusted=trusted)  # raises if the weights are damaged
     weights, _ = run.read_tensors("best.safetensors")
     refuse_not_finite(weights, f"{run.path}/best.safetensors")
-    # Kept weights are in half precision.
+    # Kept weights (experiments/keep_weights.py) are in half precision.
     weights = {key: t.float() if t.is_floating_point() else t for key, t in weights.items()}
     sha256 = hashlib.sha256((run.path / "best.safetensors").read_bytes()).hexdigest()
     theirs: dict[str, Any] = {"model.name": config.model_name, "train.init_from": sha256[:12]}
     theirs |= {f"model.{setting}": value for setting, value in config.model.to_json().items()}
     theirs |= {f"train.{setting}": getattr(config.train, setting) for setting in INHERITED}
-    # Their gates are open already.
+    # The gates of trained refiners are open from the first step.
     theirs |= dict.fromkeys(("train.gate_begin", "train.gate_full", "train.gate_stagger"), 0)
-    if settings.get("train.trainable") == "prior":  # learns from what the run's own guide says
+    if settings.get("train.trainable") == "prior":  # the prior learns from the run's own guide
         run.trusted_config(settings.get("train.guide"), trusted)
         theirs["train.guide"] = config.train.guide
     return theirs, weights, sha256

@@ -1,23 +1,20 @@
-"""Drawings as SVG documents: Bézier curves of any degree as cubic paths, still or being drawn."""
+"""Drawings as SVG documents: Bézier curves of any degree as cubic paths, still or animated."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 
 from dood_pyro.errors import UserError
 from dood_pyro.rendering import bernstein
-
-if TYPE_CHECKING:
-    from dood_pyro.drawing import Stroke
+from dood_pyro.stroke import Stroke
 
 PIECES = 8
 """Cubic pieces per stroke."""
 CONSTANT_TAPER = 0.05
-"""Strokes whose width changes by less (in its log, from middle to end) are one path."""
+"""Change of log width, from middle to end, below which a stroke is one path of constant width."""
 
 
 def drawing_svg(
@@ -26,11 +23,11 @@ def drawing_svg(
     colours: str | Sequence[str] | None = None,
     seconds_per_stroke: float | None = None,
 ) -> str:
-    """Strokes as an SVG document of ``size`` × ``size`` user units, ink on white.
+    """SVG document of strokes, ``size`` × ``size`` user units, on white.
 
     Args:
-        colours: one per stroke, taken in turn, or one for all; black where there are none.
-        seconds_per_stroke: animates the drawing being drawn at this pace; None for a still.
+        colours: one per stroke, repeated in turn, or one for all strokes; black by default.
+        seconds_per_stroke: pace of the animated drawing, seconds; None for a still picture.
 
     Raises:
         UserError: ``size`` is not positive.
@@ -67,7 +64,7 @@ def drawing_svg(
 
 
 def _animated_path(shape: str, begin: float, duration: float) -> str:
-    """A path that appears at ``begin`` seconds and has grown to its end ``duration`` later."""
+    """Path that appears at ``begin`` seconds and reaches its full length ``duration`` seconds later."""
     return (
         f'  <path {shape} pathLength="1" stroke-dasharray="1 2" stroke-dashoffset="1" '
         f'visibility="hidden"><set attributeName="visibility" to="visible" begin="{begin:.3f}s" '
@@ -79,7 +76,7 @@ def _animated_path(shape: str, begin: float, duration: float) -> str:
 def _cubic_paths(stroke: Stroke, size: int) -> list[tuple[str, float]]:
     """Path data and widths of a stroke: one path, or one per piece where the pen tapers.
 
-    SVG knows cubic curves only: each piece has the curve's own ends and tangents there.
+    SVG has cubic curves only: each piece takes its end points and tangents from the curve.
     """
     degree = stroke.control.shape[0] - 1
     t = torch.linspace(0, 1, PIECES + 1, dtype=torch.float64)

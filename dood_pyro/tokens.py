@@ -1,7 +1,7 @@
-"""Types and tokens (section 3.2): a parse is a character's type; a token is one way of writing it.
+"""Types and tokens (section 3.2): a parse is a character's type, a token one way of writing the type.
 
 A token moves the type's control points by Gaussian noise and the whole drawing by a Gaussian affine
-map. As in the paper, the standard deviations are not learned but set by eye: settings.
+map. As in the paper, the standard deviations are settings chosen by eye, not learned.
 """
 
 from __future__ import annotations
@@ -23,20 +23,24 @@ from dood_pyro.rendering import CURVE_POINTS, canvas_from_ink
 
 @dataclass(frozen=True)
 class TokenNoise:
-    """Standard deviations of what tells a token from its type."""
+    """Standard deviations of a token's deviations from its type.
+
+    Raises:
+        UserError: a value is negative, or 10 or more.
+    """
 
     control: float = 0.03
-    """Of control points, canvas units."""
+    """Standard deviation of control points, canvas units."""
     shift: float = 0.05
-    """Of the drawing's place, canvas units."""
+    """Standard deviation of the drawing's position, canvas units."""
     rotation: float = 0.08
-    """Radians."""
+    """Standard deviation of the drawing's rotation, radians."""
     log_scale: float = 0.07
-    """Of the logs of width and height."""
+    """Standard deviation of the logs of the drawing's width and height."""
     shear: float = 0.08
-    """Of the slant: x gains so much of y."""
+    """Standard deviation of the drawing's slant: the shear times y is added to x."""
     log_width: float = 0.05
-    """Of the log of the pen's width."""
+    """Standard deviation of the log of the pen's width."""
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -48,25 +52,31 @@ class Strokes(NamedTuple):
     """Strokes of drawings on the canvas."""
 
     control: Float[Tensor, "*batch strokes controls 2"]
-    """Canvas units."""
+    """Control points, canvas units."""
     pen: Float[Tensor, "*batch strokes values"]
+    """Pen values (`dood_pyro.geometry.pen_profile`)."""
     alive: Float[Tensor, "*batch strokes"]
-    """1 where the stroke is drawn."""
+    """1 where the stroke is drawn, else 0."""
 
     def ink(
         self, size: int, points: int = CURVE_POINTS
     ) -> Float[Tensor, "*batch strokes size size"]:
-        """Of each stroke, drawn with so many points along it; none where it is not drawn."""
+        """Ink of each stroke; 0 where the stroke is not drawn.
+
+        Args:
+            size: pixels per side.
+            points: points along each stroke's curve.
+        """
         ink = geometry.draw_strokes(self.control, geometry.pen_profile(self.pen), size, points)
         return self.alive[..., None, None] * ink
 
     def render(self, size: int, points: int = CURVE_POINTS) -> Float[Tensor, "*batch size size"]:
-        """The pictures."""
+        """Pictures of the drawings, in [0, 1); arguments as for `ink`."""
         return canvas_from_ink(self.ink(size, points).sum(-3))
 
 
 def strokes_from_parse(parsed: Parse) -> Strokes:
-    """The strokes of a parse by a model that draws curves: batch shape (images,)."""
+    """Strokes of a parse by a model that draws curves: batch shape (images,)."""
     control = geometry.apply_affine(
         parsed.values["stroke"], geometry.affine_matrix(parsed.values["layout"])
     )
@@ -76,19 +86,23 @@ def strokes_from_parse(parsed: Parse) -> Strokes:
 
 
 class Token(NamedTuple):
-    """What tells tokens from their types, in units of standard deviations: all standard Gaussian."""
+    """Deviations of tokens from their types, in units of the standard deviations of `TokenNoise`:
+    all are standard Gaussian."""
 
     control: Float[Tensor, "*batch strokes controls 2"]
+    """Displacements of control points, or noise on part vectors."""
     affine: Float[Tensor, "*batch 6"]
-    """Shift x, y; rotation; log scale x, y; shear."""
+    """Affine map of the drawing: shift x, y; rotation; log scale x, y; shear."""
     log_width: Float[Tensor, "*batch"]
+    """Deviation of the log of the pen's width."""
 
 
 def sample_token(of: Float[Tensor, "*batch strokes controls 2"], drawings: int = 3) -> Token:
-    """p(token) for control points, or for part vectors (*batch, steps, dims).
+    """Sample tokens from p(token).
 
     Args:
-        of: what ``token.control`` is to be like.
+        of: tensor whose shape, type and device ``token.control`` takes: control points, or part vectors
+            (*batch, steps, dims).
         drawings: dimensions of ``of`` beyond ``*batch``; 2 for part vectors.
     """
     batch = of.shape[:-drawings]
@@ -98,9 +112,12 @@ def sample_token(of: Float[Tensor, "*batch strokes controls 2"], drawings: int =
 
 
 def apply_token(strokes: Strokes, token: Token, noise: TokenNoise) -> Strokes:
-    """The strokes of a token of a type. Differentiable; batch dimensions broadcast.
+    """Strokes of a token of a type. Differentiable; batch dimensions broadcast.
 
-    The affine map is about the middle of what is drawn.
+    The affine map is about the mean of the drawn strokes' control points.
+
+    Args:
+        strokes: the type.
     """
     control = strokes.control + noise.control * token.control
     alive = strokes.alive[..., None, None]
@@ -114,12 +131,12 @@ def apply_token(strokes: Strokes, token: Token, noise: TokenNoise) -> Strokes:
 
 
 PART_NOISE = 0.3
-"""Standard deviation of the noise on the part vectors of models without curves, whose prior's is 1."""
+"""Standard deviation of the noise on part vectors of models without curves; the prior's is 1."""
 
 
 def parts_from_parse(parsed: Parse) -> tuple[Tensor, Tensor, Tensor]:
-    """What a model without curves draws with: part vectors (images, steps, dims), layouts (images,
-    steps, 4), and which are drawn (images, steps)."""
+    """Part vectors (images, steps, dims), layouts (images, steps, 4) and ``alive`` (images, steps) of a
+    parse by a model without curves."""
     names = ("part",) if "part" in parsed.values else ("stroke", "pen")
     part = torch.cat([parsed.values[name].flatten(2) for name in names], dim=-1)
     return part.movedim(0, 1), parsed.values["layout"].movedim(0, 1), parsed.alive.movedim(0, 1)
@@ -132,20 +149,24 @@ def render_parts(
     noise: TokenNoise,
     size: int,
 ) -> Float[Tensor, "*batch steps size size"]:
-    """The ink of a token's parts: noise on part vectors, the affine map on the picture.
+    """Ink of a token's parts: noise is added to part vectors, and the affine map moves the picture.
 
-    ``token.control`` is of the shape of the part vectors, whatever they are.
+    Args:
+        decoder: function from part vectors to ink in the part's frame.
+        parts: part vectors, layouts and ``alive`` (`parts_from_parse`).
+        token: its ``control`` has the shape of the part vectors.
+        size: pixels per side.
     """
     part, layout, alive = parts
     patch = decoder(part + PART_NOISE * token.control)
     whole = affine_map(token, noise)[..., None, :, :]
     placing = geometry.compose_affine(whole, geometry.affine_matrix(layout))
-    # A placing says where a point goes; a glimpse asks where to look, the other way round.
+    # The placing maps a part's frame to the canvas; a glimpse needs the inverse.
     return glimpse(patch, geometry.invert_affine(placing), size) * alive[..., None, None]
 
 
 def affine_map(token: Token, noise: TokenNoise) -> Float[Tensor, "*batch 2 3"]:
-    """A token's affine map about the canvas's middle: stretch, then slant, turn and shift."""
+    """Affine map of a token about the canvas's middle: scale, then shear, rotate and shift."""
     x, y, turn, log_x, log_y, slant = token.affine.unbind(-1)
     cos, sin = (noise.rotation * turn).cos(), (noise.rotation * turn).sin()
     wide, high = (noise.log_scale * log_x).exp(), (noise.log_scale * log_y).exp()

@@ -1,11 +1,11 @@
-"""What things cost here: the renderer, a training step, Pyro, memory, a parse, a transfer cell.
+"""Benchmarks: the renderer, a training step, Pyro's overhead, memory, a parse, a transfer cell.
 
     make bench            (or: python experiments/bench.py --out experiments/results/bench.json)
 
-Everything is measured in one run, medians of several; compare ratios rather than times between
-machines. The training step is that of the default settings, once every refiner's gate is open: batch
-64, six strokes, pictures that came with 50×50 pixels, or with 28×28 and were enlarged (``…_28_…``),
-and every eighth time a batch of random strokes, of which a step bears its share.
+Everything is measured in one run; each time is a median of several. Between machines, compare ratios
+rather than times. The training step has the default settings, with every refiner's gate open: batches
+of 64 pictures, six strokes, pictures of native size 50×50, or 28×28 and enlarged (``…_28_…``). A batch
+of random strokes comes with every eighth step; its time is spread over the eight.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ BATCH = 64
 
 
 def seconds(work: Callable[[], Any], repeats: int, warm_up: int = 2) -> float:
-    """Median time of ``work`` over ``repeats`` calls."""
+    """Median time of ``work`` over ``repeats`` calls, seconds."""
     times = []
     for repeat in range(warm_up + repeats):
         began = time.perf_counter()
@@ -69,7 +69,7 @@ def seconds(work: Callable[[], Any], repeats: int, warm_up: int = 2) -> float:
 
 
 def pictures(count: int, size: int = 50) -> Tensor:
-    """Pictures of two strokes each, about as much ink as a digit."""
+    """Pictures of two strokes each, with about as much ink as a digit."""
     generator = torch.Generator().manual_seed(0)
     control = torch.rand(count, 2, 5, 2, generator=generator) * 1.2 - 0.6
     ink = stroke_ink(control, torch.full((count, 2), 0.05), torch.full((count, 2), 3.0), size)
@@ -77,7 +77,7 @@ def pictures(count: int, size: int = 50) -> Tensor:
 
 
 def renderer() -> dict[str, float]:
-    """Forward and backward of 384 strokes of 100 points, against the plain formula."""
+    """Forward and backward pass of 384 strokes of 100 points, beside the plain formula; seconds."""
     torch.manual_seed(0)
     strokes = (torch.rand(STROKES, 5, 2) - 0.5, torch.rand(STROKES) * 0.1 + 0.03)
     inputs = [t.requires_grad_() for t in (*strokes, torch.rand(STROKES) * 3)]
@@ -98,7 +98,7 @@ def renderer() -> dict[str, float]:
 
 
 def plain_terms(model: DooD, guide: AmortisedGuide, image: Tensor) -> StopMarginalTerms:
-    """`stop_marginal_terms` without Pyro: the same networks, samples and densities in plain torch."""
+    """`stop_marginal_terms` without Pyro: same networks, samples and densities, in plain torch."""
     state = model.initial_state(len(image))
     on = torch.ones(len(image))
     q_on, p_on, ratios, canvases = [], [], [], [state.canvas]
@@ -141,7 +141,7 @@ def plain_terms(model: DooD, guide: AmortisedGuide, image: Tensor) -> StopMargin
 
 
 class PlainElbo(StopMarginalELBO):
-    """The training objective over `plain_terms`."""
+    """Training objective over `plain_terms`."""
 
     def loss(self, model: Any, guide: Any, images: Images, step: int) -> Loss:
         terms = plain_terms(model, guide, ImageBatch.of(images).pixels)
@@ -149,11 +149,11 @@ class PlainElbo(StopMarginalELBO):
 
 
 LATE = 10_000
-"""A step past what differs at the start of a training: every refiner's gate is open."""
+"""Step number past the start of training: every refiner's gate is open."""
 
 
 def new_trainer(native_size: int = 0, **settings: Any) -> Trainer:
-    """A trainer of the default settings, past what differs at the start of a training."""
+    """Trainer of the default settings, at step `LATE`."""
     config = RunConfig("dood", ModelConfig(), TrainConfig("bench", **settings))
     trainer = Trainer.from_config(config, torch.device("cpu"), native_size)
     trainer.step = LATE
@@ -161,7 +161,7 @@ def new_trainer(native_size: int = 0, **settings: Any) -> Trainer:
 
 
 def training_step(native_size: int) -> float:
-    """A step, with its share of random strokes, on images of ``native_size`` pixels per side."""
+    """Seconds per step, random strokes included, on images of ``native_size`` pixels per side."""
     images = ImageBatch(resize(pictures(BATCH, native_size), 50), native_size)
     trainer = new_trainer(native_size)
     period = round(1 / trainer.config.train.synthetic_ratio)
@@ -174,7 +174,7 @@ def training_step(native_size: int) -> float:
 
 
 def training() -> dict[str, float]:
-    """Training steps; and one without random strokes through Pyro and in plain torch, in turn."""
+    """Times of training steps; without random strokes, through Pyro and in plain torch by turns."""
     images = ImageBatch(pictures(BATCH))
     trainer = new_trainer(synthetic_ratio=0.0)
     pyro_elbo, plain_elbo = StopMarginalELBO(4.0), PlainElbo(4.0)
@@ -204,7 +204,7 @@ def training() -> dict[str, float]:
 
 
 def peak_memory(images: int = 60_000) -> float:
-    """Largest resident size, GiB, of a whole training on as many images as MNIST has."""
+    """Largest resident size of a training process, GiB, on as many images as MNIST has."""
     few = (pictures(100, 28) * 255).byte().numpy()
     with tempfile.TemporaryDirectory() as folder:
         arrays: dict[str, np.ndarray] = {}
@@ -214,12 +214,12 @@ def peak_memory(images: int = 60_000) -> float:
         prepared.write(Path(folder) / "bench.npz", arrays)
         command = [sys.executable, __file__, "--train-in", folder]
         subprocess.run(command, check=True, capture_output=True)
-    # Linux counts in KiB, the largest child; there is no other.
+    # Linux gives the largest child in KiB; this is the only child so far.
     return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
 
 
 def train_in(folder: Path, steps: int = 25) -> None:
-    """A training with every refiner's gate open from its first step: what `peak_memory` watches."""
+    """Train with every refiner's gate open from the first step, for `peak_memory` to measure."""
     at_once = dict.fromkeys(("gate_begin", "gate_full", "gate_stagger"), 0)
     settings = TrainConfig(str(folder / "bench.npz"), **at_once)  # type: ignore[arg-type]
     config = RunConfig("dood", ModelConfig(), settings)
@@ -228,21 +228,23 @@ def train_in(folder: Path, steps: int = 25) -> None:
 
 
 def untrained() -> tuple[RunConfig, ModelAndGuide]:
-    """Programs with random weights that draw every stroke."""
+    """Configuration, and a model and guide with random weights that draw every stroke."""
     torch.manual_seed(0)
     config = RunConfig("dood", ModelConfig(), TrainConfig("bench"))
     model, guide = build(config)
     assert isinstance(guide, AmortisedGuide)
     with torch.no_grad():
-        guide.on_head[-1].bias.fill_(10.0)  # type: ignore[operator, union-attr]
+        guide.on_head[-1].bias.fill_(10.0)  # type: ignore[operator]
     return config, (model.eval(), guide.eval())
 
 
 def parsing() -> dict[str, float]:
-    """One picture, as ``parse`` takes it, and many; and a cell of the transfer table, 1,000 images with
-    200 samples each, from a fiftieth of it."""
-    config, programs = untrained()
-    dood = Recognizer(*programs, config)
+    """Time of one parse, parses per second in bulk, and time of a cell of the transfer table.
+
+    The cell's time, 1,000 images with 200 samples each, is estimated from a fiftieth of the images.
+    """
+    config, model_and_guide = untrained()
+    dood = Recognizer(*model_and_guide, config)
     many = pictures(256)
     some = many[:20]
     cell = seconds(lambda: importance_bound(dood.model, dood.guide, some, 200), 3, warm_up=1)
@@ -254,8 +256,10 @@ def parsing() -> dict[str, float]:
 
 
 def precision(repeats: int = 15) -> dict[str, float]:
-    """How much longer a parse takes in double precision, in which parses are computed, than in single:
-    medians of ratios of the two in turn, of one picture and of a batch of 64."""
+    """Time of a parse in double precision, which parses use, relative to single precision.
+
+    Medians of ratios, both measured by turns, for one picture and for a batch of 64.
+    """
     _, single = untrained()
     double = in_double(*single)
     found = {}
@@ -269,13 +273,13 @@ def precision(repeats: int = 15) -> dict[str, float]:
 
 
 def main() -> None:
-    """Measures, prints and writes the figures."""
+    """Measure, print and write the figures."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--out", type=Path, default=RESULTS / "bench.json")
     parser.add_argument(
-        "--precision", action="store_true", help="Only what double precision costs a parse."
+        "--precision", action="store_true", help="Measure only double against single precision."
     )
     parser.add_argument("--train-in", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -286,7 +290,7 @@ def main() -> None:
     if arguments.precision:
         write(precision(), RESULTS / "precision.json" if out == RESULTS / "bench.json" else out)
         return
-    # First: a child's peak counts from what its parent held when it began.
+    # First: a child's peak includes what its parent held when the child began.
     figures: dict[str, Any] = {"peak_memory_gib": peak_memory()}
     figures |= training()
     figures |= parsing()
@@ -296,7 +300,7 @@ def main() -> None:
 
 
 def write(figures: dict[str, Any], out: Path) -> None:
-    """Prints figures and writes them, with what they were measured on."""
+    """Print and write figures, with the hardware, torch version and revision of the measurement."""
     figures |= {
         "hardware": hardware(torch.device("cpu")),
         "torch": torch.__version__,

@@ -1,15 +1,15 @@
-"""What two choices of defaults were worth, from results of before they were made.
+"""Effect of two choices of defaults, from results measured before and after the choices.
 
     python experiments/earlier_settings.py
 
-Reads from the repository's history (a full clone) what earlier revisions measured, and writes it beside
-today's figures to experiments/results/earlier_settings.json:
+Reads earlier revisions' results from the repository's history (needs a full clone), and writes them,
+beside today's, to experiments/results/earlier_settings.json:
 
-    scale_learns       log p(x) of DooD's cells under `--scale-learns explored` and `drawn`; the second
+    scale_learns       log p(x) of DooD's cells under `--scale-learns explored` and `drawn`; `drawn`
                        became the default after the first table had been seen
-    omniglot_held_out  the held-out bound of DooD on Omniglot at equal steps under both
-    native_resolution  the held-out bound after 30 minutes without native resolution (β 3) and with it
-                       (β 5, changed at the same time)
+    omniglot_held_out  held-out ELBO of DooD on Omniglot under both, at equal steps
+    native_resolution  held-out ELBO after 30 minutes without native resolution (β 3) and with native
+                       resolution (β 5, changed at the same time)
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 OUT = RESULTS / "earlier_settings.json"
 EXPLORED = "5653afa"
-"""The last revision whose whole table is of `--scale-learns explored`."""
+"""Last revision whose whole table was measured under `--scale-learns explored`."""
 EXPLORED_SETTINGS = "1b54fd"
-"""How the hash of that table's settings begins; beside its rows are some of other settings."""
+"""Prefix of the hash of that table's settings; the file also holds rows of other settings."""
 SEED_1 = {"drawn_less_explored": 129, "steps": 2500, "note": "the runs were not kept"}
-"""What the same comparison gave with another seed, when it was made."""
+"""Result of the comparison on Omniglot with training seed 1, as recorded when it was made."""
 NATIVE = "79eb234"
-"""The revision that brought native resolution; the one before it has the same runs without."""
+"""Revision that brought native resolution; its parent has the same runs without."""
 
 
 def show(revision: str, path: str) -> str:
-    """A file of an earlier revision.
+    """Return the text of a file in an earlier revision.
 
     Raises:
         UserError: this clone has no such revision.
@@ -51,13 +51,13 @@ def show(revision: str, path: str) -> str:
 
 
 def held_out(lines: str) -> list[dict[str, Any]]:
-    """The held-out lines of a run's metrics."""
+    """Held-out lines of a run's metrics."""
     found = [json.loads(line) for line in lines.splitlines()]
     return [line for line in found if line["kind"] == "held-out"]
 
 
 def scale_learns() -> dict[str, Any]:
-    """DooD's cells under both."""
+    """log p(x) of DooD's cells under `--scale-learns explored` and `drawn`."""
     earlier = csv.DictReader(show(EXPLORED, "experiments/results/transfer.csv").splitlines())
     explored = {
         (row["source"], row["target"]): float(row["log_p"])
@@ -75,7 +75,7 @@ def scale_learns() -> dict[str, Any]:
 
 
 def omniglot_held_out() -> dict[str, Any]:
-    """The bound by step, where both were evaluated."""
+    """Held-out ELBO on Omniglot by step, where both settings were evaluated."""
     path = "experiments/runs/dood-omniglot-0/metrics.jsonl"
     explored = {line["step"]: line["elbo"] for line in held_out(show(EXPLORED, path))}
     drawn = held_out((HERE.parent / path).read_text())
@@ -87,7 +87,7 @@ def omniglot_held_out() -> dict[str, Any]:
 
 
 def native_resolution() -> dict[str, Any]:
-    """The best bound of each run."""
+    """Best held-out ELBO of each run without and with native resolution."""
 
     def best(revision: str, source: str) -> float:
         lines = held_out(show(revision, f"experiments/runs/dood-{source}-0/metrics.jsonl"))
@@ -100,7 +100,7 @@ def native_resolution() -> dict[str, Any]:
 
 
 def main() -> None:
-    """Reads, writes and prints."""
+    """Read, write and print the results."""
     found = {
         "revisions": {"explored": EXPLORED, "native_resolution": NATIVE},
         "scale_learns": scale_learns(),

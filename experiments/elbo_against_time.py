@@ -1,4 +1,4 @@
-"""The held-out bound against training time, from the metrics that runs leave.
+"""Held-out ELBO against training time, from the metrics of runs.
 
     python experiments/elbo_against_time.py runs/dood-mnist-0 runs/dood-omniglot-0
 
@@ -37,7 +37,7 @@ COLUMNS = (
 
 
 def lines_of(run: Run) -> list[dict[str, str]]:
-    """The held-out lines of a run, as rows of the table."""
+    """Held-out lines of a run, as rows of the table."""
     config, _ = run.read_config()
     versions = run.read_facts().versions
     return [
@@ -58,7 +58,7 @@ def lines_of(run: Run) -> list[dict[str, str]]:
 
 
 def draw(rows: list[dict[str, str]], path: Path) -> None:
-    """One curve a run."""
+    """Draw one curve per run, minutes against nats per image."""
     figure = new_figure(7.5, 4)
     axes = figure.subplots()
     axes.set_prop_cycle(cycler(linestyle=["-", "--"]) * cycler(color=colormaps["tab10"].colors))  # type: ignore[attr-defined]
@@ -66,14 +66,16 @@ def draw(rows: list[dict[str, str]], path: Path) -> None:
         mine = [row for row in rows if row["run"] == name]
         minutes = [float(row["seconds"]) / 60 for row in mine]
         axes.plot(minutes, [float(row["elbo"]) for row in mine], marker=".", label=name)
-    axes.set(xlabel="minutes of training", ylabel="held-out ELBO, nats an image", ylim=(4000, None))
+    axes.set(
+        xlabel="minutes of training", ylabel="held-out ELBO, nats per image", ylim=(4000, None)
+    )
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     save_figure(figure, path)
 
 
 def main() -> None:
-    """Reads the arguments."""
+    """Read the arguments, and update the table and the figure."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )

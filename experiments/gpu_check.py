@@ -1,9 +1,9 @@
-"""The stages of gpu_check.sh, each of which adds what it finds to DIR/gpu_check.json.
+"""Stages of gpu_check.sh; each stage adds its findings to DIR/gpu_check.json.
 
     experiments/gpu_check.sh --out DIR [--dry-run] [--minutes 5]
 
-A stage that fails is recorded with its error, and the next one begins; a stage for which no time is
-left is recorded as left out. The status is 1 where one failed.
+A stage that fails is recorded with its error, and the next stage begins. A stage without enough time
+left is recorded as left out. The exit status is 1 if any stage failed.
 """
 
 from __future__ import annotations
@@ -45,26 +45,26 @@ TREE = Path(__file__).resolve().parent.parent
 
 
 class Check(NamedTuple):
-    """What all stages go by."""
+    """Device, size and folders of a check, for all stages."""
 
     device: torch.device
     toy: bool
     out: Path
-    """Folder of the figures."""
+    """Folder of gpu_check.json."""
     scratch: Path
-    """Folder of what is not kept."""
+    """Folder of files that are not kept."""
 
     def size(self, real: int, toy: int) -> int:
-        """A number, less in a dry run."""
+        """Return ``toy`` in a dry run, else ``real``."""
         return toy if self.toy else real
 
     def wait(self) -> None:
-        """For what is queued on the device."""
+        """Wait for all work queued on the device."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
     def seconds(self, work: Callable[[], Any], repeats: int) -> float:
-        """Median time of ``work``, the device waited for."""
+        """Median time of ``work``, seconds, until the device is done."""
         times = []
         for repeat in range(repeats + 1):
             self.wait()
@@ -77,7 +77,7 @@ class Check(NamedTuple):
 
 
 def environment(check: Check) -> dict[str, Any]:
-    """The card and the versions."""
+    """Device, and versions of torch, Pyro, CUDA and this package."""
     found: dict[str, Any] = {
         "device": hardware(check.device),
         "torch": torch.__version__,
@@ -94,7 +94,7 @@ def environment(check: Check) -> dict[str, Any]:
 
 
 def tests(check: Check) -> dict[str, Any]:
-    """The tests that CUDA matters to."""
+    """Run the tests that CUDA matters to."""
     command = [sys.executable, "-m", "pytest", "tests/test_cuda.py", "-o", "addopts="]
     command += ["-p", "no:cacheprovider"]
     environ = os.environ | {"DOOD_TEST_DEVICE": check.device.type}
@@ -108,7 +108,7 @@ def tests(check: Check) -> dict[str, Any]:
 
 
 def renderer(check: Check) -> dict[str, Any]:
-    """Forward and backward of 384 strokes × 128 points × 50², against the plain formula."""
+    """Forward and backward pass of 384 strokes × 128 points × 50² pixels, beside the plain formula."""
     strokes = check.size(384, 8)
     torch.manual_seed(0)
     inputs = [
@@ -133,14 +133,14 @@ def renderer(check: Check) -> dict[str, Any]:
 
 
 def source(check: Check, name: str) -> str:
-    """A source of that name, or random pen strokes where it is not at hand."""
+    """Name of the source if its data are here, else of a source that needs no data."""
     if not check.toy and data.find(name) is not None:
         return name
-    return "digits" if check.toy else "doodles"
+    return "digits" if check.toy else "random-strokes"
 
 
 def training(check: Check, name: str) -> dict[str, Any]:
-    """A minute of training: steps a second, bounds, memory."""
+    """Train for a minute: steps per second, held-out ELBO, memory."""
     if check.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(check.device)
     chosen = source(check, name)
@@ -176,8 +176,10 @@ def training(check: Check, name: str) -> dict[str, Any]:
 
 
 def parsing(check: Check) -> dict[str, Any]:
-    """Parses a second by the packaged weights, by batch and precision, and the largest difference
-    between the device's and the CPU's strokes."""
+    """Parses per second by the packaged weights, by batch size and precision.
+
+    Also the largest difference between control points from the device and from the CPU.
+    """
     dood = recognition.load("omniglot", check.device)
     count = check.size(2048, 16)
     generator = torch.Generator().manual_seed(0)
@@ -186,10 +188,10 @@ def parsing(check: Check) -> dict[str, Any]:
     images = canvas_from_ink(ink.sum(1)).to(check.device)
     double = in_double(dood.model, dood.guide)
     found: dict[str, Any] = {"pictures": count}
-    for kind, programs in (("float32", (dood.model, dood.guide)), ("float64", double)):
+    for kind, model_and_guide in (("float32", (dood.model, dood.guide)), ("float64", double)):
         for batch in (1, 64, 512, count):
             part = images[: min(batch, count)]
-            took = check.seconds(partial(parse, *programs, part), check.size(5, 1))
+            took = check.seconds(partial(parse, *model_and_guide, part), check.size(5, 1))
             found[f"{kind}_batch_{len(part)}_per_second"] = len(part) / took
     on_cpu = recognition.load("omniglot").infer(images[:16].cpu())
     here = dood.infer(images[:16])
@@ -201,14 +203,14 @@ def parsing(check: Check) -> dict[str, Any]:
 
 
 def profile(check: Check) -> dict[str, Any]:
-    """Where a training step's time goes: kernels, launches and waits."""
+    """Profile of a training step: kernels, launches and waits."""
     from torch.profiler import ProfilerActivity
     from torch.profiler import profile as profiled
 
     model = ModelConfig(features=32, canvas_size=28) if check.toy else ModelConfig()
     settings = TrainConfig("profile", synthetic_ratio=0.0, batch_size=check.size(64, 8))
     trainer = Trainer.from_config(RunConfig("dood", model, settings), check.device)
-    trainer.step = 10_000  # past what differs at the start
+    trainer.step = 10_000  # every refiner's gate is open
     pixels = torch.rand(check.size(64, 8), model.canvas_size, model.canvas_size)
     images = ImageBatch(pixels.to(check.device))
     steps = check.size(5, 1)
@@ -226,7 +228,7 @@ def profile(check: Check) -> dict[str, Any]:
     events = list(recorded.key_averages())
     counts = {event.key: event.count / steps for event in events}
     by = "self_device_time_total" if cuda else "self_cpu_time_total"
-    if cuda:  # kernels alone: what called them has their time once more
+    if cuda:  # kernels alone: their time counts once more in the operators that call them
         events = [e for e in events if e.device_type.name == "CUDA" and not e.is_user_annotation]
     top = sorted(events, key=lambda event: getattr(event, by), reverse=True)[:25]
     waits = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "aten::_local_scalar_dense")
@@ -247,7 +249,7 @@ def profile(check: Check) -> dict[str, Any]:
 
 
 class Stage(NamedTuple):
-    """A part of the check, and the seconds that it needs at least."""
+    """Part of the check, and the seconds that it needs at least."""
 
     name: str
     work: Callable[[Check], dict[str, Any]]
@@ -266,7 +268,7 @@ STAGES = (
 
 
 def run_stages(check: Check, deadline: float) -> dict[str, Any]:
-    """Every stage in turn; returns what was found, which is on disk after each."""
+    """Run every stage in turn; return the findings, which are written to disk after each stage."""
     found: dict[str, Any] = {}
     for stage in STAGES:
         left = deadline - time.monotonic()
@@ -277,7 +279,7 @@ def run_stages(check: Check, deadline: float) -> dict[str, Any]:
             print(f"{stage.name} …", flush=True)
             try:
                 found[stage.name] = stage.work(check)
-            except Exception as error:  # whatever a card does, the other stages go on
+            except Exception as error:  # an error of any kind must not stop the other stages
                 traceback.print_exc()
                 found[stage.name] = {"error": f"{type(error).__name__}: {error}"[:2000]}
             found[stage.name]["took_seconds"] = round(time.perf_counter() - began, 2)
@@ -288,13 +290,13 @@ def run_stages(check: Check, deadline: float) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Reads the arguments."""
+    """Read the arguments, run the stages and exit with their status."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--out", type=Path, required=True, help="Folder for gpu_check.json.")
-    parser.add_argument("--dry-run", action="store_true", help="At toy size on a CPU.")
-    parser.add_argument("--minutes", type=float, default=5.0, help="Limit.  [default: 5]")
+    parser.add_argument("--dry-run", action="store_true", help="Run at toy size on a CPU.")
+    parser.add_argument("--minutes", type=float, default=5.0, help="Time limit.  [default: 5]")
     arguments = parser.parse_args()
     deadline = time.monotonic() + 60 * arguments.minutes
     if not arguments.dry_run and not torch.cuda.is_available():

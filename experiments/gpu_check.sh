@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# What CUDA does here, in five minutes, on a machine that has torch and this tree and no network:
+# Check of CUDA in five minutes, on a machine that has torch and this tree and needs no network:
 #
 #     experiments/gpu_check.sh --out DIR              # on a GPU
 #     experiments/gpu_check.sh --out DIR --dry-run    # at toy size on a CPU, in a minute
 #
-# The tests that CUDA matters to, a minute of training each on MNIST and Omniglot, the renderer, parses in
-# bulk, and where a training step's time goes. It prints as it goes; DIR/gpu_check.json holds, at any
-# moment, what is known by then. Nothing is installed into the machine's own Python: packages that it
-# lacks (pyro-ppl and pyro-api, platformdirs) are taken from WHEELS, a folder of wheels.
+# Runs the tests that CUDA matters to, trains for a minute each on MNIST and Omniglot, times the renderer
+# and parses in bulk, and profiles a training step. Findings are printed, and DIR/gpu_check.json holds
+# all findings so far. Nothing is installed into the machine's own Python: missing packages (pyro-ppl and
+# pyro-api, platformdirs) are taken from WHEELS, a folder of wheels.
 #
-#     DOOD_DATA   folder with mnist.npz and omniglot.npz; random pen strokes take their place
+#     DOOD_DATA   folder with mnist.npz and omniglot.npz; random strokes replace a missing file
 #     WHEELS      folder of wheels; .wheels in the tree by default
 #     PYTHON      python3 by default
 set -euo pipefail
@@ -20,7 +20,7 @@ wheels="${WHEELS:-$tree/.wheels}"
 site="$(mktemp -d)"
 trap 'rm -rf "$site"' EXIT
 
-# The package as it would be installed, the commands in it.
+# The package as installed: the commands in dood_pyro/cli.
 mkdir "$site/dood_pyro"
 ln -s "$tree"/dood_pyro/* "$site/dood_pyro/"
 [ -e "$site/dood_pyro/cli" ] || ln -s "$tree/cli" "$site/dood_pyro/cli"

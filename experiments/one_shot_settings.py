@@ -1,14 +1,14 @@
-"""Chooses how one-shot queries are scored, on trials of Omniglot's background set.
+"""Choice of the settings that score one-shot queries, on trials of Omniglot's background set.
 
     python experiments/one_shot_settings.py dood omniglot
     python experiments/one_shot_settings.py image
 
 Measures the candidates below, each a change of the default, on the first trials of the background set
-(`dood_pyro.data.one_shot_runs.background_trials`), and writes their accuracies, with what was chosen,
-to experiments/results/one_shot_settings.json. What is there already is not measured again. The models
-were trained on the background set's pictures: accuracies there are no results, they only choose. Of
-the controls without a model the best candidate is chosen, by however little it is better; of the model
-one takes the default's place only where it is better by two standard errors of the difference over
+(`dood_pyro.data.one_shot_runs.background_trials`), and writes the accuracies and the choice to
+experiments/results/one_shot_settings.json. Candidates that are there already are not measured again.
+The models were trained on the background set's pictures: accuracies there serve the choice and are
+not results. For the controls without a model, the best candidate is chosen, by any margin. For the
+model, a candidate replaces the default only if better by two standard errors of the difference over
 trials. The official runs play no part.
 """
 
@@ -36,16 +36,16 @@ from dood_pyro.tokens import TokenNoise
 
 RESULTS = Path(__file__).parent / "results" / "one_shot_settings.json"
 SIZE = 50
-"""Pixels a side, the canvas's."""
+"""Size of the canvas, pixels per side."""
 
 
 def scaled(noise: TokenNoise, factor: float) -> TokenNoise:
-    """All standard deviations by a factor."""
+    """Noise with all standard deviations multiplied by ``factor``."""
     return TokenNoise(**{name: factor * value for name, value in vars(noise).items()})
 
 
 def candidates(kind: str) -> dict[str, Settings]:
-    """Settings by what they change."""
+    """Candidate settings of a kind, by name of the change from the default."""
     base = Settings() if kind == "dood" else Settings(parses=1)
     wide, narrow = scaled(base.noise, 1.5), scaled(base.noise, 0.67)
 
@@ -71,14 +71,14 @@ def candidates(kind: str) -> dict[str, Settings]:
             common[f"grid's deviation {control:g}"] = changed(noise=bent)
     if kind == "dood":
         common |= {"1 parse": changed(parses=1), "one blur": changed(blurs=(0.7,))}
-        del common["120 steps"]  # takes the longest, and is worth nothing to the elastic fit
+        del common["120 steps"]  # slowest, and no gain for the elastic fit
     return common
 
 
 def measure(
     kind: str, classify: Callable[[list[Trials], Settings], dict[str, Any]], runs: list[Trials]
 ) -> None:
-    """Measures what is not known yet of a kind, and chooses."""
+    """Measure the candidates of a kind that have no accuracy yet, and choose one."""
     tried: dict[str, Any] = read_object(RESULTS).get(kind, {}).get("candidates", {})
     for name, settings in candidates(kind).items():
         if name in tried:
@@ -94,11 +94,11 @@ def measure(
         print(f"{kind}, {name}: {100 * found['accuracy']:.1f} %", flush=True)
         update_object(RESULTS, {kind: {"chosen": choose(kind, tried), "candidates": tried}})
     update_object(RESULTS, {kind: {"chosen": choose(kind, tried), "candidates": tried}})
-    print(f"{kind}: {choose(kind, tried)} is to be used", flush=True)
+    print(f"{kind}: {choose(kind, tried)} is chosen", flush=True)
 
 
 def choose(kind: str, tried: dict[str, Any]) -> str:
-    """The candidate that is to be used; the first of those that are best."""
+    """Name of the chosen candidate, the first where several are best."""
     best = max(tried, key=lambda each: tried[each]["accuracy"])
     if kind != "dood":
         return best
@@ -109,7 +109,7 @@ def choose(kind: str, tried: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Reads the arguments."""
+    """Read the arguments, measure and choose."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )

@@ -3,7 +3,7 @@
     make figures          (or: python experiments/paper.py figures)
     make tables           (or: python experiments/paper.py tables)
 
-A line below is one ``dood-pyro`` command. What needs a run that is not there is left out, and said so.
+Each part below is one ``dood-pyro`` command. A part whose runs are missing is left out, with a message.
 Runs are sought in experiments/runs; --runs-dir names another folder.
 """
 
@@ -21,22 +21,21 @@ HERE = Path(__file__).parent
 KEPT = HERE / "results"
 FIVE = ",".join(DATASETS)
 OMNIGLOT = "dood-omniglot-90m|dood-omniglot"
-"""The run that the tasks of section 3.2 are done with."""
+"""Run for the tasks of section 3.2."""
 ON_MNIST = ("dood", "dair", "air", "dood-no-renderer", "dood-no-guidance")
 
 
 class Part(NamedTuple):
-    """A figure or a table."""
+    """Figure or table: the runs that it needs, and the command that makes it."""
 
     what: str
     runs: tuple[str, ...]
-    """Names of the runs that it is made from, as ``model-source``; of names concatenated by ``|`` the first
-    whose run is there."""
+    """Names of the runs, as ``model-source``; of names joined by ``|``, the first run that is there."""
     command: str
-    """{0}, {1}… stand for the runs, {all} for all of them, {runs} for their folder, {out} and
-    {results} for the folders that figures and numbers go to, {kept} for that of the kept numbers."""
+    """Command line. {0}, {1}… stand for the runs, {all} for all runs, {runs} for the folder of runs,
+    {out} and {results} for the folders of new figures and numbers, {kept} for that of kept numbers."""
     every: bool = True
-    """Whether it needs every one of its runs, or is made from those that are there."""
+    """Whether the part needs every run; otherwise the runs that are there suffice."""
 
 
 def _drawn_with(source: str) -> str:
@@ -44,7 +43,7 @@ def _drawn_with(source: str) -> str:
 
 
 def figures() -> list[Part]:
-    """Fig. 1 to 8, and what goes beyond them."""
+    """Parts of Fig. 1 to 8, and of the figures beyond the paper."""
     on_mnist = tuple(f"{model}-mnist" for model in ON_MNIST)
     parts = [
         Part(
@@ -105,7 +104,7 @@ def figures() -> list[Part]:
 
 
 def tables() -> list[Part]:
-    """The numbers of section 3, and of the comparison of guides."""
+    """Parts of the numbers of section 3, and of the comparison of guides."""
     parts = [
         Part(
             "Fig. 4, the table's cells and findings",
@@ -145,7 +144,7 @@ def tables() -> list[Part]:
 
 
 def make(parts: list[Part], runs: Path, out: Path, results: Path) -> int:
-    """Runs the commands; returns how many parts could not be had."""
+    """Run the commands; return the number of parts that are missing."""
     missing = 0
     for part in parts:
         found = [_first(name, runs) for name in part.runs]
@@ -169,7 +168,7 @@ def make(parts: list[Part], runs: Path, out: Path, results: Path) -> int:
 
 
 def _first(names: str, runs: Path) -> tuple[Path, bool]:
-    """The first of the runs that is there, or the last; and whether it is."""
+    """Folder of the first run that is there, else of the last run; and whether a run is there."""
     folders = [runs / f"{name}-0" for name in names.split("|")]
     there = (folder for folder in folders if (folder / "best.safetensors").exists())
     folder = next(there, None)
@@ -177,7 +176,7 @@ def _first(names: str, runs: Path) -> tuple[Path, bool]:
 
 
 def main() -> None:
-    """Reads the arguments."""
+    """Read the arguments, and make the figures or tables."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -186,7 +185,8 @@ def main() -> None:
     parser.add_argument(
         "--out",
         type=Path,
-        help="Folder that all goes to.  [default: experiments/figures, numbers experiments/results]",
+        help="Folder for figures and numbers.  [default: experiments/figures; numbers, "
+        "experiments/results]",
     )
     arguments = parser.parse_args()
     drawn = arguments.what == "figures"

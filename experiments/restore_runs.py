@@ -1,10 +1,10 @@
-"""Brings back the weights of kept runs that no figure needs, from the repository's history.
+"""Restore the weights of kept runs that no figure needs, from the repository's history.
 
     make restore-runs        (or: python experiments/restore_runs.py)
 
-`experiments/runs` holds settings, facts and metrics of all kept runs, and the weights of those that
-`make figures` draws the paper's figures with. The others' weights stand in an earlier revision (a full
-clone has it); once back, they are verified against SHA256SUMS whenever they are read. Git ignores them.
+`experiments/runs` holds settings, facts and metrics of all kept runs, and the weights of the runs that
+`make figures` needs. The other weights are in an earlier revision (of a full clone). Restored weights
+are verified against SHA256SUMS whenever they are read; Git ignores them.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from dood_pyro.files import write_atomically
 
 HERE = Path(__file__).parent
 REVISION = "6d4cad7"
-"""The last revision that holds the weights of all kept runs."""
+"""Last revision that holds the weights of all kept runs."""
 WEIGHTS = "best.safetensors"
 
 
 def restore(folder: Path) -> None:
-    """Put a run's weights back.
+    """Write a run's weights into its folder.
 
     Raises:
-        UserError: this clone has no such revision, or it has no such run.
+        UserError: this clone lacks the revision, or the revision lacks the run.
     """
     path = f"{REVISION}:experiments/runs/{folder.name}/{WEIGHTS}"
     ran = subprocess.run(["git", "-C", str(HERE), "show", path], capture_output=True, check=False)
@@ -35,7 +35,7 @@ def restore(folder: Path) -> None:
 
 
 def main() -> None:
-    """Restores what is missing."""
+    """Restore all weights that are missing."""
     folders = sorted(each for each in (HERE / "runs").iterdir() if each.is_dir())
     for folder in folders:
         if not (folder / WEIGHTS).exists():

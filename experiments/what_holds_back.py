@@ -1,18 +1,18 @@
-"""What holds a run back on each target: the likelihood's scale, the number of strokes, the guide.
+"""Anatomy of a run's bound on each target: the likelihood's scale, number of strokes, and guide.
 
     python experiments/what_holds_back.py experiments/runs/dood-mnist-0 experiments/runs/dood-omniglot-0
 
-For each run and target, on the first test images of the shuffle of seed 0 and in nats an image:
+For each run and target, on the first test images in the shuffle of seed 0, in nats per image:
 
-    log_p           the bound (stops summed out) of a few samples, what the rest is compared with
-    scale           what the best guess would gain if the likelihood's scale were the target's own
-    strokes         what twice as many strokes gain, the program simply going on
-    searched        what the best of twenty of the guide's drawings and gradient steps on each
-                    image's own bound gain: the guide's imprecision
-    thin, thick     log_p of the third of the images with the thinnest pens, and of the thickest
+    log_p           bound with a few samples, stop variable marginalised: the basis of comparison
+    scale           gain of the best guess if the likelihood's scale were fitted to the target
+    strokes         gain of twice as many strokes, the model drawing on as before
+    searched        gain of the best of twenty of the guide's drawings, followed by gradient steps on
+                    each image's own bound: the guide's imprecision
+    thin, thick     log_p of the third of the images with the thinnest pens, and with the thickest
 
-Written to experiments/results/what_holds_back.json, run by run; a run's new entries replace its old.
-For runs that draw curves under a Laplace likelihood.
+Written to experiments/results/what_holds_back.json, by run; a run's new entries replace its old ones.
+Only for runs that draw curves under a Laplace likelihood.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ REFINEMENT = 60
 
 
 def log_p(dood: Recognizer, images: ImageBatch, refine: int = 0) -> Tensor:
-    """The bound of each image, stops summed out."""
+    """Bound of each image, stop variable marginalised, nats."""
     torch.manual_seed(0)
     guide = RefinedGuide(dood.model, dood.guide, refine) if refine else dood.guide
     return bound_of(dood.model, guide, images, PARTICLES).log_p_summed
@@ -53,7 +53,7 @@ def log_p(dood: Recognizer, images: ImageBatch, refine: int = 0) -> Tensor:
 
 @contextlib.contextmanager
 def taken_further(dood: Recognizer, strokes: int) -> Iterator[None]:
-    """Inside, the program goes on to so many strokes."""
+    """Let the model draw up to ``strokes`` strokes inside the block."""
     model: Any = dood.model
     model.config = dataclasses.replace(dood.config.model, max_strokes=strokes)
     try:
@@ -63,21 +63,26 @@ def taken_further(dood: Recognizer, strokes: int) -> Iterator[None]:
 
 
 def gain_of_scale(error: Tensor, scale: float, pixels: int) -> float:
-    """Nats an image that the scale that fits ``error``, mean and absolute a pixel, gains on
-    ``scale``."""
+    """Gain in nats per image of the likelihood scale fitted to ``error`` over ``scale``.
+
+    Args:
+        error: mean absolute error per pixel, by image.
+        scale: the model's likelihood scale.
+        pixels: number of pixels per image.
+    """
     own = max(MIN_LIKELIHOOD_SCALE, float(error.mean()))
     return pixels * (float(error.mean()) * (1 / scale - 1 / own) + math.log(scale / own))
 
 
 def mean_pen(parsed: Parse) -> Tensor:
-    """Log width of the strokes drawn, averaged over each image's."""
+    """Mean log width over each image's drawn strokes."""
     drawn = parsed.alive
     width = parsed.values["pen"][..., 0]
     return (drawn * width).sum(0) / drawn.sum(0).clamp(min=1)
 
 
 def anatomy(dood: Recognizer, images: ImageBatch) -> dict[str, float]:
-    """The columns of the module's docstring, with errors and strokes beside them."""
+    """Columns of the module's docstring, with errors and strokes per drawing."""
     most = dood.config.model.max_strokes
     plain, parsed = log_p(dood, images), dood.infer(images)
     error = (parsed.canvas[-1] - images.pixels).abs().mean((-1, -2))
@@ -86,7 +91,7 @@ def anatomy(dood: Recognizer, images: ImageBatch) -> dict[str, float]:
     searched = log_p(dood, images, REFINEMENT)
     with taken_further(dood, 2 * most):
         further = log_p(dood, images)
-    drawn = torch.nonzero(counts).flatten()  # a blank has no pen
+    drawn = torch.nonzero(counts).flatten()  # an image without strokes has no pen
     order = drawn[mean_pen(parsed)[drawn].argsort()]
     third = max(1, len(order) // 3)
     return {
@@ -105,12 +110,14 @@ def anatomy(dood: Recognizer, images: ImageBatch) -> dict[str, float]:
 
 
 def main() -> None:
-    """Reads the arguments, measures and prints."""
+    """Read the arguments, measure and print."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("runs", nargs="+")
-    parser.add_argument("--images", type=int, default=60, help="At least 3.  [default: 60]")
+    parser.add_argument(
+        "--images", type=int, default=60, help="Number of images, at least 3.  [default: 60]"
+    )
     parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     if arguments.images < 3:

@@ -1,8 +1,8 @@
 """Data sources by name or path: found, or prepared once from the public originals, then loaded.
 
-A source is looked for in the data folder (``--data-dir``, else ``DOOD_DATA``, else the platform's
-cache folder), then in the cache folder. What is not found is prepared into the first of them that
-can be written.
+A source is looked for in the data folder (``--data-dir``, else ``DOOD_DATA``, else the platform's cache
+folder), then in the cache folder. A source found in neither is prepared into the first of the two that
+can be written to.
 """
 
 from __future__ import annotations
@@ -33,42 +33,44 @@ from dood_pyro.registry import SOURCES, canonical, is_own_code, load_component
 
 @dataclass(frozen=True)
 class ImageDataset:
-    """One part of a source, resized for a canvas."""
+    """One part, train or test, of a source, resized for a canvas."""
 
     source: str
+    """Name or path of the source."""
     images: UInt8[Tensor, "count size size"]
     """Brightness, 0…255, ink bright; divide by 255 for [0, 1]."""
     labels: Integer[np.ndarray, "count"]
+    """Class of each image."""
     sha256: str
     """Hash of the source's images and labels, both parts."""
     native_size: int
-    """Pixels per side of the images before they were resized; 0 where they were not square."""
+    """Pixels per side of the images before they were resized; 0 if they were not square."""
 
     def shuffled(self, limit: int | None = None) -> UInt8[Tensor, "count size size"]:
-        """The first ``limit`` images of the shuffle of seed 0: what evaluations use."""
+        """First ``limit`` images, 0…255, of the shuffle of seed 0 that all evaluations use."""
         order = np.random.default_rng(0).permutation(len(self.images))
         return self.images[order[:limit].copy()]
 
     def batch(self, limit: int | None = None, device: torch.device | None = None) -> ImageBatch:
-        """The first ``limit`` images of the shuffle of seed 0, in [0, 1]."""
+        """First ``limit`` images, in [0, 1], of the shuffle of seed 0 that all evaluations use."""
         return ImageBatch((self.shuffled(limit).float() / 255).to(device), self.native_size)
 
 
 def name_of(source: str | Path) -> str:
-    """What tables and figures call a source: its name, or its path's last part without a suffix."""
+    """Name of a source in tables and figures: its name, or its path's last part without a suffix."""
     return named(source).stem
 
 
 def cache_folder() -> Path:
-    """The platform's cache folder for this package."""
+    """Cache folder of this package on this platform."""
     return Path(platformdirs.user_cache_dir("dood-pyro"))
 
 
 def data_folder(chosen: str | Path | None = None) -> Path:
-    """``chosen``, else ``DOOD_DATA``, else the cache folder.
+    """Data folder: ``chosen``, else the environment's ``DOOD_DATA``, else the cache folder.
 
     Raises:
-        UserError: it is not a folder, or a chosen one does not exist.
+        UserError: ``chosen`` or ``DOOD_DATA`` does not exist or is not a folder.
     """
     named = chosen or os.environ.get("DOOD_DATA")
     if not named:
@@ -81,7 +83,7 @@ def data_folder(chosen: str | Path | None = None) -> Path:
 
 
 def find(name: str, data_dir: str | Path | None = None) -> Path | None:
-    """Where a built-in source lies prepared, or None."""
+    """Path of a built-in source's prepared file, or None."""
     for folder in (data_folder(data_dir), cache_folder()):
         refuse_special(folder / f"{name}.npz")
         if (folder / f"{name}.npz").is_file():
@@ -90,14 +92,15 @@ def find(name: str, data_dir: str | Path | None = None) -> Path | None:
 
 
 def locate(source: str, data_dir: str | Path | None = None) -> Path:
-    """The prepared file of a source, prepared now if need be.
+    """Path of a source's prepared file; the file is prepared first if it is missing.
 
     Args:
-        source: a built-in name, the path of a folder of pictures, or of an .npz, or anyone's own
-            ``module:function``, called as the built-in ones' ``prepare`` are.
+        source: a built-in name, the path of a folder of pictures or of an .npz file, or
+            ``module:function``, a user's own function with the signature of the built-in sources'
+            ``prepare``.
 
     Raises:
-        UserError: no such source, it cannot be had, or it cannot be written.
+        UserError: there is no such source, or its file cannot be prepared or written.
     """
     if not source:
         raise UserError("a source has no name: give a built-in one or a path")
@@ -124,7 +127,7 @@ def locate(source: str, data_dir: str | Path | None = None) -> Path:
 def read(
     source: str, part: str, data_dir: str | Path | None = None
 ) -> tuple[UInt8[np.ndarray, "count height width"], Integer[np.ndarray, "count"], str]:
-    """Images, ink bright, and labels of one part of a source as they came, and the hash of both parts.
+    """Read one part's images, at native size and ink bright, and labels; and the hash of both parts.
 
     Raises:
         UserError: as for `locate`, or the file is damaged.
@@ -134,7 +137,7 @@ def read(
 
 
 def load(source: str, part: str, size: int, data_dir: str | Path | None = None) -> ImageDataset:
-    """One part, ``"train"`` or ``"test"``, of a source at ``size`` × ``size`` pixels.
+    """Load one part, ``"train"`` or ``"test"``, of a source at ``size`` × ``size`` pixels.
 
     Raises:
         UserError: as for `locate`, or the file is damaged.
@@ -146,7 +149,8 @@ def load(source: str, part: str, size: int, data_dir: str | Path | None = None) 
 
 
 def _writable(folder: Path) -> bool:
-    """Whether files may be put into a folder; one marked read-only is left alone even by root."""
+    """Whether files may be put into a folder, which need not exist yet; a folder marked read-only
+    is left alone even by root."""
     while not folder.exists():
         folder = folder.parent
     marked = folder.stat().st_mode & (stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH)
@@ -154,13 +158,14 @@ def _writable(folder: Path) -> bool:
 
 
 def _prepare(name: str, data_dir: str | Path | None) -> Path:
+    """Prepare a built-in source; return its file's path."""
     folder = data_folder(data_dir)
     target = folder if _writable(folder) else cache_folder()
     return _write_prepared(name, folder, target / f"{name}.npz")
 
 
 def _prepare_own(name: str) -> Path:
-    """The prepared file of anyone's own source: made again once its module changes."""
+    """Path of a user's own source's prepared file; prepared again when the source's module changes."""
     prepare: Callable[[Path, Path], prepared.Arrays] = load_component("source", name)
     file = getattr(sys.modules[prepare.__module__], "__file__", None)
     code = Path(file).read_bytes() if file else b""
@@ -170,7 +175,7 @@ def _prepare_own(name: str) -> Path:
 
 
 def _write_prepared(name: str, folder: Path, path: Path) -> Path:
-    """Prepare a source into a file, in one move."""
+    """Prepare a source into a file, which appears in one move; return the path."""
     prepare = load_component("source", name)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The real handwritten digits that scikit-learn ships, 8×8: nothing to download."""
+"""Handwritten digits, 8×8, that come with scikit-learn: real data without a download."""
 
 from pathlib import Path
 
@@ -7,10 +7,11 @@ import numpy as np
 from dood_pyro.data.prepared import Arrays
 
 TEST_COUNT = 360
+"""Number of test images."""
 
 
 def prepare(folder: Path, scratch: Path) -> Arrays:
-    """1,797 digits, a fifth of them (by a shuffle of seed 0) for test."""
+    """Return 1,797 digits, a fifth of them, by a shuffle of seed 0, for test."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()

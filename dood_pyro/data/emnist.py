@@ -1,4 +1,4 @@
-"""EMNIST, the balanced split: handwritten digits and letters, 47 classes, 28×28, from torchvision."""
+"""EMNIST, balanced split: handwritten digits and letters, 47 classes, 28×28, from torchvision."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from dood_pyro.data.prepared import Arrays
 
 
 def prepare(folder: Path, scratch: Path) -> Arrays:
-    """Train and test of the balanced split; the originals are stored transposed."""
+    """Return train and test of the balanced split, upright: the originals are stored transposed."""
     arrays = original.torchvision_arrays("EMNIST", "emnist", folder, scratch, split="balanced")
     for part in ("train", "test"):
         upright = arrays[f"{part}_images"].transpose(0, 2, 1)

@@ -1,4 +1,4 @@
-"""Any folder of pictures as a source."""
+"""Folders of pictures as sources."""
 
 from __future__ import annotations
 
@@ -16,19 +16,20 @@ from dood_pyro.files import refuse_special
 from dood_pyro.progress import progress_bar
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
+"""Suffixes of files that are taken as pictures."""
 SIZE = 105
-"""Pixels a side that pictures of a folder are prepared at, unless all have the same and fewer."""
+"""Pixels per side of prepared pictures; pictures that all have one smaller size keep that size."""
 
 
 def picture_files(folder: Path, least: int = 3) -> list[Path]:
-    """The pictures in a folder and its subfolders, in order.
+    """Sorted paths of the pictures in a folder and its subfolders.
 
     Args:
-        least: pictures that there must be; a source tests by one and holds one out, and trains on the
-            rest.
+        least: number of pictures required; a source needs one to test, one held out and one to
+            train on.
 
     Raises:
-        UserError: there are fewer.
+        UserError: there are fewer than ``least`` pictures.
     """
     named = sorted(f for f in folder.rglob("*") if f.suffix.lower() in SUFFIXES)
     for file in named:
@@ -43,7 +44,8 @@ def picture_files(folder: Path, least: int = 3) -> list[Path]:
 
 
 def fingerprint(folder: Path) -> str:
-    """Changes when a picture is added, removed or written to."""
+    """Hash of a folder's path and its pictures' names, sizes and times: changes when a picture is
+    added, removed or written to."""
     lines = [
         f"{file.relative_to(folder)} {file.stat().st_size} {file.stat().st_mtime_ns}"
         for file in picture_files(folder)
@@ -52,12 +54,12 @@ def fingerprint(folder: Path) -> str:
 
 
 def prepare(folder: Path) -> Arrays:
-    """Reads every picture; a tenth of them, by a shuffle of seed 0, is for test.
+    """Read every picture of a folder; a tenth of them, by a shuffle of seed 0, is for test.
 
-    Labels are the subfolders' names in order; each picture's polarity is detected.
+    Labels number the subfolders by name, in order. Each picture's polarity is detected.
 
     Raises:
-        UserError: a file is not a picture, is blank or too small; it is named.
+        UserError: a file, named in the message, is not a picture, is blank or is too small.
     """
     files = picture_files(folder)
     names = sorted({str(file.parent.relative_to(folder)) for file in files})
@@ -79,19 +81,21 @@ def prepare(folder: Path) -> Arrays:
 
 
 def read_all(folder: Path, size: int) -> UInt8[np.ndarray, "count size size"]:
-    """Every picture of a folder at ``size`` × ``size`` pixels, in order; blank ones, too, as a model's
-    samples may be. Each one's polarity is detected.
+    """Read every picture of a folder at ``size`` × ``size`` pixels, in order of paths.
+
+    Blank pictures are allowed, because a model's samples may be blank. Each picture's polarity is
+    detected.
 
     Raises:
-        UserError: a file is not a picture or is too small; it is named.
+        UserError: a file, named in the message, is not a picture or is too small.
     """
     read = _read(folder, picture_files(folder, least=2), size, blank=True)
     return np.stack([_bytes(pictures.resize(picture, size)) for picture in read])
 
 
 def _read(folder: Path, files: list[Path], size: int, blank: bool) -> list[Tensor]:
-    """Pictures of at most ``size`` pixels a side: larger ones, of which few might fit in memory, are
-    resized as they are read."""
+    """Read pictures at no more than ``size`` pixels per side: larger ones are resized as they are read,
+    because few of them might fit in memory."""
     read = []
     for file in progress_bar(iterable=files, desc=folder.name, unit="picture", leave=False):
         picture = pictures.read_picture(file, blank=blank)
@@ -100,4 +104,5 @@ def _read(folder: Path, files: list[Path], size: int, blank: bool) -> list[Tenso
 
 
 def _bytes(picture: Tensor) -> UInt8[np.ndarray, "size size"]:
+    """Brightness 0…255 of a picture in [0, 1]."""
     return (picture * 255).round().clamp(0, 255).byte().numpy()

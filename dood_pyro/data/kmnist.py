@@ -7,5 +7,5 @@ from dood_pyro.data.prepared import Arrays
 
 
 def prepare(folder: Path, scratch: Path) -> Arrays:
-    """Train and test as published; uses ``folder``/KMNIST/raw where it is there."""
+    """Return train and test as published; ``folder``/KMNIST/raw is used if it exists."""
     return original.torchvision_arrays("KMNIST", "kmnist", folder, scratch)

@@ -7,5 +7,5 @@ from dood_pyro.data.prepared import Arrays
 
 
 def prepare(folder: Path, scratch: Path) -> Arrays:
-    """Train and test as published; uses ``folder``/MNIST/raw where it is there."""
+    """Return train and test as published; ``folder``/MNIST/raw is used if it exists."""
     return original.torchvision_arrays("MNIST", "mnist", folder, scratch)

@@ -12,7 +12,7 @@ from dood_pyro.data.prepared import Arrays
 
 
 def prepare(folder: Path, scratch: Path) -> Arrays:
-    """Both sets, colours inverted, with the names of the characters and the drawers' numbers."""
+    """Return both sets, colours inverted to bright ink, with character names and drawers' numbers."""
     datasets = original.torchvision_datasets()
     arrays: Arrays = {}
     for part in ("train", "test"):

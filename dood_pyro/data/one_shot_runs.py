@@ -1,6 +1,7 @@
-"""The one-shot classification trials of the Omniglot authors: 20 runs of 20 ways within an alphabet.
+"""One-shot classification trials of the Omniglot authors: 20 runs of 20 ways within an alphabet.
 
-A zip archive, ``runNN/class_labels.txt`` pairing test with training items, black ink on white.
+The original is a zip archive of pictures, black ink on white; ``runNN/class_labels.txt`` pairs test
+with training items.
 """
 
 from __future__ import annotations
@@ -31,20 +32,22 @@ WAYS = 20
 
 
 class Trials(NamedTuple):
-    """One run: a support image a class, queries, and the class of each."""
+    """One run: one support image per class, queries, and each query's class."""
 
     support: Float[Tensor, "ways size size"]
-    """In [0, 1], ink bright."""
+    """Support image of each class, in [0, 1], ink bright."""
     queries: Float[Tensor, "queries size size"]
+    """Query images, in [0, 1], ink bright."""
     answers: Int[Tensor, "queries"]
-    """Row of ``support``."""
+    """Class of each query: its row of ``support``."""
 
 
 def official_trials(size: int, data_dir: str | Path | None = None) -> list[Trials]:
-    """The 20 runs, fetched if they are not in the data folder.
+    """Read the 20 official runs at ``size`` × ``size`` pixels; download them if they are not in the
+    data folder.
 
     Raises:
-        UserError: they cannot be had, or the archive is damaged.
+        UserError: the archive cannot be downloaded, or is damaged.
     """
     path = _locate(data_dir)
     try:
@@ -59,6 +62,7 @@ def official_trials(size: int, data_dir: str | Path | None = None) -> list[Trial
 
 
 def _locate(data_dir: str | Path | None) -> Path:
+    """Path of the archive, downloaded to the cache folder if it is missing."""
     for folder in (data_folder(data_dir), cache_folder()):
         if (folder / NAME).is_file():
             return folder / NAME
@@ -74,6 +78,7 @@ def _locate(data_dir: str | Path | None) -> Path:
 
 
 def _read(archive: zipfile.ZipFile, labels: str, size: int) -> Trials:
+    """The run whose ``class_labels.txt`` is the archive's member ``labels``."""
     from PIL import Image
 
     def picture(name: str) -> Tensor:
@@ -93,11 +98,12 @@ def _read(archive: zipfile.ZipFile, labels: str, size: int) -> Trials:
 def background_trials(
     path: Path, size: int, runs: int, seed: int = 0, ways: int = WAYS
 ) -> list[Trials]:
-    """Trials like the official ones, of characters and drawers of the background set: what settings
-    are chosen by.
+    """Sample trials like the official ones from the background set, to choose settings by.
 
     Args:
         path: Omniglot's prepared file.
+        runs: number of runs.
+        ways: classes per run, characters of one alphabet.
 
     Raises:
         UserError: the file is damaged or does not name characters.

@@ -1,4 +1,4 @@
-"""Fetching the public originals: into a scratch folder, with one clear error where that fails."""
+"""Downloads of the public originals into a scratch folder, with one clear error if a download fails."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from dood_pyro.progress import LossyStream
 
 
 def torchvision_datasets() -> ModuleType:
-    """``torchvision.datasets``, imported where it is needed only: it takes seconds.
+    """Import and return ``torchvision.datasets``, on use only: the import takes seconds.
 
     Raises:
-        UserError: torchvision does not go with the torch that is installed.
+        UserError: torchvision does not match the torch that is installed.
     """
     try:
         from torchvision import datasets
@@ -39,10 +39,11 @@ def torchvision_datasets() -> ModuleType:
 
 @contextlib.contextmanager
 def download_errors(source: str, file: str = "") -> Iterator[None]:
-    """Turns what a failed download raises into a `UserError` that says what to do.
+    """Turn the exceptions of a failed download into a `UserError` that says what to do.
 
     Args:
-        file: what may be put into the data folder instead; the source's prepared file, unless named.
+        file: name of a file that may be put into the data folder instead; default: the source's
+            prepared file.
     """
     try:
         yield
@@ -62,9 +63,9 @@ def download_errors(source: str, file: str = "") -> Iterator[None]:
 
 
 def borrow_raw(folder: Path, scratch: Path, name: str) -> None:
-    """Copies the originals that ``folder`` already holds as torchvision lays them out.
+    """Copy the originals that ``folder`` already holds in torchvision's layout to ``scratch``.
 
-    They are read from a copy because unpacking writes beside them.
+    Originals are read from a copy because unpacking writes beside them.
     """
     raw = folder / name / "raw"
     if raw.is_dir():
@@ -76,11 +77,21 @@ def borrow_raw(folder: Path, scratch: Path, name: str) -> None:
 def torchvision_arrays(
     class_name: str, source: str, folder: Path, scratch: Path, **options: str
 ) -> dict[str, np.ndarray]:
-    """Train and test arrays of one of torchvision's MNIST-like classes."""
+    """Load train and test arrays of one of torchvision's MNIST-like classes.
+
+    Args:
+        class_name: the class's name in ``torchvision.datasets``.
+        source: name of the source, for error messages.
+        folder: folder that may hold the originals already (`borrow_raw`).
+        options: further arguments of the class.
+
+    Raises:
+        UserError: the download fails.
+    """
     dataset = getattr(torchvision_datasets(), class_name)
     borrow_raw(folder, scratch, class_name)
     arrays = {}
-    # Its own bar must not bring down the download.
+    # A display that cannot be written to must not end the download through torchvision's own bar.
     display = contextlib.redirect_stderr(LossyStream(sys.stderr))
     with download_errors(source), display:
         for part in ("train", "test"):
@@ -91,10 +102,14 @@ def torchvision_arrays(
 
 
 def first_rows(url: str, rows: int, source: str, progress: tqdm | None = None) -> np.ndarray:
-    """The first ``rows`` rows of a remote .npy file of uint8 rows, without fetching the rest.
+    """Download the first ``rows`` rows of a remote .npy file of uint8 rows, without the rest.
+
+    Args:
+        source: name of the source, for error messages.
+        progress: bar that counts bytes.
 
     Raises:
-        UserError: no network, or what came is not such a file.
+        UserError: there is no network, or the file is cut short or not a .npy file of uint8 rows.
     """
     with download_errors(source), urllib.request.urlopen(url, timeout=60) as response:
         try:

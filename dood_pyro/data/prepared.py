@@ -1,8 +1,8 @@
-"""A prepared source on disk: one compressed .npz, verified when read, written in one move.
+"""Prepared sources on disk: one compressed .npz file each, checked when read, written in one move.
 
 Layout: ``train_images`` and ``test_images``, uint8 (count, height, width), ink bright (255) on black,
-upright, in their native resolution; ``train_labels`` and ``test_labels``, integers (count,); and
-whatever else the source has to say (names of labels, the drawers, the true strokes).
+upright, at native resolution; ``train_labels`` and ``test_labels``, integers (count,); and any further
+arrays of the source (names of labels, drawers, true strokes).
 """
 
 from __future__ import annotations
@@ -23,12 +23,20 @@ from dood_pyro.files import refuse_special, replacing, unreadable, unwritable
 from dood_pyro.pictures import MIN_CONTRAST
 
 Arrays = dict[str, np.ndarray]
+"""Arrays of a source by name, in the module's layout."""
 
 PARTS = ("train", "test")
 
 
 def check(arrays: Arrays, what: str, parts: Sequence[str] = PARTS) -> None:
-    """Raises `UserError` naming ``what`` unless the arrays are a source in the module's layout."""
+    """Check that arrays are a source in the module's layout.
+
+    Args:
+        what: name of the arrays in the message.
+
+    Raises:
+        UserError: an array is missing, or has another type or shape.
+    """
     for part in parts:
         images, labels = arrays.get(f"{part}_images"), arrays.get(f"{part}_labels")
         if images is None or labels is None:
@@ -62,13 +70,14 @@ DAMAGED = (
     zipfile.BadZipFile,
     zlib.error,
 )
-"""What reading a file that is not what it should be can raise."""
+"""Exceptions that reading a damaged or foreign file can raise."""
 ADVICE = "; a built-in source's file is prepared again once it is deleted"
+"""End of a message about a damaged file."""
 
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    """The archive at ``path``; whatever reading it raises becomes a `UserError`."""
+    """Open the archive at ``path``; exceptions raised while it is read become a `UserError`."""
     refuse_special(path)
     try:
         with np.load(path, allow_pickle=False) as archive:
@@ -82,7 +91,7 @@ def _opened(path: Path) -> Iterator[Any]:
 
 
 def read(path: Path) -> Arrays:
-    """All arrays of a prepared file, checked.
+    """Read and check all arrays of a prepared file.
 
     Raises:
         UserError: the file cannot be read, is cut short or damaged, or has another layout.
@@ -94,17 +103,16 @@ def read(path: Path) -> Arrays:
 
 
 def read_part(path: Path, part: str, foreign: bool = False) -> tuple[np.ndarray, np.ndarray, str]:
-    """Images and labels of one part, and the hash of both parts' images and labels: the same
-    however the file was compressed.
+    """Read images and labels of one part, and the hash of both parts' images and labels.
 
-    The parts are in memory one after the other.
+    The hash does not depend on the file's compression. One part at a time is in memory.
 
     Args:
-        foreign: whether somebody else made the file: the polarity of its pictures is detected
-            (`dark_ink`), and a part that is blank is refused.
+        foreign: whether the file is not one of this package's own: if so, the polarity of its
+            pictures is detected (`dark_ink`), and a blank part is refused.
 
     Raises:
-        UserError: as for `read`; or pictures for test are of another size than those for training.
+        UserError: as for `read`; or test images have another size than training images.
     """
     digest = hashlib.sha256()
     kept: list[np.ndarray] = []
@@ -129,7 +137,7 @@ def read_part(path: Path, part: str, foreign: bool = False) -> tuple[np.ndarray,
 
 
 def _part(path: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
-    """Images and labels of one part, as they are, checked."""
+    """Read and check images and labels of one part, as stored."""
     names = (f"{part}_images", f"{part}_labels")
     with _opened(path) as archive:
         arrays = {name: archive[name] for name in names if name in archive.files}
@@ -138,12 +146,18 @@ def _part(path: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 ALIKE = 0.9
-"""Of a file's pictures: where so many are of one polarity, all are taken to be."""
+"""Share of a file's pictures of one polarity from which all of them are taken to have that polarity."""
 
 
 def _which_have_dark_ink(path: Path) -> dict[str, Bool[np.ndarray, "count"]]:
-    """Which pictures of a file have dark ink, by part: what nearly all pictures of both parts say
-    counts for all of them; where they are of both kinds, each is by itself."""
+    """Whether each picture of a file has dark ink, by part.
+
+    If nearly all pictures of both parts (`ALIKE`) have one polarity, all are taken to have it;
+    otherwise each picture has its own.
+
+    Raises:
+        UserError: a part is blank.
+    """
     found = {}
     for part in PARTS:
         images, _ = _part(path, part)
@@ -158,15 +172,15 @@ def _which_have_dark_ink(path: Path) -> dict[str, Bool[np.ndarray, "count"]]:
 
 
 def dark_ink(images: UInt8[np.ndarray, "count height width"]) -> Bool[np.ndarray, "count"]:
-    """Which pictures have dark ink on light paper: whatever most of a picture's border is, is paper
-    (`dood_pyro.pictures.read_picture`)."""
+    """Whether each picture has dark ink on light paper: the border's median brightness is taken for
+    paper (`dood_pyro.pictures.read_picture`)."""
     edges = (images[:, 0], images[:, -1], images[:, :, 0], images[:, :, -1])
     light: np.ndarray = np.median(np.concatenate(edges, axis=1), axis=1) > 127.5
     return light
 
 
 def counts(path: Path) -> dict[str, tuple[int, ...]]:
-    """Shapes of the images of a prepared file, by part, without reading them.
+    """Shapes of a prepared file's images, by part, read from the headers alone.
 
     Raises:
         UserError: as for `read`.
@@ -189,10 +203,10 @@ def counts(path: Path) -> dict[str, tuple[int, ...]]:
 
 
 def write(path: Path, arrays: Arrays) -> None:
-    """Writes a prepared file so that ``path`` is either whole or not there.
+    """Write a prepared file so that ``path`` is either whole or does not exist.
 
     Raises:
-        UserError: the arrays do not fit the layout, or the disk does not take them.
+        UserError: the arrays do not fit the layout, or the file cannot be written.
     """
     check(arrays, path.name)
     try:
@@ -204,6 +218,7 @@ def write(path: Path, arrays: Arrays) -> None:
 
 
 def _reason(error: BaseException) -> str:
-    if "pickle" in str(error):  # numpy goes on to say how to run what may be in there
+    """First line of an exception's message."""
+    if "pickle" in str(error):  # numpy's message advises how to run code that the file may hold
         return "it holds other than arrays of numbers"
     return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -1,7 +1,7 @@
-"""Quick, Draw!: doodles, 28×28, from Google's public numpy bitmaps (CC BY 4.0).
+"""Quick, Draw!: Google's doodles, 28×28, from the public numpy bitmaps (CC BY 4.0).
 
-25 of the 345 categories, the first drawings of each: as many as the table below says, a fifth of
-them for test.
+The first drawings of 25 of the 345 categories, with the numbers in `CATEGORIES`; a fifth of each
+category is for test.
 """
 
 from pathlib import Path
@@ -39,13 +39,13 @@ CATEGORIES = {
     "tractor": 1000,
     "tree": 1000,
 }
-"""Drawings of each category, train and test together."""
+"""Number of drawings of each category, train and test together."""
 
 URL = "https://storage.googleapis.com/quickdraw_dataset/full/numpy_bitmap/{category}.npy"
 
 
 def prepare(folder: Path, scratch: Path) -> Arrays:
-    """Fetches the first drawings of each category, 48 MB in all."""
+    """Download the first drawings of each category, 48 MB in all."""
     parts: dict[str, list[np.ndarray]] = {"train": [], "test": []}
     labels: dict[str, list[int]] = {"train": [], "test": []}
     total = sum(CATEGORIES.values()) * 28 * 28

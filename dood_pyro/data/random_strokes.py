@@ -1,7 +1,8 @@
-"""Random pen strokes, drawn by the renderer, with the true strokes kept.
+"""Random strokes drawn by the renderer, with the true strokes kept.
 
-A source that needs no data, and whose right parses are known, which no real source offers; and what a
-guide learns to parse beside its source's images (`TrainConfig.synthetic_ratio`).
+Random strokes are a source that needs no data and whose true parses are known, unlike those of real
+sources. A guide can also learn to parse them beside its source's images
+(`TrainConfig.synthetic_ratio`).
 """
 
 from __future__ import annotations
@@ -19,29 +20,37 @@ from dood_pyro.data.prepared import Arrays
 from dood_pyro.rendering import canvas_from_ink, stroke_ink
 
 COUNTS = {"train": 10_000, "test": 1_000}
+"""Number of images of each part."""
 MAX_STROKES = 4
+"""Largest number of strokes per drawing of the source."""
 SIZE = 50
+"""Pixels per side of the source's images."""
 SIGMAS = (float(np.exp(geometry.PEN_LOW[0])), 0.07)
+"""Range of the pen's standard deviation in the source, canvas units."""
 
 
 class RandomStrokes(NamedTuple):
-    """Strokes of pictures, in canvas units as for `dood_pyro.rendering.stroke_ink`; one pen each."""
+    """Drawings of random strokes, in canvas units as for `dood_pyro.rendering.stroke_ink`; one pen per
+    drawing."""
 
     control: Float[Tensor, "count strokes 5 2"]
+    """Control points."""
     sigma: Float[Tensor, "count"]
+    """Pen's standard deviation."""
     darkness: Float[Tensor, "count"]
+    """Pen's darkness."""
     strokes: Int[Tensor, "count"]
-    """How many of the strokes, from the first on, are drawn."""
+    """Number of strokes, from the first on, that are drawn."""
 
     def render(self, size: int) -> Float[Tensor, "count size size"]:
-        """The pictures, in [0, 1)."""
+        """Pictures of the drawings, in [0, 1)."""
         return canvas_from_ink(self.ink(size))
 
     def ink(self, size: int) -> Float[Tensor, "count size size"]:
-        """Ink of all strokes together."""
+        """Sum of all strokes' ink per drawing."""
         every = torch.arange(self.control.shape[1], device=self.control.device)
         drawn = (every < self.strokes[:, None]) * self.darkness[:, None]
-        # One after the other: together they would take the most memory of a training.
+        # Stroke by stroke: all strokes at once would need more memory than any other part of training.
         ink = drawn.new_zeros(len(drawn), size, size)
         for control, darkness in zip(self.control.unbind(1), drawn.unbind(1), strict=True):
             ink += stroke_ink(control, self.sigma, darkness, size)
@@ -55,18 +64,19 @@ def sample_random_strokes(
     generator: torch.Generator | None = None,
     device: torch.device | None = None,
 ) -> RandomStrokes:
-    """Random drawings of one to ``max_strokes`` smooth strokes.
+    """Sample drawings of one to ``max_strokes`` smooth random strokes.
 
     Args:
+        count: number of drawings.
         sigmas: range of the pen's standard deviation, canvas units.
-        generator: source of random numbers; None for torch's own.
+        generator: random number generator; None for torch's own.
     """
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:
         drawn = torch.rand(count, *shape, generator=generator, device=device)
         return low + (high - low) * drawn
 
-    # A walk whose heading turns by a steady, random rate: arcs, hooks and near-straight lines.
+    # A walk whose heading turns by a constant random angle per step: arcs, hooks, near-straight lines.
     heading = uniform(-torch.pi, torch.pi, max_strokes, 1)
     turn = uniform(-0.9, 0.9, max_strokes, 1)
     angles = heading + turn * torch.arange(4, device=device)
@@ -82,11 +92,11 @@ def sample_random_strokes(
 
 
 def prepare(folder: Path, scratch: Path) -> Arrays:
-    """Draws one to four smooth strokes a picture, all with one pen, the same ones every time.
+    """Return drawings of one to four smooth strokes, one pen per drawing; always the same drawings.
 
-    Beside the images: ``*_control`` (count, strokes, 5, 2) and ``*_sigma`` and ``*_darkness``
-    (count,), in canvas units as for `dood_pyro.rendering.stroke_ink`; ``*_strokes`` (count,) says
-    how many of the strokes were drawn, and doubles as the label.
+    Arrays beside the images: ``*_control`` (count, strokes, 5, 2), ``*_sigma`` and ``*_darkness``
+    (count,), in canvas units as for `dood_pyro.rendering.stroke_ink`; ``*_strokes`` (count,), the
+    number of strokes drawn, which is also the label.
     """
     generator = torch.Generator().manual_seed(0)
     arrays: Arrays = {}

@@ -27,8 +27,8 @@ from dood_pyro.rendering import canvas_from_ink, curve_points
 FIRST_REACH = 4.0
 REACH_DECAY = 0.6
 """Farthest that the first refiner may move a control point, in visible widths of the pen, and the
-factor from one refiner to the next: the remaining error shrinks, and a late refiner that leaps unsettles
-the earlier ones."""
+factor from one refiner to the next: the remaining error shrinks, and a late refiner that leaps
+unsettles the earlier ones."""
 ALONG = 12
 """Sections along the stroke."""
 BEYOND = 2

@@ -103,8 +103,8 @@ class CommonNoiseMessenger(Messenger):
 class StopBoundsMessenger(Messenger):
     """Handler that keeps the probabilities q(on_t = 1) of a guide between two bounds.
 
-    For score-function training: an untrained guide would stop drawing for good, and a stop that is never
-    drawn is never learned. Drawings that have stopped, where the site is masked, keep their logits.
+    For score-function training: an untrained guide would stop drawing for good, and a stop that is
+    never drawn is never learned. Drawings that have stopped, whose site is masked, keep their logits.
 
     Args:
         low, high: bounds of the probability; 0 and 1 bound nothing.

@@ -1,4 +1,4 @@
-"""Strokes to pixels (section 2.1, Rendering and Compositing modules): differentiable, on any device."""
+"""Differentiable rendering of strokes, on any device (section 2.1, Rendering and Compositing)."""
 
 from dood_pyro.rendering.compositing import MAX_BRIGHTNESS, canvas_from_ink, ink_from_canvas
 from dood_pyro.rendering.strokes import (

@@ -1,6 +1,6 @@
-"""The renderer's formula as it is written, a Gaussian for every pixel and curve point.
+"""Reference renderer: the formula as written, one Gaussian for every pixel and curve point.
 
-Slow and plain on purpose: what `dood_pyro.rendering.strokes` is tested and timed against.
+Slow and plain on purpose: `dood_pyro.rendering.strokes` is tested and timed against this module.
 """
 
 import math
@@ -25,7 +25,10 @@ def stroke_ink_per_pixel(
     points: int = CURVE_POINTS,
     taper: Float[Tensor, "*batch 2"] | None = None,
 ) -> Float[Tensor, "*batch size size"]:
-    """The same as `dood_pyro.rendering.stroke_ink`, by the sum in its module's docstring."""
+    """Ink of each stroke, by the sum in the docstring of `dood_pyro.rendering.strokes`.
+
+    Arguments and result are those of `dood_pyro.rendering.stroke_ink`.
+    """
     position, velocity = curve_points(control, points)
     speed = (velocity.square().sum(-1) + MIN_SPEED**2).sqrt()
     axis = pixel_centres(size, control.dtype, control.device)

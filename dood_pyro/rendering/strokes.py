@@ -1,4 +1,4 @@
-"""The differentiable renderer δR (section 2.1, Rendering module): Bézier strokes to ink.
+"""Differentiable renderer δR (section 2.1, Rendering module): Bézier strokes to ink.
 
 A stroke is a curve c(t) walked by a round pen whose profile is a Gaussian of standard deviation σ.
 Its ink at a pixel is
@@ -6,11 +6,11 @@ Its ink at a pixel is
     a · Σᵢ wᵢ exp(−‖pixel − cᵢ‖² / 2σ²),    wᵢ = √(|c′(tᵢ)|² + ε²) · (1/n) / (σ √2π),
 
 the midpoint rule over n points for an integral along the curve. Inside a straight stroke longer
-than about 4σ the ink is a, whatever the stroke's length. Where the pen tapers, σ and a are those of
-each point.
+than about 4σ the ink is a, whatever the stroke's length. Where the pen tapers, each point has its own
+σ and a.
 
-The Gaussian is separable, so that a stroke's ink is the matrix product E_yᵀ diag(w) E_x of two
-(points × pixels) tables in place of one exponential for every pixel and point.
+The Gaussian is separable: a stroke's ink is the matrix product E_yᵀ diag(w) E_x of two
+(points × pixels) tables, instead of one exponential for every pixel and point.
 """
 
 import math
@@ -23,16 +23,17 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 CURVE_POINTS = 128
-"""Points along a curve. Spaced evenly in t they thin out where a curve is fast: the tests say from
-which pen on the longest strokes show no beads (a straight one from the thinnest; one around three
-sides of the canvas from a standard deviation of 0.03)."""
+"""Number of points along a curve. Spaced evenly in t, the points thin out where a curve is fast. The
+tests check that the longest strokes show no beads: a straight stroke with the thinnest pen, and a
+stroke around three sides of the canvas with a standard deviation of 0.03 or more."""
 
 MIN_SPEED = 1e-2
-"""ε, canvas units per unit of t: a stroke of no length is still a dot, with a finite gradient."""
+"""Smallest speed ε, canvas units per unit of t: a stroke of no length is still a dot, with a finite
+gradient."""
 
 MIN_EXPONENT = -40.0
-"""Exponents are cut off here: denormal numbers, which far pixels would hold, slow a CPU's matrix
-products down several times, and e⁻⁴⁰ is nothing on any canvas."""
+"""Smallest exponent of the Gaussian tables. Far pixels would otherwise hold denormal numbers, which
+make a CPU's matrix products several times slower; e⁻⁴⁰ is nothing on any canvas."""
 
 LOG2_E = math.log2(math.e)
 
@@ -40,13 +41,15 @@ LOG2_E = math.log2(math.e)
 def pixel_centres(
     size: int, dtype: torch.dtype, device: torch.device | None = None
 ) -> Float[Tensor, "size"]:
-    """Where the centres of ``size`` pixels lie on the canvas axis [−1, 1], like
-    ``affine_grid(..., align_corners=False)``."""
+    """Centres of ``size`` pixels on the canvas axis [−1, 1].
+
+    The convention is that of ``affine_grid(..., align_corners=False)``.
+    """
     return (torch.arange(size, dtype=dtype, device=device) * 2 + 1) / size - 1
 
 
 def bernstein(degree: int, t: Float[Tensor, "points"]) -> Float[Tensor, "points controls"]:
-    """The degree + 1 Bernstein polynomials at ``t``: a Bézier curve is this times its controls."""
+    """The degree + 1 Bernstein polynomials at ``t``; their product with control points is a curve."""
     columns = [math.comb(degree, i) * t**i * (1 - t) ** (degree - i) for i in range(degree + 1)]
     return torch.stack(columns, dim=-1)
 
@@ -54,7 +57,7 @@ def bernstein(degree: int, t: Float[Tensor, "points"]) -> Float[Tensor, "points 
 @lru_cache(maxsize=32)
 @torch.inference_mode(False)
 def _midpoint_tables(degree: int, points: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Values, then derivatives, of the polynomials at the midpoints: (2 · points, degree + 1)."""
+    """Bernstein polynomials, then their derivatives, at the midpoints: (2 · points, degree + 1)."""
     t = (torch.arange(points, dtype=torch.float64) + 0.5) / points
     value = bernstein(degree, t)
     slope = torch.zeros_like(value)
@@ -82,7 +85,7 @@ def curve_points(
 @torch.inference_mode(False)
 def _along(points: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """1 and u = 2t − 1 at the midpoints: (points, 2)."""
-    # Midpoints of the curve's parameter and of pixels are one formula.
+    # One formula gives the midpoints of the curve's parameter and the centres of pixels.
     u = pixel_centres(points, torch.float64)
     return torch.stack([torch.ones_like(u), u], dim=-1).to(dtype=dtype, device=device)
 
@@ -90,14 +93,14 @@ def _along(points: int, dtype: torch.dtype, device: torch.device) -> Tensor:
 @lru_cache(maxsize=32)
 @torch.inference_mode(False)
 def _pixel_powers(size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """1, pixel centre, and its square: (3, size)."""
+    """Powers 0, 1 and 2 of the pixel centres: (3, size)."""
     pixels = pixel_centres(size, dtype, device)
     return torch.stack([torch.ones_like(pixels), pixels, pixels**2])
 
 
 def _tables(x: Tensor, y: Tensor, sigma: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """E_x and E_y: (*batch, points, pixels) each."""
-    # As powers of two, which take a third of the time that torch's exponentials take on a CPU.
+    """Gaussian tables E_x and E_y: (*batch, points, pixels) each."""
+    # Powers of two take a third of the time of torch's exponentials on a CPU.
     rate = (math.sqrt(0.5 * LOG2_E) / sigma)[..., None]
 
     def table(position: Tensor) -> Tensor:
@@ -108,7 +111,7 @@ def _tables(x: Tensor, y: Tensor, sigma: Tensor, pixels: Tensor) -> tuple[Tensor
 
 
 class _Walk(NamedTuple):
-    """A pen's way along its curve, point by point: (*batch, points), velocity (*batch, points, 2)."""
+    """Pen at each point of its curve: (*batch, points); velocity (*batch, points, 2)."""
 
     x: Tensor
     y: Tensor
@@ -130,11 +133,11 @@ def _walk(
 
 
 class _StrokeInk(torch.autograd.Function):
-    """`stroke_ink` with its gradient written out.
+    """`stroke_ink` with a hand-written gradient.
 
     Autograd would keep and revisit half a dozen tensors of the size of the tables, the largest of a
-    training step, and dozens of small ones; by hand the backward pass is two matrix products and the
-    moments of what they leave.
+    training step, and dozens of small ones. The hand-written backward pass is two matrix products and
+    the moments of their results.
     """
 
     @staticmethod
@@ -166,7 +169,7 @@ class _StrokeInk(torch.autograd.Function):
         along_y = (table_x @ grad.mT).mul_(table_y)
         x0, x1, x2 = (along_x @ powers.mT).unbind(-1)
         y0, y1, y2 = (along_y @ powers.mT).unbind(-1)
-        # Of each point: its place, then sigma and darkness there, then its speed.
+        # Gradients of each point's position, then of its log sigma, speed and darkness.
         from_x, from_y = x1 - x * x0, y1 - y * y0
         spread = x2 - x * (x1 + from_x) + y2 - y * (y1 + from_y)
         scaled = weight / sigma**2
@@ -180,7 +183,7 @@ class _StrokeInk(torch.autograd.Function):
         if taper is None:
             return to_control, log_sigma.sum(-1) / pen_sigma, at_darkness.sum(-1), None, None, None
         along = _along(points, control.dtype, control.device)
-        # Darkness is held at 0 or above: no gradient below.
+        # Darkness is clamped at 0: no gradient where it would be below.
         below = pen_darkness[..., None] + taper[..., 1:] * along[:, 1] < 0
         at_darkness = at_darkness.masked_fill(below, 0.0)
         pen = torch.stack([log_sigma, at_darkness], dim=-2) @ along
@@ -196,16 +199,16 @@ def stroke_ink(
     points: int = CURVE_POINTS,
     taper: Float[Tensor, "*batch 2"] | None = None,
 ) -> Float[Tensor, "*batch size size"]:
-    """Ink that each stroke leaves on a canvas of ``size`` × ``size`` pixels.
+    """Ink of each stroke on a canvas of ``size`` × ``size`` pixels.
 
     Args:
         control: control points (x to the right, y down) in canvas units, the canvas being
-            [−1, 1]²; the number of them sets the curve's degree.
+            [−1, 1]²; their number sets the curve's degree.
         sigma: standard deviation of the pen's profile, > 0, canvas units.
-        darkness: ink in the interior of the stroke, ≥ 0; the picture is tanh of it.
-        size: pixels a side.
+        darkness: ink in the interior of the stroke, ≥ 0; the picture is tanh of ink.
+        size: pixels per side.
         points: points along the curve.
-        taper: how the pen changes along the stroke (`pen_along`); None for not at all.
+        taper: change of the pen along the stroke (`pen_along`); None for a constant pen.
 
     Differentiable (once) in the tensors, which broadcast over ``*batch``.
     """
@@ -227,9 +230,9 @@ def pen_along(
     taper: Float[Tensor, "*batch 2"] | None,
     points: int = CURVE_POINTS,
 ) -> tuple[Float[Tensor, "*batch _"], Float[Tensor, "*batch _"]]:
-    """The pen's standard deviation and darkness at the points of `curve_points`.
+    """Pen's standard deviation and darkness at the points of `curve_points`.
 
-    At t they are sigma · exp(u · taper₀) and darkness + u · taper₁ (0 at least), u = 2t − 1: the
+    At t the values are sigma · exp(u · taper₀) and max(0, darkness + u · taper₁), with u = 2t − 1: the
     taper is half of what log sigma and darkness gain from the stroke's start to its end.
     """
     sigma, darkness = sigma[..., None], darkness[..., None]
@@ -247,10 +250,10 @@ def peak_ink(
     points: int = 48,
     taper: Float[Tensor, "*batch 2"] | None = None,
 ) -> Float[Tensor, "*batch"]:
-    """The most ink that each stroke leaves anywhere on its curve, ``darkness`` at most (that of its
-    darkest point, where the pen tapers).
+    """Most ink that each stroke leaves anywhere on its curve.
 
-    Less than that for a stroke shorter than about 4 ``sigma``.
+    At most ``darkness`` (at the darkest point, where the pen tapers); less for a stroke shorter than
+    about 4 ``sigma``.
     """
     walk = _walk(control, sigma, darkness, taper, points)
     position = torch.stack([walk.x, walk.y], dim=-1)

@@ -124,8 +124,9 @@ def _checksum(tensors: dict[str, Tensor], notes: dict[str, str]) -> str:
 
 
 def number_in(values: Any, name: str, kind: type[N], what: str = "") -> N:
-    """Number ≥ 0 of a name among the notes of a file of tensors, which are text, or in a line of metrics;
-    0 where the name is missing.
+    """Number ≥ 0 under a name, in the notes of a file of tensors or in a line of metrics; 0 where the
+    name is missing.
+
 
     Raises:
         UserError: the value is no such number; ``what`` names the file.

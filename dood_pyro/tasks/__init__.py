@@ -1,1 +1,1 @@
-"""What a trained run is asked to do, each task a function here and a command in ``cli``."""
+"""Tasks for a trained run: each is a function here and a command in ``cli``."""

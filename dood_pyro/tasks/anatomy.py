@@ -1,4 +1,4 @@
-"""One drawing taken apart (Fig. 2): what the guide sees and does at each step."""
+"""The guide's inputs and strokes at each step of one drawing (Fig. 2)."""
 
 from __future__ import annotations
 
@@ -16,15 +16,20 @@ from dood_pyro.recognition import Recognizer
 from dood_pyro.rendering import curve_points
 
 ROWS = ("residual and layout", "glimpse and stroke", "canvas", "on-probability")
+"""Titles of the figure's rows."""
 
 
 def draw_anatomy(dood: Recognizer, images: ImageBatch, out: Path) -> list[Path]:
-    """Writes a column per step of the only image of a batch as PNG and PDF: the residual with the layout's frame on it, the glimpse
-    there with the stroke on it, the canvas after it, and the probability that the drawing goes on.
-    Returns the paths.
+    """Draw the steps of one image's parse; write the figure as PNG and PDF and return their paths.
+
+    One column per step: the residual with the layout's frame, the glimpse in that frame with the
+    stroke, the canvas after the stroke, and q(on_t = 1).
+
+    Args:
+        images: a batch of one image.
 
     Raises:
-        UserError: the program draws no curves, or the figure cannot be written.
+        UserError: the model draws no curves, or the figure cannot be written.
     """
     if not dood.model.draws_curves:
         raise UserError(f"a {dood.config.model_name} model draws no strokes that could be shown")

@@ -1,10 +1,11 @@
 """Simulation-based calibration (Talts et al. 2018): is a guide the model's posterior?
 
-Drawings and their images are simulated from the model; for each image samples are drawn from the
-guide. Were it the posterior, the rank of each true value among the draws would be uniform. A latent
-variable of step t is compared over the simulations that have a t-th stroke, with the guide's draws that
-have one, too: given that, the same holds of it. Where the guide seldom draws as many strokes, a
-simulation is passed over, which its image decides and not the truth.
+Drawings and their images are simulated from the model, and the guide is sampled for each image. If
+the guide is the posterior, the rank of each true value among the guide's draws is uniform. A latent
+variable of step t is ranked only in simulations that have a t-th stroke, among the draws that have
+a t-th stroke: conditional on that stroke, the rank is uniform too. A simulation with too few such
+draws is skipped. Skipping depends on the image alone, not on the true value, so it does not bias
+the ranks.
 """
 
 from __future__ import annotations
@@ -31,38 +32,41 @@ from dood_pyro.models.sites import IMAGE, PARTICLES, is_on, latent_sites, on_sit
 from dood_pyro.plots import new_figure, save_figure
 
 BINS = 20
+"""Largest number of histogram bins."""
 AT_ONCE = 3000
 """Drawings in memory at once."""
 SPARE = 3
-"""How many times the draws that are ranked are made, since some end before a step."""
+"""Draws made per draw that is ranked: some drawings stop before the step in question."""
 LEVEL = 0.01
-"""Of the test of all quantities together: each one's is this divided by their number."""
+"""Significance level of the joint test of all quantities; Bonferroni: each quantity is tested at
+`LEVEL` divided by their number."""
 
 
 class Ranks(NamedTuple):
-    """Ranks of one quantity."""
+    """Ranks of one quantity's true values among the guide's draws."""
 
     name: str
     ranks: Int[np.ndarray, "simulations"]
+    """Each in 0…draws."""
     draws: int
-    """Ranks lie in 0…draws."""
+    """Number of draws that each true value is ranked among."""
 
     def histogram(self) -> Int[np.ndarray, "bins"]:
-        """How many ranks fall into each bin, of which there are at most `BINS`."""
+        """Number of ranks in each of at most `BINS` bins."""
         bins = self._bins()
         return np.bincount(bins[self.ranks], minlength=bins[-1] + 1)
 
     def expected(self) -> Float[np.ndarray, "bins"]:
-        """How many would, were ranks uniform."""
+        """Expected number of ranks in each bin if ranks are uniform."""
         share = np.bincount(self._bins()) / (self.draws + 1)
         return share * len(self.ranks)
 
     def _bins(self) -> Int[np.ndarray, "ranks"]:
-        """The bin of each rank."""
+        """Bin index of each rank 0…draws."""
         return np.arange(self.draws + 1) * min(BINS, self.draws + 1) // (self.draws + 1)
 
     def p_value(self) -> float:
-        """Of the chi-squared test that ranks are uniform."""
+        """p-value of the chi-squared test that ranks are uniform."""
         from scipy.stats import chisquare
 
         return float(chisquare(self.histogram(), self.expected()).pvalue)
@@ -78,14 +82,19 @@ def calibrate(
     progress: Callable[[float], None] | None = None,
     native_size: int = 0,
 ) -> list[Ranks]:
-    """Ranks of every latent variable's coordinates at every step that at least ``least`` simulations
-    came to, and of the number of strokes (ties broken at random).
+    """Rank the true values of simulations from the model among the guide's draws.
 
     Args:
         simulations: drawings sampled from the model.
-        draws: draws of the guide for each; 99 makes bins of equal size.
-        progress: called with the simulations done since the last call, of which a search is a part.
+        draws: draws from the guide per simulation; 99 makes bins of equal size.
+        least: simulations that a quantity must be ranked in to be returned.
+        progress: called with the simulations done since the last call; fractions while a guide
+            searches.
         native_size: pixels per side of the simulated images (`dood_pyro.images.ImageBatch`).
+
+    Returns:
+        Ranks of every coordinate of every step's latent variables, and of the number of strokes (ties
+        broken at random).
 
     Raises:
         UserError: the guide gives weighted particles, not draws, as sequential Monte Carlo does.
@@ -95,7 +104,7 @@ def calibrate(
             f"a {type(guide).__name__} gives weighted particles, not draws of a guide; calibrate the "
             "guide that proposes them"
         )
-    # Simulations at a time, so that their draws fit in memory.
+    # Simulations are done in batches, so that the draws of a batch fit in memory.
     batch = max(1, AT_ONCE // (SPARE * draws))
     ranks: dict[str, list[Tensor]] = {}
     with pyro.validation_enabled(False):
@@ -115,6 +124,7 @@ def _collect(
     draws: int,
     progress: Callable[[float], None] | None,
 ) -> None:
+    """Add one batch of simulations' ranks to ``ranks``, by quantity."""
     images = ImageBatch(simulated.nodes[IMAGE]["value"], native_size)
     count = len(images)
     posterior = guide.posterior(images, progress)
@@ -150,6 +160,7 @@ def _collect(
 
 
 def _labels(site: str, size: int) -> Sequence[str]:
+    """Names of a site's coordinates."""
     if site == "layout":
         return [f"layout {name}" for name in LAYOUT_NAMES[:size]]
     if site == "pen":
@@ -160,7 +171,7 @@ def _labels(site: str, size: int) -> Sequence[str]:
 
 
 def summary(found: Sequence[Ranks]) -> dict[str, Any]:
-    """What the test says: of all quantities together, and of each."""
+    """Outcome of the test of uniform ranks, jointly and for each quantity, as plain values."""
     level = LEVEL / max(1, len(found))
     quantities = {
         each.name: {
@@ -182,7 +193,9 @@ def summary(found: Sequence[Ranks]) -> dict[str, Any]:
 
 
 def draw_ranks(found: Sequence[Ranks], out: Path, title: str) -> list[Path]:
-    """Writes rank histograms as PNG and PDF, those that fail the test in red. Returns the paths.
+    """Write rank histograms as PNG and PDF, those that fail the test in red; return the paths.
+
+    The grey band holds a bin's count with probability 0.99 if ranks are uniform.
 
     Raises:
         UserError: the figure cannot be written.

@@ -1,4 +1,4 @@
-"""What strokes, or parts, a model draws with: k-means and t-SNE (Fig. 5), and how well they cluster."""
+"""Clusters of a model's strokes, or parts: k-means, t-SNE and silhouette coefficients (Fig. 5)."""
 
 from __future__ import annotations
 
@@ -20,34 +20,35 @@ from dood_pyro.tasks.compare import title
 from dood_pyro.tokens import parts_from_parse
 
 CLUSTERS = 8
-"""k, as in the paper."""
+"""Number of clusters k, as in the paper."""
 ALONG = 10
-"""Points along a stroke."""
+"""Points along a stroke in `Vocabulary.along`."""
 SHOWN = 1500
-"""Strokes on a t-SNE panel."""
+"""Largest number of strokes on a t-SNE panel."""
 EXEMPLARS = 6
-"""Strokes drawn on the panel, a cluster."""
+"""Strokes drawn on a panel per cluster."""
 
 
 class Vocabulary(NamedTuple):
     """The strokes, or parts, that a model drew with."""
 
     features: Float[np.ndarray, "strokes dims"]
-    """What is clustered: control points in the glimpse's frame, as the sites sample them, or a part's
-    latent vector."""
+    """Features for clustering: control points in the glimpse's frame, as the sites sample them, or a
+    part's latent vector."""
     pictures: Float[Tensor, "strokes size size"]
-    """Each in its frame, in [0, 1)."""
+    """Picture of each stroke in the glimpse's frame, in [0, 1)."""
     re_oriented: Float[np.ndarray, "strokes dims"] | None
-    """Control points of every stroke run towards the lower right (`one_way`), of models that draw
-    curves."""
+    """Control points with every stroke's direction towards the lower right (`one_way`); None for models
+    that draw no curves."""
     along: Float[np.ndarray, "strokes dims"] | None
-    """Points along those curves: control points that lie apart can draw what looks the same."""
+    """Points along the re-oriented curves: different control points can draw curves that look the same.
+    None for models that draw no curves."""
 
 
 def one_way(control: Float[Tensor, "*batch controls 2"]) -> Float[Tensor, "*batch controls 2"]:
-    """Control points of the same curves, all run towards the lower right.
+    """Control points of the same curves, in the order that runs towards the lower right.
 
-    From its other end a stroke looks the same; its control points, in the other order, are far away.
+    A stroke drawn from its other end looks the same, but its reversed control points are far away.
     """
     gained = (control[..., -1, :] - control[..., 0, :]).sum(-1)
     return torch.where(gained[..., None, None] < 0, control.flip(-2), control)
@@ -57,10 +58,10 @@ def one_way(control: Float[Tensor, "*batch controls 2"]) -> Float[Tensor, "*batc
 def vocabulary(
     dood: Recognizer, target: str, limit: int = 1000, data_dir: str | Path | None = None
 ) -> Vocabulary:
-    """The strokes of the parses of a target's first ``limit`` test images.
+    """Strokes in the parses of the first ``limit`` test images of a target's shuffle of seed 0.
 
     Raises:
-        UserError: the target cannot be had, or the model drew next to nothing.
+        UserError: the target cannot be had, or the model drew fewer than 2 `CLUSTERS` strokes.
     """
     features, pictures, re_oriented, along = [], [], [], []
     size = dood.config.model.glimpse_size
@@ -95,7 +96,7 @@ def vocabulary(
 def kmeans(
     features: Float[np.ndarray, "strokes dims"], clusters: int = CLUSTERS, seed: int = 0
 ) -> Int[np.ndarray, "strokes"]:
-    """The cluster of each stroke."""
+    """Cluster index of each stroke by k-means."""
     from sklearn.cluster import KMeans
 
     return np.asarray(KMeans(clusters, n_init=10, random_state=seed).fit_predict(features))
@@ -106,8 +107,15 @@ def silhouettes(
     several: Sequence[int] = (4, 6, 8, 10, 12),
     seeds: Sequence[int] = range(5),
 ) -> dict[str, Any]:
-    """Silhouette coefficients of k-means: ``silhouette`` is that of k = 8, averaged over seeds;
-    ``by_k`` has mean and standard deviation over seeds for several k."""
+    """Silhouette coefficients of k-means.
+
+    Args:
+        several: values of k; `CLUSTERS` must be among them.
+
+    Returns:
+        ``silhouette`` (k = `CLUSTERS`, mean over seeds), ``by_k`` (mean and standard deviation over
+        seeds for each k) and ``strokes`` (their number).
+    """
     from sklearn.metrics import silhouette_score
 
     by_k = {}
@@ -131,28 +139,32 @@ def draw_clusters(
     limit: int = 1000,
     data_dir: str | Path | None = None,
 ) -> tuple[list[Path], list[dict[str, Any]]]:
-    """Writes Fig. 5 as PNG and PDF: a t-SNE panel a model, coloured by k-means' clusters, exemplars of
-    each drawn on it. Returns the paths, and each model's `silhouettes` of what its sites sample; of
-    models that draw curves, ``re_oriented`` has those of strokes that all run the same way, and
-    ``along_curves`` those of points along these.
+    """Write Fig. 5 as PNG and PDF: one t-SNE panel per model, coloured by k-means cluster, with
+    exemplars of each cluster drawn on the panel.
+
+    Returns:
+        The paths, and each model's `silhouettes` of `Vocabulary.features`. For models that draw curves,
+        ``re_oriented`` and ``along_curves`` hold the silhouettes of `Vocabulary.re_oriented` and
+        `Vocabulary.along`.
 
     Raises:
-        UserError: the target cannot be had, a model drew too little, or the figure cannot be written.
+        UserError: the target cannot be had, a model drew too few strokes, or the figure cannot be
+            written.
     """
     from matplotlib import colormaps
     from matplotlib.offsetbox import AnnotationBbox, OffsetImage
     from sklearn.manifold import TSNE
 
-    words = [vocabulary(dood, target, limit, data_dir) for dood in models]
-    scores = [silhouettes(found.features) for found in words]
-    for score, found in zip(scores, words, strict=True):
+    vocabularies = [vocabulary(dood, target, limit, data_dir) for dood in models]
+    scores = [silhouettes(found.features) for found in vocabularies]
+    for score, found in zip(scores, vocabularies, strict=True):
         if found.re_oriented is not None and found.along is not None:
             score["re_oriented"] = silhouettes(found.re_oriented)
             score["along_curves"] = silhouettes(found.along)
     figure = new_figure(4.2 * len(models), 4.4)
     panels = figure.subplots(1, len(models), squeeze=False)[0]
     colours = colormaps["tab10"].colors  # type: ignore[attr-defined]
-    for panel, dood, found, score in zip(panels, models, words, scores, strict=True):
+    for panel, dood, found, score in zip(panels, models, vocabularies, scores, strict=True):
         rng = np.random.default_rng(0)
         rows = rng.permutation(len(found.features))[:SHOWN]
         labels = kmeans(found.features)[rows]

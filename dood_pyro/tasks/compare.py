@@ -1,5 +1,5 @@
-"""Models beside each other on the same drawings: stepwise reconstructions (Fig. 3a) and how many
-strokes each takes (Fig. 3b to d)."""
+"""Models side by side on the same images: stepwise reconstructions (Fig. 3a) and the number of strokes
+per drawing (Fig. 3b to d)."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from dood_pyro.tasks.reconstruct import draw_steps
 
 
 def title(dood: Recognizer) -> str:
-    """A model's name, and what it was trained on."""
+    """A model's name and training source, as figures write them."""
     return f"{model_title(dood.config.model_name)} ({source_title(dood.config.train.source)})"
 
 
 def distinct(names: Sequence[str]) -> list[str]:
-    """The names, with a number after those that occur more than once."""
+    """Names, with a number appended to those that occur more than once."""
     seen: Counter[str] = Counter()
     numbered = []
     for name in names:
@@ -39,15 +39,20 @@ def draw_reconstructions(
     count: int = 4,
     data_dir: str | Path | None = None,
 ) -> list[Path]:
-    """Writes Fig. 3a as PNG and PDF: a block a model, a column a drawing, the target on top and the
-    drawing after each stroke below it, strokes coloured by order. Returns the paths.
+    """Write Fig. 3a as PNG and PDF; return the paths.
+
+    One block per model and one column per drawing: the image on top, below it the drawing after each
+    stroke, strokes coloured by order.
+
+    Args:
+        count: images per target, the first of its shuffle of seed 0.
 
     Raises:
-        UserError: a target cannot be had, or the figure not be written.
+        UserError: a target cannot be had, or the figure cannot be written.
     """
     sheets, ends = [], [0]
     for dood in models:
-        # Each target by itself: a batch is drawn at one resolution.
+        # One batch per target: a batch is drawn at one resolution.
         parts = []
         for target in targets:
             images = dood.load_images(target, count, data_dir=data_dir)
@@ -74,7 +79,7 @@ def draw_reconstructions(
 def stroke_counts(
     dood: Recognizer, target: str, limit: int = 1000, data_dir: str | Path | None = None
 ) -> Int[np.ndarray, "stops"]:
-    """How many of a target's first ``limit`` test images a model draws with 0…K strokes.
+    """Number of a target's first ``limit`` test images that a model draws with 0…K strokes.
 
     Raises:
         UserError: the target cannot be had.
@@ -92,11 +97,14 @@ def draw_stroke_counts(
     limit: int = 1000,
     data_dir: str | Path | None = None,
 ) -> tuple[list[Path], dict[str, dict[str, list[int]]]]:
-    """Writes Fig. 3b to d as PNG and PDF: a row a model, a panel a target, shares of drawings by
-    their number of strokes. Returns the paths, and the counts by model and target.
+    """Write Fig. 3b to d as PNG and PDF: one row per model, one panel per target, with the share of
+    drawings by number of strokes.
+
+    Returns:
+        The paths, and the number of drawings with 0…K strokes by model and target.
 
     Raises:
-        UserError: a target cannot be had, or the figure not be written.
+        UserError: a target cannot be had, or the figure cannot be written.
     """
     counts = {
         name: {t: stroke_counts(dood, t, limit, data_dir).tolist() for t in targets}

@@ -1,4 +1,4 @@
-"""Guides over one trained model, on the same images: how close each comes, and what it costs."""
+"""Guides over one trained model, on the same images: bound, gap and time of each."""
 
 from __future__ import annotations
 
@@ -31,16 +31,21 @@ from dood_pyro.tasks.sensitivity import sensitivity
 def load_guides(
     run: Run, names: Sequence[str] | None, which: str = "best", guide: str | None = None
 ) -> tuple[DrawingModel[Any], dict[str, Guide], RunConfig]:
-    """A run's model, and guides over it by name: the run's own, those of
-    `dood_pyro.registry.SEARCH_GUIDES`, and those of other run folders that were trained over this model
-    (``train --init-from RUN --trainable guide``). Without names, the run's own, ``smc`` where the run's own
-    goes step by step, and ``refined``.
+    """Load a run's model and guides over the model.
 
     Args:
-        guide: permits a guide that is not built in, of the run or of those folders, by its name.
+        names: the name of the run's own guide, names in `dood_pyro.registry.SEARCH_GUIDES`, or folders
+            of runs whose guide was trained over this model (``train --init-from RUN --trainable
+            guide``). Default: the run's own guide, ``smc`` if that guide is sequential, and
+            ``refined``.
+        guide: name of a guide that is not built in, ``module:Class``, of the run or of those folders:
+            its code is permitted to run.
+
+    Returns:
+        The model, guides by name, and the run's configuration.
 
     Raises:
-        UserError: a name is none of these, or a folder's model is another one.
+        UserError: there is no guide of a name, or a folder's model is another one.
     """
     if guide in SEARCH_GUIDES:
         raise UserError(
@@ -86,17 +91,20 @@ def compare_guides(
     guide: str | None = None,
     progress: Callable[[str, float, int], None] | None = None,
 ) -> list[dict[str, Any]]:
-    """A row a guide, on the first ``limit`` test images of the target's shuffle of seed 0.
-
-    ``log_p`` and ``elbo`` in nats an image (stops summed out; ``_se`` over images; sequential Monte
-    Carlo has one bound for both); ``gap``, between
-    the ELBO and the highest log p(x) that any guide here finds for the image; ``effective_samples``
-    of ``particles`` (None for sequential Monte Carlo); ``mean_absolute_error`` of the best guess, in
-    brightness a pixel; ``milliseconds`` for that guess, a drawing, in batches of `BATCH`; and how far
-    its strokes move where the picture moves by 10⁻⁵ (`dood_pyro.tasks.sensitivity.Sensitivity`).
+    """Measure guides on the first ``limit`` test images of the target's shuffle of seed 0.
 
     Args:
+        names, guide: as for `load_guides`.
         progress: called with a guide's name, images done since the last call, and images in all.
+
+    Returns:
+        One row per guide: ``log_p`` and ``elbo`` in nats per image, stop variable marginalised, with
+        ``log_p_se`` over images (sequential Monte Carlo has one bound for both); ``gap`` between the
+        ELBO and the highest log p(x) that any of the guides finds for an image, nats per image;
+        ``effective_samples`` of ``particles`` (None for sequential Monte Carlo);
+        ``mean_absolute_error`` of the guide's modes, brightness per pixel; ``strokes`` per drawing;
+        ``milliseconds`` per drawing to compute the modes, in batches of `BATCH`; and
+        `dood_pyro.tasks.sensitivity.Sensitivity.summary`.
 
     Raises:
         UserError: a guide or the target cannot be had.
@@ -112,8 +120,8 @@ def compare_guides(
     for name, recognition in guides.items():
         recognition = recognition.to(device)
 
-        # A guide that searches does so for its bound, for its best guess, and twice more for moved
-        # pictures; of others the bound takes nearly all of the time.
+        # A search guide searches once for the bound, once for its modes and twice for moved pictures;
+        # for other guides the bound takes nearly all of the time.
         share = 0.4 if recognition.search_share else 1.0
 
         def show(done: float, name: str = name, share: float = share) -> None:
@@ -121,7 +129,7 @@ def compare_guides(
                 progress(name, share * done, len(images))
 
         with pyro.validation_enabled(False), seeded(0, device):
-            # Guides that search take all that they are given at once.
+            # In batches, because a search guide searches for all images of a batch at once.
             parts = [
                 bound_of(model, recognition, part, particles, show) for part in images.split(BATCH)
             ]
@@ -154,13 +162,14 @@ def compare_guides(
 
 
 def _best_guess(model: DrawingModel[Any], guide: Guide, images: ImageBatch) -> tuple[float, float]:
-    """Mean absolute error of the guide's modes, and the seconds that they took."""
+    """Mean absolute error of the guide's modes, brightness per pixel, and the seconds they took."""
     errors = []
     model, guide = in_double(model, guide)
-    # The first parse of a process pays for more than itself; one that searches does not notice.
+    # The first parse of a process includes one-off costs, so one is run untimed. Beside a search they
+    # are negligible.
     if not guide.search_share:
         parse(model, guide, images[:BATCH])
-    if images.device.type == "cuda":  # what is still queued is not the parse's
+    if images.device.type == "cuda":  # work queued earlier must not count
         torch.cuda.synchronize(images.device)
     began = time.perf_counter()
     for part in images.split(BATCH):
@@ -170,8 +179,10 @@ def _best_guess(model: DrawingModel[Any], guide: Guide, images: ImageBatch) -> t
 
 
 def draw_guides(rows: Sequence[dict[str, Any]], target: str, out: Path) -> list[Path]:
-    """Writes quality against time as PNG and PDF: for each guide its ELBO and log p(x). Returns the
-    paths.
+    """Write each guide's ELBO and log p(x) against time as PNG and PDF; return the paths.
+
+    Args:
+        rows: as `compare_guides` returns them.
 
     Raises:
         UserError: the figure cannot be written.
@@ -181,19 +192,19 @@ def draw_guides(rows: Sequence[dict[str, Any]], target: str, out: Path) -> list[
     floor = _floor(rows)
     for index, row in enumerate(rows):
         colour = f"C{index}"
-        time = row["milliseconds"]
+        milliseconds = row["milliseconds"]
         seen = row["elbo"] >= floor
         bottom = row["elbo"] if seen else floor
-        axes.plot([time, time], [bottom, row["log_p"]], color=colour, lw=1, alpha=0.6)
-        axes.plot(time, bottom, "v", color=colour, ms=6, mfc=colour if seen else "none")
-        axes.plot(time, row["log_p"], "o", color=colour, ms=6)
+        axes.plot([milliseconds] * 2, [bottom, row["log_p"]], color=colour, lw=1, alpha=0.6)
+        axes.plot(milliseconds, bottom, "v", color=colour, ms=6, mfc=colour if seen else "none")
+        axes.plot(milliseconds, row["log_p"], "o", color=colour, ms=6)
         notes = [(row["guide"], row["log_p"])]
         if not seen:
             notes.append((f"{row['elbo']:,.0f}, off the scale", floor))
         for note, height in notes:
             axes.annotate(
                 note,
-                (time, height),
+                (milliseconds, height),
                 xytext=(6, 4),
                 textcoords="offset points",
                 fontsize=7,
@@ -201,8 +212,8 @@ def draw_guides(rows: Sequence[dict[str, Any]], target: str, out: Path) -> list[
             )
     axes.set_xscale("log")
     axes.margins(x=0.25, y=0.15)
-    axes.set_xlabel("milliseconds a drawing")
-    axes.set_ylabel("nats an image")
+    axes.set_xlabel("milliseconds per drawing")
+    axes.set_ylabel("nats per image")
     axes.set_title(f"{source_title(target)}: log p(x) (circles) and ELBO (triangles)", fontsize=9)
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=8)
@@ -210,7 +221,7 @@ def draw_guides(rows: Sequence[dict[str, Any]], target: str, out: Path) -> list[
 
 
 def _floor(rows: Sequence[dict[str, Any]]) -> float:
-    """The lowest ELBO to draw to scale: far below the others, one would flatten all the rest."""
+    """The lowest ELBO drawn to scale, nats per image; one far below the others would flatten them."""
     lowest = min(row["log_p"] for row in rows)
     across = max(row["log_p"] for row in rows) - lowest
     gaps = sorted(row["log_p"] - row["elbo"] for row in rows)

@@ -1,7 +1,7 @@
-"""Partial completion (section 3.2, Fig. 8): how a drawing that was begun may go on.
+"""Partial completion (section 3.2, Fig. 8): possible continuations of a partial drawing.
 
-The recognition model parses what is there, for the states of the RNNs; the canvas so far is set to the
-partial picture itself; from there on the prior draws.
+The guide parses the partial picture, which gives the states of the RNNs. The canvas so far is set
+to the partial picture itself, and the prior draws the remaining strokes.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from dood_pyro.rendering import canvas_from_ink, ink_from_canvas
 from dood_pyro.tokens import Strokes
 
 NEW_COLOUR = (0xD1, 0x49, 0x5B)
-"""Of the strokes that the prior adds."""
+"""RGB colour of the strokes that the prior adds."""
 
 
 class Completions(NamedTuple):
-    """How partial drawings may go on."""
+    """Continuations of partial drawings."""
 
     given: Float[Tensor, "images size size"]
-    """The pictures that were begun."""
+    """The partial pictures."""
     strokes: Strokes
-    """What the prior adds: batch shape (images, each)."""
+    """Strokes that the prior adds: batch shape (images, each)."""
 
 
 def complete(
@@ -46,11 +46,12 @@ def complete(
     strokes: int | None = None,
     seed: int = 0,
 ) -> Completions:
-    """``each`` continuations of every image, one stroke at least.
+    """Sample continuations of images, of at least one stroke.
 
     Args:
-        strokes: goes on from the first so many strokes of the image's parse in place of the whole
-            image.
+        each: continuations per image.
+        strokes: number of first strokes of an image's parse to continue from; None continues from the
+            image itself.
 
     Raises:
         UserError: the model draws no curves.
@@ -58,7 +59,7 @@ def complete(
     model = dood.model
     if not isinstance(model, DooD) or not model.draws_curves:
         raise UserError(f"a {dood.config.model_name} model has no strokes to go on with")
-    # On the canvas's own pixels: what ink a given picture is of can be told there alone.
+    # On the canvas's own pixels: only there does a picture determine its ink.
     pixels = ImageBatch.of(images).pixels
     with torch.no_grad():
         parsed = dood.infer(pixels)
@@ -73,7 +74,7 @@ def complete(
             values = {name: repeat(value[t]) for name, value in parsed.values.items()}
             inputs = model.step_inputs(state)
             drawn = model.draw(state, inputs, StepValues(repeat(parsed.alive[t]), **values))
-            # A drawing that ended earlier keeps the state that it ended with.
+            # A drawing that stopped earlier keeps its last state.
             lives = repeat(parsed.alive[t]) > 0
             state = type(state)(
                 *(
@@ -107,6 +108,7 @@ def complete(
 
 
 def _go_on(model: DooD, state: State, more: int) -> None:
+    """Sample ``more`` further steps from the prior: a Pyro program."""
     with pyro.plate(IMAGES, state.alive.shape[-1], dim=-1):
         for t in pyro.markov(range(1, more + 1)):
             state = model.step(t, state)
@@ -119,8 +121,11 @@ def draw_completions(
     strokes: int | None = 1,
     seed: int = 0,
 ) -> UInt8[np.ndarray, "height width 3"]:
-    """A sheet: a row an image: the image, what is given of it, and continuations, what is new in
-    another colour.
+    """Sheet with one row per image: the image, the part given, and its continuations with new strokes
+    in `NEW_COLOUR`.
+
+    Args:
+        each, strokes: as for `complete`.
 
     Raises:
         UserError: the model draws no curves.

@@ -1,4 +1,4 @@
-"""How well a run explains a target: the importance-weighted bound and what goes with it."""
+"""Importance-weighted bound on a target's log p(x) under a run, with ELBO, strokes and error."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ from dood_pyro.runs.run import Run
 from dood_pyro.tasks.rows import COLUMNS
 
 SHARD = 64
-"""Images that share a seed, so that a row is the same however many processes measure it."""
+"""Images that share a seed, so that a row does not depend on the number of processes."""
 WORTH_IT = 20_000
-"""Images × particles from which on processes are worth their start."""
+"""Images × particles from which several processes are worth the time to start them."""
 
 
 def mean_and_se(values: Float[torch.Tensor, "images"]) -> tuple[float, float | None]:
-    """Mean over images and its standard error: of one image None, as it says nothing of the spread."""
+    """Mean over images and its standard error; for one image the error is None."""
     values = values.double()
-    # 0 would be read as certainty, and NaN is no JSON.
+    # One image says nothing of the spread: 0 would be read as certainty, and JSON has no NaN.
     spread = float(values.std()) / len(values) ** 0.5 if len(values) > 1 else None
     return float(values.mean()), spread
 
 
 class LoadArguments(NamedTuple):
-    """How a run's programs are loaded: arguments of `Run.load`."""
+    """A run's path and the arguments of `Run.load`."""
 
     path: str
     which: str = "best"
@@ -63,17 +63,18 @@ def evaluate(
     jobs: int = 1,
     trusted: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Measures a run on the first ``limit`` test images of the target's shuffle of seed 0.
+    """Measure a run on the first ``limit`` test images of the target's shuffle of seed 0.
 
     Args:
-        guide, trusted: as for `Run.load`.
+        which, guide, trusted: as for `Run.load`.
         progress: called with images done since the last call, and images in all.
-        jobs: processes that share the images, on a CPU. More than one need a main module that can be
-            imported (``if __name__ == "__main__"``). The row is the same.
+        jobs: processes that share the images, on a CPU; the row does not depend on their number. More
+            than one need a main module that can be imported (``if __name__ == "__main__"``).
 
     Returns:
-        A row with `rows.COLUMNS` as keys; bounds in nats per image, ``_se`` their standard errors over
-        images, ``mean_absolute_error`` that of the guide's best guess, in brightness per pixel.
+        A row with `rows.COLUMNS` as keys: bounds in nats per image (``log_p_summed`` has the stop
+        variable marginalised), ``_se`` their standard errors over images, ``mean_absolute_error`` of
+        the guide's modes in brightness per pixel.
 
     Raises:
         UserError: the run or the target cannot be read.
@@ -83,7 +84,7 @@ def evaluate(
         keep_freed_memory()
     arguments = LoadArguments(str(run.path), which, guide, tuple(trusted))
     model, recognition, config = run.load(which, guide, trusted)
-    made_by = run.provenance(which)  # now: the run may be in training
+    made_by = run.provenance(which)  # read at once: the run may be in training
     model, recognition = model.to(device), recognition.to(device)
     dataset = data.load(target, "test", config.model.canvas_size, data_dir)
     images = dataset.batch(limit, device)
@@ -117,11 +118,11 @@ def evaluate(
 
 
 class _Measured(NamedTuple):
-    """Bounds and errors of a shard, or of all images."""
+    """Bounds and errors of images: a shard, or all of them."""
 
     bound: ImportanceBound
     error: Float[torch.Tensor, "images"]
-    """Mean absolute error of the best guess."""
+    """Mean absolute error of the guide's modes, brightness per pixel."""
 
 
 def _measure(
@@ -132,8 +133,8 @@ def _measure(
     jobs: int,
     show: Callable[[float], None],
 ) -> _Measured:
-    """Bounds and errors, by ``jobs`` processes: on small tensors threads wait for each other more
-    than they help."""
+    """Compute bounds and errors in ``jobs`` processes: on small tensors, threads spend more time on
+    waiting for each other than they save."""
     shards = images.split(SHARD)
     jobs = 1 if images.device.type == "cuda" else min(jobs, len(shards))
     if jobs == 1 or len(images) * particles < WORTH_IT:
@@ -151,11 +152,12 @@ def _shard(
     particles: int,
     show: Callable[[float], None] | None = None,
 ) -> _Measured:
+    """Compute bounds and errors of one shard, seeded by its index."""
     torch.manual_seed(index)
     model, guide = programs
     posterior = guide.posterior(images, show)
     bound = bound_of(model, guide, images, particles, show, posterior)
-    if guide.search_share:  # a search has been: what it found is drawn
+    if guide.search_share:  # reuse the posterior that the search has found
         parsed = parse(model, posterior, images)
     else:
         parsed = parse(*in_double(model, guide), images)
@@ -172,12 +174,12 @@ def _by_processes(
     jobs: int,
     show: Callable[[float], None],
 ) -> list[_Measured]:
+    """Compute the shards' bounds and errors in worker processes."""
     context = torch.multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(jobs, context, _start_worker)
     try:
         futures = [
-            # Arrays rather than tensors, which would travel by shared memory, of which containers
-            # have little.
+            # Arrays, because tensors would travel by shared memory, and containers have little.
             pool.submit(_work, arguments, index, s.pixels.numpy(), s.native_size, particles)
             for index, s in enumerate(shards)
         ]
@@ -185,8 +187,8 @@ def _by_processes(
             show(len(future.result()[-1]))
     except BrokenProcessPool:
         raise UserError(
-            "a process that measured died, for want of memory perhaps; free some, or let one "
-            "process do it: OMP_NUM_THREADS=1"
+            "a process that measured died, perhaps for lack of memory; free some memory, or let one "
+            "process measure: OMP_NUM_THREADS=1"
         ) from None
     except BaseException:
         for process in torch.multiprocessing.active_children():
@@ -199,7 +201,8 @@ def _by_processes(
 
 
 def _start_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers itself
+    """Set up a worker process: one thread, ended by its parent alone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers
 
     def exit_with_parent() -> None:
         parent = multiprocessing.parent_process()
@@ -215,7 +218,7 @@ def _start_worker() -> None:
 
 @lru_cache(maxsize=1)
 def _programs(arguments: LoadArguments) -> ModelAndGuide:
-    """A worker's model and guide: loaded once."""
+    """A worker's model and guide, loaded once."""
     run = Run(arguments.path)
     model, guide, _ = run.load(arguments.which, arguments.guide, arguments.trusted)
     return model, guide
@@ -224,6 +227,7 @@ def _programs(arguments: LoadArguments) -> ModelAndGuide:
 def _work(
     arguments: LoadArguments, index: int, pixels: np.ndarray, native_size: int, particles: int
 ) -> tuple[np.ndarray, ...]:
+    """Measure one shard in a worker; return the fields of `_Measured` as arrays, the error last."""
     images = ImageBatch(torch.from_numpy(pixels), native_size)
     with torch.no_grad():
         bound, error = _shard(_programs(arguments), index, images, particles)

@@ -1,4 +1,4 @@
-"""New exemplars of a character (section 3.2, Fig. 7): tokens of the type that a parse is."""
+"""New exemplars of a character (section 3.2, Fig. 7): tokens of the type that its parse defines."""
 
 from __future__ import annotations
 
@@ -30,10 +30,14 @@ def exemplars(
     seed: int = 0,
     size: int = CELL,
 ) -> Float[Tensor, "count each steps size size"]:
-    """The ink of every stroke of ``each`` new exemplars of each image.
+    """Sample ``each`` new exemplars of each image; return the ink of every stroke.
 
-    For AIR, whose parts have no control points, noise goes on part vectors and the affine map on
+    AIR's parts have no control points: noise is added to part vectors, and the affine map is applied to
     the picture.
+
+    Args:
+        noise: default `TokenNoise`.
+        size: pixels per side.
     """
     noise = noise or TokenNoise()
     parsed = dood.infer(images)
@@ -58,7 +62,7 @@ def draw_exemplars(
     noise: TokenNoise | None = None,
     seed: int = 0,
 ) -> UInt8[np.ndarray, "height width 3"]:
-    """A sheet: a column an image, the image on top, new exemplars below."""
+    """Sheet with one column per image: the image on top, ``each`` new exemplars below."""
     inks = exemplars(dood, images, each, noise, seed)
     columns = []
     for image, mine in zip(ImageBatch.of(images).pixels, inks, strict=True):

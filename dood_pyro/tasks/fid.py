@@ -1,4 +1,4 @@
-"""Fréchet distances between sets of pictures (section 3.2, the numbers of Fig. 6)."""
+"""Fréchet distances between sets of pictures (section 3.2, the figures beside Fig. 6)."""
 
 from __future__ import annotations
 
@@ -28,14 +28,18 @@ from dood_pyro.tasks.generate import generate
 from dood_pyro.tokens import TokenNoise, affine_map, apply_token, sample_token, strokes_from_parse
 
 BATCH = 256
+"""Pictures per pass of the feature network, and drawings sampled at once."""
 
 
 class Reference:
-    """Pictures in [0, 1], (count, 50, 50), that others are compared with: their features are computed
-    once.
+    """A set of pictures that other sets are compared with; its features are computed once.
+
+    Args:
+        network: network that maps pictures to features.
+        pictures: in [0, 1].
 
     Raises:
-        UserError: there are fewer than there are features: the distance would be of noise.
+        UserError: there are no more pictures than features, so that the distance would measure noise.
     """
 
     def __init__(self, network: FeatureNetwork, pictures: Float[Tensor, "count 50 50"]) -> None:
@@ -48,20 +52,21 @@ class Reference:
         self._take(pictures, real=True)
 
     def distance(self, pictures: Float[Tensor, "count 50 50"]) -> float:
-        """The Fréchet distance of the features of other pictures.
+        """Fréchet distance between the features of ``pictures``, in [0, 1], and the reference's.
 
         Raises:
-            UserError: there are too few.
+            UserError: there are no more pictures than features, or a pixel is not finite.
         """
         self._metric.reset()
         self._take(pictures, real=False)
         distance = float(self._metric.compute())
         if math.isnan(distance):
             raise UserError("the distance is of pictures with pixels that are not finite numbers")
-        return max(0.0, distance)  # of a set to itself, less by rounding
+        return max(0.0, distance)  # a set's distance to itself can be below 0 by rounding
 
     @torch.no_grad()
     def _take(self, pictures: Tensor, real: bool) -> None:
+        """Add pictures to the reference (``real``) or to the set compared with it."""
         if len(pictures) < self._least:
             raise UserError(
                 f"a Fréchet distance needs {self._least} pictures on either side; one has "
@@ -76,10 +81,10 @@ def frechet(
     first: Float[Tensor, "count 50 50"],
     second: Float[Tensor, "count 50 50"],
 ) -> float:
-    """The Fréchet distance between the features of two sets of pictures in [0, 1].
+    """Fréchet distance between the features of two sets of pictures in [0, 1].
 
     Raises:
-        UserError: a set has fewer pictures than there are features: the distance would be of noise.
+        UserError: a set has no more pictures than features, so that the distance would measure noise.
     """
     return Reference(network, first).distance(second)
 
@@ -87,7 +92,7 @@ def frechet(
 def pictures_of(
     source: str, part: str, data_dir: str | Path | None = None
 ) -> Float[Tensor, "count 50 50"]:
-    """All pictures of one part of a source, in the order of the shuffle of seed 0.
+    """All pictures of one part of a source, in [0, 1], in the order of the shuffle of seed 0.
 
     Raises:
         UserError: the source cannot be had.
@@ -98,10 +103,11 @@ def pictures_of(
 def folder_or_source(
     name: str, part: str, data_dir: str | Path | None = None
 ) -> Float[Tensor, "count 50 50"]:
-    """Every picture of a folder, as of samples, in the order of a shuffle; of a source those of a part.
+    """All pictures of a folder, such as one of samples, or of one part of a source; in [0, 1], in the
+    order of a shuffle of seed 0.
 
     Raises:
-        UserError: it cannot be had.
+        UserError: the folder or source cannot be had.
     """
     if canonical(name) in SOURCES or not name or not Path(name).is_dir():
         return pictures_of(name, part, data_dir)
@@ -112,7 +118,7 @@ def folder_or_source(
 def _generated(
     model: DrawingModel[Any], count: int, seed: int, native_size: int
 ) -> Iterator[Parse]:
-    """Drawings from a model's prior, batch by batch."""
+    """Batches of ``count`` drawings from a model's prior."""
     for start in range(0, count, BATCH):
         yield generate(model, min(BATCH, count - start), seed * 100_003 + start, native_size)
 
@@ -120,7 +126,11 @@ def _generated(
 def samples(
     model: DrawingModel[Any], count: int, seed: int, native_size: int = 0
 ) -> Float[Tensor, "count 50 50"]:
-    """Pictures from a model's prior, drawn on as few pixels as images of ``native_size``."""
+    """Pictures sampled from a model's prior.
+
+    Args:
+        native_size: pixels per side of the grid that ink is put on (`DrawingModel.ink_size`).
+    """
     parts = [each.canvas[-1].cpu() for each in _generated(model, count, seed, native_size)]
     return resize(torch.cat(parts), SIZE)
 
@@ -128,8 +138,12 @@ def samples(
 def shuffled_strokes(
     model: DrawingModel[Any], count: int, seed: int, native_size: int = 0
 ) -> Float[Tensor, "count 50 50"]:
-    """Pictures whose strokes come from different drawings of the prior: what a model would draw
-    that had learned single strokes and nothing of their order."""
+    """Pictures whose strokes come from different drawings sampled from the prior: samples of a model
+    that has learned single strokes and nothing of how they depend on each other.
+
+    Args:
+        native_size: as for `samples`.
+    """
     parts = []
     for parsed in _generated(model, count, seed, native_size):
         strokes = strokes_from_parse(parsed)
@@ -151,7 +165,7 @@ def shuffled_strokes(
 def affinely_moved(
     pictures: Float[Tensor, "count size size"], noise: TokenNoise, seed: int
 ) -> Float[Tensor, "count size size"]:
-    """Pictures under small random affine maps about the canvas's middle, a token's (`TokenNoise`)."""
+    """Pictures moved by a random token's affine map (`TokenNoise`) about the canvas's middle."""
     with seeded(seed, pictures.device):
         token = sample_token(pictures.new_zeros(len(pictures), 1, 0, 2))
     matrix = geometry.invert_affine(affine_map(token, noise))
@@ -166,7 +180,11 @@ def rewritten(
     seed: int,
     native_size: int = 0,
 ) -> Float[Tensor, "count size size"]:
-    """Pictures of a native size parsed, and written anew with the noise of tokens."""
+    """Parse pictures, and render a random token of each parse.
+
+    Args:
+        native_size: pixels per side of the pictures as they came (`dood_pyro.images.ImageBatch`).
+    """
     parts = []
     for index, part in enumerate(pictures.split(BATCH)):
         images = ImageBatch(resize(part, dood.size).to(dood.device), native_size)
@@ -187,15 +205,16 @@ def memorisers(
     seeds: Sequence[int] = range(5),
     data_dir: str | Path | None = None,
 ) -> dict[str, Any]:
-    """How far two copyists of the training pictures are from the test pictures: what samples must be
-    better than to show more than that, and what a distance alone cannot tell from drawing.
+    """Fréchet distances of two memorising baselines, which copy training pictures, from the test
+    pictures. Samples no closer than these baselines do not show that a model has learned more than its
+    training pictures.
 
-    The reference and the denominators are those of `report`; so are the seeds.
+    The reference, the denominator ``real`` and the seeds are those of `report`.
 
     Returns:
         ``affine`` (training pictures under small affine maps) and ``tokens`` (training pictures, parsed
-        by the model and written anew with the noise of tokens): means over seeds, each with ``…_std``
-        and ``…_ratio``, to ``real``; ``pictures`` a set.
+        by the model and rendered anew with token noise): means over seeds, each with ``…_std`` and
+        ``…_ratio`` to ``real``; ``pictures``, the number in each set.
 
     Raises:
         UserError: the target cannot be had or is too small, or the model draws no curves.
@@ -225,16 +244,21 @@ def report(
     part: str = "test",
     data_dir: str | Path | None = None,
 ) -> dict[str, Any]:
-    """How far samples are from a target's pictures, beside how far real pictures are from them.
+    """Fréchet distances of a model's samples, and of real pictures, from a target's pictures.
 
-    The reference is one half of ``part``. ``real`` is the distance of pictures of the target's other
-    part, for the test part those that a model learns from: what it would reach by drawing them as
-    they are. ``halves`` is that of the other half, the least that can be had with so many pictures.
-    Every set has the same number of them: the distance depends on it.
+    The reference is one half of ``part``. ``real`` is the distance of the target's other part. For
+    the test part, the other part holds the training pictures, so ``real`` is what a model reaches
+    by copying them. ``halves`` is the distance of the other half of ``part``, the smallest to be
+    expected with so many pictures. All sets have the same number of pictures, because the distance
+    depends on it.
+
+    Args:
+        rival: model whose samples' distance is ``air``; None leaves it out.
 
     Returns:
-        ``samples``, ``real``, ``ratio`` (of the two), ``halves``, ``air`` and ``shuffled``: means over
-        seeds of sampling and splitting, each with ``…_std``; ``pictures`` a set.
+        ``samples``, ``real``, ``halves``, ``air`` and ``shuffled`` (`shuffled_strokes`): means over
+        seeds of sampling and splitting, each with ``…_std``; ``ratio`` of ``samples`` to ``real``;
+        ``pictures``, the number in each set.
 
     Raises:
         UserError: the target cannot be had, or is too small.
@@ -261,7 +285,7 @@ def report(
 
 
 class _Sets:
-    """A target's pictures, split by seed into what is compared."""
+    """A target's pictures, split by seed into sets of equal size."""
 
     def __init__(
         self,
@@ -277,10 +301,11 @@ class _Sets:
         self.everything = drawings.shuffled(None).float() / 255
         self.others = pictures_of(target, "test" if part == "train" else "train", data_dir)
         self.count = min(count, len(self.everything) // 2, len(self.others))
-        """Pictures a set."""
+        """Pictures per set."""
 
     def split(self, seed: int) -> tuple[Reference, Tensor, Tensor]:
-        """One half of the part to compare with, the other half, and as many of the other part."""
+        """Split by a seed: one half of the part as reference, the other half, and equally many pictures
+        of the other part."""
         rng, count = np.random.default_rng(seed), self.count
         order = torch.from_numpy(rng.permutation(len(self.everything)))
         half, rest = self.everything[order[:count]], self.everything[order[count : 2 * count]]
@@ -289,7 +314,7 @@ class _Sets:
 
 
 def _means(columns: dict[str, list[float]]) -> dict[str, Any]:
-    """Means and standard deviations over seeds of what was measured."""
+    """Mean and standard deviation over seeds of each column; empty columns are left out."""
     found: dict[str, Any] = {}
     for name, values in columns.items():
         if values:

@@ -1,4 +1,4 @@
-"""Unconditional generation (section 3.2, Fig. 6): drawings from the prior, and being drawn."""
+"""Unconditional generation (section 3.2, Fig. 6): drawings sampled from the prior, and animations."""
 
 from __future__ import annotations
 
@@ -10,22 +10,25 @@ import numpy as np
 from jaxtyping import UInt8
 
 from dood_pyro.devices import seeded
-from dood_pyro.drawing import STROKE_COLOURS, Drawing, beginning
+from dood_pyro.drawing import STROKE_COLOURS, Drawing
 from dood_pyro.errors import UserError
 from dood_pyro.files import write_atomically
 from dood_pyro.inference.parsing import Parse, sample_prior
 from dood_pyro.models.base import DrawingModel
 from dood_pyro.plots import CELL, colour_steps, grid_sheet, save_png, step_inks
 from dood_pyro.recognition import drawings_from_parse
+from dood_pyro.stroke import beginning
 
 FRAMES_A_STROKE = 8
-"""Of an animation."""
+"""Frames per stroke of an animation."""
 FRAME_MILLISECONDS = 60
+"""Duration of a frame."""
 LAST_MILLISECONDS = 1500
+"""Duration of the last frame."""
 
 
 def generate(model: DrawingModel[Any], count: int, seed: int = 0, native_size: int = 0) -> Parse:
-    """``count`` drawings from a model's prior, the same for the same seed.
+    """Sample ``count`` drawings from a model's prior, reproducibly for a seed.
 
     Args:
         native_size: pixels per side of the grid that ink is put on (`DrawingModel.ink_size`).
@@ -35,13 +38,17 @@ def generate(model: DrawingModel[Any], count: int, seed: int = 0, native_size: i
 
 
 def sheet(parsed: Parse, drawings: list[Drawing]) -> UInt8[np.ndarray, "height width 3"]:
-    """Drawings on a square sheet, strokes coloured by order."""
+    """Square sheet of drawings, strokes coloured by order.
+
+    Args:
+        drawings: the parse's drawings; empty for models that draw no curves.
+    """
     steps = len(parsed.alive)
     return grid_sheet([colour_steps(ink, steps)[-1] for ink in step_inks(parsed, drawings)])
 
 
 def animation(drawings: list[Drawing]) -> bytes:
-    """The sheet of drawings being drawn, all at once, as a GIF."""
+    """GIF bytes of the sheet, all drawings drawn stroke by stroke in parallel."""
     from PIL import Image
 
     most = max((len(drawing) for drawing in drawings), default=0)
@@ -72,14 +79,17 @@ def animation(drawings: list[Drawing]) -> bytes:
 def sample(
     model: DrawingModel[Any], out: Path, count: int = 64, seed: int = 0, native_size: int = 0
 ) -> list[Path]:
-    """Draws ``count`` drawings from the prior.
+    """Sample ``count`` drawings from the prior and write them; return the paths, sheets first.
 
-    Writes ``out`` (PNG) and, in a folder of the same name, each drawing's canvas (PNG, dark on white);
-    where the program draws curves, also the sheet being drawn (GIF) and each drawing as an SVG, as one
-    being drawn, and as JSON. Returns the paths: of the sheets, then of the drawings.
+    Writes a sheet, ``out`` (PNG), and each drawing's canvas (PNG, dark on white) in a folder of the
+    same name. Where the model draws curves, also an animation of the sheet (GIF) and each drawing
+    as SVG, animated SVG and JSON.
+
+    Args:
+        native_size: as for `generate`.
 
     Raises:
-        UserError: something cannot be written.
+        UserError: a file or the folder cannot be written.
     """
     parsed = generate(model, count, seed, native_size)
     drawings = drawings_from_parse(parsed) if model.draws_curves else []

@@ -1,9 +1,9 @@
-"""One-shot classification (section 3.2, Table 1): which of twenty characters is this one?
+"""One-shot classification (section 3.2, Table 1): which of twenty characters is a query image?
 
-A support image's parses are types. For each, a token is fitted to the query by gradient steps on
-log p(query | token, type) + log p(token), token variables being marginalised at their best value; the
-class whose types explain the query best is the answer. One way by default; two ways, it counts as well
-how the query's types explain the support image.
+The parses of a support image are types. For each type, a token is fitted to the query by gradient steps
+on log p(query | token, type) + log p(token): the token's variables are set to their best values, in
+place of marginalising them. The answer is the class whose types explain the query best. Two-way scores
+also count how well the query's types explain the support image; the default is one-way.
 """
 
 from __future__ import annotations
@@ -35,28 +35,36 @@ from dood_pyro.tokens import (
 )
 
 TOKENS = 400
-"""Fitted at once: more are slower on a CPU, whose caches they outgrow."""
+"""Tokens fitted at once: more outgrow a CPU's caches and are slower."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How queries are scored. Choose by trials of the background set, not by the official ones."""
+    """Settings of the score of a query. Choose them on trials of the background set, not on the
+    official ones.
+
+    Raises:
+        UserError: a value is out of range.
+    """
 
     parses: int = 3
-    """Types a support image: the guide's best guess, and samples."""
+    """Types per support image: the guide's modes, and samples from the guide."""
     steps: int = 60
-    """Gradient steps a token; 0 compares with the types as they are."""
-    rate: float = 0.2
-    """Of Adam, in standard deviations of the token's variables."""
+    """Gradient steps per token; 0 compares with the types as they are."""
+    learning_rate: float = 0.2
+    """Adam's learning rate, in standard deviations of the token's variables; falls linearly to 0."""
     scale: float = 0.5
-    """Of the Laplace likelihood of a token's picture: how far a good token may be off."""
+    """Scale of the Laplace likelihood of a token's picture, in brightness: how far a pixel of a
+    good token may be off."""
     blurs: tuple[float, ...] = (3.0, 1.5, 0.7)
-    """Standard deviations, pixels, of the blur under which pictures are compared: from coarse to
-    fine, each for its share of the steps; the last decides."""
+    """Standard deviations, pixels, of the blur under which pictures are compared: from coarse to fine,
+    each for an equal share of the steps. The last one gives the score."""
     points: int = 64
-    """Along the curve of a token's stroke. Half the renderer's own: half the time."""
+    """Points along the curve of a token's stroke: half the renderer's own, for half the time."""
     two_way: bool = False
+    """Whether scores also count how well the query's types explain the support image."""
     noise: TokenNoise = field(default_factory=lambda: TokenNoise(0.06, 0.1, 0.15, 0.15, 0.15, 0.15))
+    """Standard deviations of token variables, wider than those of new exemplars."""
 
     def __post_init__(self) -> None:
         counts = min(self.parses, self.steps + 1, self.points)
@@ -67,19 +75,20 @@ class Settings:
 
 
 class Types(NamedTuple):
-    """Types of images, each with what draws its tokens."""
+    """Types of images, and the function that draws their tokens."""
 
     latent: tuple[Tensor, ...]
-    """(images, parses, …) each; the last says which strokes are drawn, (images, parses, steps)."""
+    """Latent variables, each (images, parses, …); the last, (images, parses, steps), is 1 where a
+    stroke is drawn."""
     draw: Callable[[tuple[Tensor, ...], Token, TokenNoise, int], Tensor]
-    """Latent variables, token, noise and size to pictures (*batch, size, size)."""
+    """Function of latent variables, token, noise and size to pictures (*batch, size, size)."""
 
 
 @torch.no_grad()
 def types_of(
     dood: Recognizer, images: Float[Tensor, "images size size"], settings: Settings
 ) -> Types:
-    """Types of each image: the guide's modes, then samples."""
+    """Types of each image: the guide's modes, then samples from the guide."""
     found = [dood.infer(images)]
     found += [sample_parse(dood.model, dood.guide, images) for _ in range(settings.parses - 1)]
     curves = dood.model.draws_curves
@@ -92,6 +101,8 @@ def types_of(
 
 
 def _draws_strokes(points: int) -> Any:
+    """`Types.draw` for models that draw curves."""
+
     def draw(latent: tuple[Tensor, ...], token: Token, noise: TokenNoise, size: int) -> Tensor:
         return apply_token(Strokes(*latent), token, noise).render(size, points)
 
@@ -99,6 +110,8 @@ def _draws_strokes(points: int) -> Any:
 
 
 def _draws_parts(decoder: nn.Module) -> Any:
+    """`Types.draw` for models that draw no curves."""
+
     def draw(latent: tuple[Tensor, ...], token: Token, noise: TokenNoise, size: int) -> Tensor:
         return canvas_from_ink(render_parts(decoder, latent, token, noise, size).sum(-3))
 
@@ -106,20 +119,20 @@ def _draws_parts(decoder: nn.Module) -> Any:
 
 
 def blur(pictures: Float[Tensor, "*batch size size"], sigma: float) -> Tensor:
-    """A Gaussian blur of so many pixels; outside the picture it is black."""
+    """Blur pictures by a Gaussian of ``sigma`` pixels, with black outside the pictures."""
     if sigma <= 0:
         return pictures
     pixels = torch.arange(pictures.shape[-1]).to(pictures)
     weight = torch.exp(-0.5 * ((pixels[:, None] - pixels) / sigma) ** 2)
     weight = weight / (sigma * math.sqrt(2 * math.pi))
-    # Two products of matrices: on a CPU forty times faster than convolutions of one channel.
+    # Two matrix products are forty times faster on a CPU than convolutions of one channel.
     return weight @ pictures @ weight
 
 
 def scores(
     types: Types, pictures: Float[Tensor, "pictures size size"], settings: Settings
 ) -> Float[Tensor, "pictures images"]:
-    """log p(picture | type's image), up to a constant, of all pairs."""
+    """log p(picture | an image's types), up to a constant, for all pairs of a picture and an image."""
     images, parses = types.latent[-1].shape[:2]
     found = []
     for part in pictures.split(max(1, TOKENS // (images * parses))):
@@ -131,7 +144,7 @@ def scores(
 def _fitted(
     types: Types, pictures: Float[Tensor, "*batch #parses size size"], settings: Settings
 ) -> Float[Tensor, "*batch"]:
-    """log p(picture | type), up to a constant: the best parse's, token variables fitted."""
+    """log p(picture | type), up to a constant: maximum over parses, token variables fitted."""
     size = pictures.shape[-1]
     like, alive = types.latent[0], types.latent[-1]
     shape = alive.shape[:-1]
@@ -153,22 +166,22 @@ def _fitted(
             leaves, torch.autograd.grad(-objective.sum(), leaves, allow_unused=True), strict=True
         ):
             leaf.grad = torch.zeros_like(leaf) if gradient is None else gradient
-        optimiser.step([settings.rate * (1 - step / settings.steps)], skip=never)
+        optimiser.step([settings.learning_rate * (1 - step / settings.steps)], skip=never)
     with torch.no_grad():
         return value(settings.blurs[-1]).amax(-1)
 
 
 def classify(dood: Recognizer, trials: Trials, settings: Settings) -> Float[Tensor, "queries ways"]:
-    """Scores of a run's queries: the highest is the answer."""
+    """Scores of a run's queries for each class; the class with the highest score is the answer."""
     support, queries = trials.support.to(dood.device), trials.queries.to(dood.device)
-    # Trials have more pixels than the canvas: they are drawn on its own.
+    # Trials have more native pixels than the canvas, so they are drawn on the canvas's own pixels.
     with seeded(0, dood.device):
         types = types_of(dood, support, settings)
         forward = scores(types, queries, settings)
         if not settings.two_way:
             return forward
         backward = scores(types_of(dood, queries, settings), support, settings).mT
-        # p(x^(c)) by how well its own types explain it.
+        # p(x^(c)) is estimated by how well the support image's own types explain the image.
         return forward + backward - _fitted(types, support[:, None], settings)
 
 
@@ -178,7 +191,7 @@ def one_shot(
     settings: Settings | None = None,
     show: Callable[[float], None] | None = None,
 ) -> dict[str, Any]:
-    """A model's accuracy on several runs (`accuracy_of`)."""
+    """One-shot accuracy of a model on several runs (`accuracy_of`)."""
     chosen = settings or Settings()
     return accuracy_of(lambda trials: classify(dood, trials, chosen), runs, show)
 
@@ -188,15 +201,15 @@ def accuracy_of(
     runs: Sequence[Trials],
     show: Callable[[float], None] | None = None,
 ) -> dict[str, Any]:
-    """Accuracy on several runs.
+    """Accuracy of a scoring function on several runs.
 
     Args:
-        score: of a run's queries; the class whose score is highest is the answer.
+        score: function of a run to its queries' scores; the class with the highest score is the answer.
         show: called with each run's accuracy as it is known.
 
     Returns:
-        ``accuracy`` (over all trials), ``interval`` (95 %, over runs; None for a single one), ``runs``
-        (of each).
+        ``accuracy`` (over all trials), ``interval`` (95 %, over runs; None for a single run), ``runs``
+        (accuracy of each).
     """
     accuracies = []
     for trials in runs:

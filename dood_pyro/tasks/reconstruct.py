@@ -1,4 +1,4 @@
-"""Stepwise reconstructions (Fig. 1 and 3): targets, and each drawing after every stroke."""
+"""Stepwise reconstructions (Fig. 1 and 3): images, and each drawing after every stroke."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from dood_pyro.recognition import Recognizer, drawings_from_parse
 def preview(
     model: DrawingModel[Any], guide: Guide, images: Images
 ) -> UInt8[Tensor, "3 height width"]:
-    """A sheet of ``images`` and their drawings, channels first as TensorBoard takes it."""
+    """Sheet of images and their drawings, channels first as TensorBoard takes pictures."""
     sheet, _ = draw_steps(images, parse(model, guide, images), model.draws_curves)
     return torch.from_numpy(sheet).permute(2, 0, 1)
 
@@ -31,8 +31,12 @@ def preview(
 def draw_steps(
     images: Images, parsed: Parse, curves: bool
 ) -> tuple[UInt8[np.ndarray, "height width 3"], list[Drawing]]:
-    """A sheet of ``images`` and what any program makes of them, and their drawings where the program
-    draws ``curves`` (`DrawingModel.draws_curves`)."""
+    """Sheet of images and their drawings after every stroke, and the drawings as strokes.
+
+    Args:
+        curves: whether the model draws curves (`DrawingModel.draws_curves`). If not, the list is empty
+            and the sheet shows the parse's canvases.
+    """
     drawings = drawings_from_parse(parsed) if curves else []
     pixels = ImageBatch.of(images).pixels
     return stepwise_sheet(pixels, step_inks(parsed, drawings), len(parsed.alive)), drawings
@@ -47,13 +51,13 @@ def reconstruct(
     data_dir: str | Path | None = None,
     svg: bool = True,
 ) -> list[Path]:
-    """Draws the first ``count`` images of the target's shuffle of seed 0.
+    """Draw the first ``count`` images of the target's shuffle of seed 0; return the paths written.
 
-    Writes ``out`` (PNG) and, where ``svg`` and the program draws curves, one SVG and one JSON a
-    drawing in a folder of the same name; returns the paths.
+    Writes a sheet, ``out`` (PNG). With ``svg``, and where the model draws curves, also one SVG and one
+    JSON per drawing in a folder of the same name.
 
     Raises:
-        UserError: the target cannot be had or ``out`` not be written.
+        UserError: the target cannot be had, or ``out`` cannot be written.
     """
     images = dood.load_images(target, count, part, data_dir)
     sheet, drawings = draw_steps(images, dood.infer(images), dood.model.draws_curves)

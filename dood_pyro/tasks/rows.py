@@ -36,24 +36,28 @@ COLUMNS = (
     "config_sha256",
     "format",
 )
-"""Columns of experiments/results/transfer.csv; nats per image, seconds of training. The hashes are of the
-target's images, of the source's, and of all settings but the source and the seed."""
+"""Columns of experiments/results/transfer.csv. Bounds are in nats per image, ``seconds`` those of
+training; ``log_p_summed`` has the stop variable marginalised. ``data_sha256`` is of the target's
+images, ``train_data_sha256`` of the source's, ``config_sha256`` of all settings but the source and the
+seed."""
 KEY = (
     *("model", "guide", "source", "target", "seed", "particles", "images"),
     *("data_sha256", "train_data_sha256", "config_sha256", "format"),
 )
-"""What makes two rows measurements of the same cell."""
+"""Columns that identify a cell: rows that agree in them measure the same cell."""
 INTEGERS = ("seed", "particles", "images", "steps", "format")
+"""Columns of whole numbers."""
 NUMBERS = ("log_p", "log_p_summed", "elbo", "mean_strokes", "mean_absolute_error")
+"""Columns of numbers that must be there."""
 MAY_LACK = ("log_p_se", "log_p_summed_se", "effective_samples", "seconds")
-"""Columns of numbers, and those among them that may be empty."""
+"""Columns of numbers that may be empty."""
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
-    """The rows of a table of evaluations.
+    """Read the rows of a table of evaluations; none if the file does not exist.
 
     Raises:
-        UserError: a line is malformed; it is named. Or the table cannot be written.
+        UserError: a line, named in the message, is malformed; or the table cannot be written.
     """
     check_output(path)
     if not path.exists():
@@ -91,8 +95,8 @@ def read_rows(path: Path) -> list[dict[str, str]]:
 
 
 def record(path: Path, row: dict[str, Any]) -> None:
-    """Puts a row into a table, in place of an earlier one of the same cell, unless that is of a
-    longer training.
+    """Put a row into a table, in place of rows of the same cell, unless one of them has more training
+    steps.
 
     Raises:
         UserError: the table is malformed or cannot be written.
@@ -101,12 +105,13 @@ def record(path: Path, row: dict[str, Any]) -> None:
         name: f"{value:.6g}" if isinstance(value, float) else "" if value is None else str(value)
         for name, value in row.items()
     }
-    read_rows(path)  # says what is wrong with the path
+    read_rows(path)  # raises if the path is bad, before its folder is locked
     with locked(path.parent):
         _record(path, text)
 
 
 def _record(path: Path, text: dict[str, str]) -> None:
+    """`record` a row of text, under the folder's lock."""
     rows = read_rows(path)
     same = [old for old in rows if all(old[name] == text[name] for name in KEY)]
     if any(int(old["steps"]) > int(text["steps"]) for old in same):

@@ -1,8 +1,8 @@
-"""How far a guide's strokes move when its picture hardly does: a property of the guide.
+"""Conditioning of a guide: displacements of its strokes under noise of 10⁻⁵ on the picture.
 
-Every stroke is inferred from what those before it have left, so that what moves one moves the next.
-A guide whose answer leaps when its input moves by 10⁻⁵ is ill-conditioned: its strokes tell of
-rounding and noise, whatever its bound.
+Every stroke is inferred from the residual that earlier strokes leave, so a stroke that moves also
+moves the next one. A guide whose strokes leap under such noise is ill-conditioned: its strokes
+reflect rounding and noise, however good its bound.
 """
 
 from __future__ import annotations
@@ -22,23 +22,29 @@ from dood_pyro.models.base import DrawingModel
 from dood_pyro.recognition import BATCH
 
 SHIFT = 1e-5
-"""Standard deviation of the noise that pictures in [0, 1] are moved by."""
+"""Standard deviation of the noise on pictures in [0, 1]."""
 LEAP = 0.04
-"""Canvas units, one pixel of 50: a drawing leaps where a stroke of it moves farther."""
+"""Displacement beyond which a stroke leaps, canvas units: one pixel of 50."""
 
 
 class Sensitivity(NamedTuple):
-    """Displacements of strokes for pictures moved by `SHIFT`."""
+    """Displacements of strokes under noise of `SHIFT` on pictures."""
 
     displacement: Float[Tensor, "steps images"]
-    """The farthest that a stroke's control points move, canvas units (of parts: the layout's values);
-    NaN where either drawing has no such stroke."""
+    """Largest displacement of a coordinate of a stroke's control points, canvas units (for models
+    without curves, of the layout's values); NaN where either drawing has no such stroke."""
     recounted: Float[Tensor, "images"]
-    """1 where the number of strokes changes."""
+    """1 where the number of strokes changes, else 0."""
 
     def growth(self, share: float = 0.5) -> float | None:
-        """By what factor a displacement grows from one stroke to the next, each drawing's geometric
-        mean: the quantile of ``share`` over drawings of two strokes and more; None without any."""
+        """Quantile over drawings of the factor by which displacements grow from one stroke to the next.
+
+        A drawing's factor is the geometric mean over its strokes. Drawings with fewer than two moved
+        strokes are left out; None if no drawing is left.
+
+        Args:
+            share: which quantile, from 0 to 1.
+        """
         factors = []
         for column in self.displacement.unbind(1):
             moved = column[column > 0]
@@ -47,13 +53,14 @@ class Sensitivity(NamedTuple):
         return float(torch.stack(factors).quantile(share).exp()) if factors else None
 
     def leaps(self) -> float:
-        """The share of drawings of which a stroke moves farther than `LEAP`, or is one too many."""
+        """Share of drawings with a stroke that moves farther than `LEAP`, or with another number of
+        strokes."""
         far = (self.displacement > LEAP).any(0)
         return float((far | (self.recounted > 0)).double().mean())
 
     def by_stroke(self) -> list[dict[str, float]]:
-        """Median, ninth decile and maximum of the displacements, canvas units, stroke by stroke, and
-        the number of drawings that have it."""
+        """Median, ninth decile and maximum of each stroke's displacements, canvas units, and the number
+        of drawings that have the stroke."""
         rows = []
         for row in self.displacement:
             moved = row[~row.isnan()]
@@ -69,7 +76,7 @@ class Sensitivity(NamedTuple):
         return rows
 
     def summary(self) -> dict[str, Any]:
-        """All of these as plain values."""
+        """Growth (median and ninth decile), leaps and displacements by stroke, as plain values."""
         growth = {"growth": self.growth(), "growth_ninth_decile": self.growth(0.9)}
         return {**growth, "leaps": self.leaps(), "by_stroke": self.by_stroke()}
 
@@ -80,7 +87,8 @@ def sensitivity(
     images: Images,
     seed: int = 0,
 ) -> Sensitivity:
-    """Parses pictures twice, as they are and moved by Gaussian noise of `SHIFT`, in float64."""
+    """Parse pictures twice in float64, as they are and under Gaussian noise of `SHIFT`; compare the
+    strokes."""
     programs = in_double(model, guide)
     batch = ImageBatch.of(images)
     with seeded(seed, batch.device):
@@ -99,11 +107,12 @@ def sensitivity(
 
 
 def _parsed(programs: ModelAndGuide, images: ImageBatch) -> Parse:
+    """Parse of all images, in batches of `BATCH`."""
     return Parse.concatenated([parse(*programs, part) for part in images.split(BATCH)])
 
 
 def _places(parsed: Parse) -> Tensor:
-    """Where strokes lie on the canvas."""
+    """Strokes' control points in canvas units; for models without curves, the layouts' values."""
     layout = parsed.values["layout"]
     if "stroke" not in parsed.values:
         return layout

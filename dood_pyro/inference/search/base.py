@@ -36,7 +36,7 @@ class SearchGuide(Guide):
         return super()._apply(fn, recurse)
 
     def posterior(self, images: Images, progress: Progress | None = None) -> MeanFieldGuide:
-        """The distributions that the search finds. The search is hidden from handlers around this guide.
+        """The distributions that the search finds, which handlers around this guide do not see.
 
         Args:
             progress: called with the images done since the last call, parts of them counted; a search

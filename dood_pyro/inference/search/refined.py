@@ -3,8 +3,8 @@
 Of the trained guide's modes and a few of its samples, the drawing that is likeliest under the model is
 where each image starts: an ascent mends strokes, but does not find another order of them. From there
 means, standard deviations and the logits of ``on_t`` climb the image's bound by gradient steps, the
-stop variable marginalised. The result is a guide whose sites no longer depend on each other, for any program
-whose guide is Gaussian.
+stop variable marginalised. The result is a guide of independent sites, for any program whose guide is
+Gaussian.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Zero-shot transfer (section 3.1, Fig. 4): who explains whose drawings."""
+"""Zero-shot transfer (section 3.1, Fig. 4): log p(x) of every target under every source's model."""

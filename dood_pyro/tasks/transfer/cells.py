@@ -1,4 +1,4 @@
-"""The transfer table's cells, from the rows of evaluations."""
+"""Cells of the transfer table, from the rows of evaluations."""
 
 from __future__ import annotations
 
@@ -11,39 +11,42 @@ from dood_pyro.tasks.transfer.published import Figure, Verdict, published, verdi
 
 
 class Cell(NamedTuple):
-    """A cell of the table of Fig. 4."""
+    """One cell of the table of Fig. 4: a model, a source and a target."""
 
     mean: float
     """log p(x), stop variable sampled, averaged over seeds; nats per image."""
     spread: float | None
-    """Standard deviation over seeds; with one seed the standard error over images."""
+    """Standard deviation over seeds, nats per image; with one seed, the standard error over images."""
     seeds: int
+    """Number of seeds."""
     seconds: float
-    """Seconds of training up to the checkpoint that was measured; the least over seeds."""
+    """Seconds of training up to the checkpoint that was measured, the minimum over seeds."""
     published: Figure | None
+    """Published figure of the cell; None if there is none."""
 
     def standard_error(self) -> float | None:
-        """Standard error of the mean: over seeds, or of one seed over images."""
+        """Standard error of the mean: over seeds, or with one seed over images; None if not known."""
         return None if self.spread is None else self.spread / self.seeds**0.5
 
     def against_published(self) -> Verdict | None:
-        """Whether the cell is above its published figure; None where there is none."""
+        """Verdict on the cell against its published figure; None if there is none."""
         if self.published is None:
             return None
         paper = self.published
         return verdict(self.mean, self.standard_error(), paper.mean, paper.standard_error())
 
     def against(self, other: Cell) -> Verdict:
-        """Whether the cell is above another one."""
+        """Verdict on the cell against another cell."""
         return verdict(self.mean, self.standard_error(), other.mean, other.standard_error())
 
 
 def cells(
     rows: list[dict[str, str]], plan: Plan
 ) -> tuple[dict[tuple[str, str, str], Cell], list[str]]:
-    """The table's cells by (model, source, target), and what was left out and why.
+    """Cells of the table by (model, source, target), and notes that say what was left out and why.
 
-    Rows of other settings, formats, data, numbers of samples or images than the plan's are left out.
+    Rows whose settings, format, data, number of samples or number of images are not the plan's are left
+    out.
     """
     trained = {(t.model, data.name_of(t.source), t.seed) for t in plan.trainings}
     targets = set(map(data.name_of, plan.targets))
@@ -78,7 +81,7 @@ def cells(
 
 
 def cell_of(key: tuple[str, str, str], rows: list[dict[str, str]]) -> Cell:
-    """The cell of (model, source, target) from its rows, one a seed."""
+    """Cell of (model, source, target), from one row per seed."""
     values = [float(row["log_p"]) for row in rows]
     mean = sum(values) / len(values)
     if len(values) > 1:

@@ -1,4 +1,4 @@
-"""The table of Fig. 4: values with reconstructions in the cells, models side by side."""
+"""Figure of the transfer table (Fig. 4): log p(x) and reconstructions per cell, models side by side."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from dood_pyro.tasks.transfer.plan import Plan, known_data
 from dood_pyro.tasks.transfer.report import SIGNS, marks_of, minutes, notes
 
 Thumbnails = Callable[[str, str, str], UInt8[np.ndarray, "height width 3"] | None]
-"""Model, source and target to a strip of targets and reconstructions, or None."""
+"""Function of model, source and target to a strip of images and reconstructions, or None."""
 
 
 def draw_table(
@@ -31,14 +31,14 @@ def draw_table(
     out: Path,
     other: dict[str, str] | None = None,
 ) -> list[Path]:
-    """Writes ``out`` as PNG and PDF; returns the paths.
+    """Write the table as PNG and PDF; return the paths.
 
-    A panel a model: rows are sources, columns targets; a cell holds log p(x), below it the published
-    figure, and a strip of reconstructions. Cells that are missing say so; below stand seeds, errors and
-    what is not the paper's data.
+    One panel per model, with sources as rows and targets as columns. A cell holds a strip of
+    reconstructions, log p(x) in nats per image and the published figure; a missing cell says "missing".
+    Below the panels stand notes on seeds, errors and data that are not the paper's.
 
     Args:
-        other: sources and targets whose data are not the paper's, and in what
+        other: sources and targets whose data are not the paper's, with how they differ
             (`dood_pyro.tasks.transfer.published.other_data`).
 
     Raises:
@@ -55,7 +55,7 @@ def draw_table(
     targets = list(dict.fromkeys(key[2] for key in found))
     rows = {m: [s for s in sources if any((m, s, t) in found for t in targets)] for m in models}
     shown = [model for model in models if rows[model]]
-    # Two panels abreast, as many as it takes; a panel is as high as it has rows.
+    # Two panels per line; a line is as high as its panel with the most rows.
     pairs = [shown[i : i + 2] for i in range(0, len(shown), 2)]
     heights = [max(len(rows[model]) for model in pair) + 0.7 for pair in pairs]
     abreast = max(len(pair) for pair in pairs)
@@ -133,15 +133,18 @@ def draw_table(
 
 
 class Strips:
-    """Strips of the first test images and, below them, what a plan's runs of its first seed make of
-    them.
+    """Strips of a target's first test images and, below the images, their reconstructions by the
+    runs of a plan's first seed.
 
-    Called with model, source and target; None where a run or a target is missing. Strips that have been
-    drawn are kept in a file, and taken from there where a run's weights are not at hand.
+    A call takes model, source and target; the result is None if a run or a target is missing.
+    Strips are kept in a file, and read from the file where a run's weights are not at hand.
 
     Args:
-        path: the file, .npz.
-        count: images in a strip.
+        path: the .npz file of strips.
+        count: images per strip.
+
+    Raises:
+        UserError: the file cannot be read.
     """
 
     def __init__(self, plan: Plan, path: Path, count: int = 4) -> None:
@@ -168,10 +171,10 @@ class Strips:
         return None if grey is None else np.repeat(grey[..., None], 3, axis=-1)
 
     def save(self) -> None:
-        """Keep what has been drawn.
+        """Write all strips to the file.
 
         Raises:
-            UserError: the disk does not take it.
+            UserError: the file cannot be written.
         """
         if self.kept:
             with replacing(self.path) as file:
@@ -180,8 +183,10 @@ class Strips:
     def _draw(
         self, model: str, source: str, target: str
     ) -> UInt8[np.ndarray, "height width"] | None:
+        """A new strip, dark on white; None if the run or the target's data are not at hand."""
         dood = self._recognizer(model, source)
-        if dood is None or target not in known_data(self.plan):  # a figure fetches no data
+        # Drawing a figure must not download data.
+        if dood is None or target not in known_data(self.plan):
             return None
         name = self.targets[target]
         images = dood.load_images(name, self.count, data_dir=self.plan.data_dir)
@@ -190,6 +195,7 @@ class Strips:
         return (255 * (1 - torch.cat(rows))).round().clamp(0, 255).byte().numpy()
 
     def _recognizer(self, model: str, source: str) -> Recognizer | None:
+        """The run of a model and source, loaded once; None if it cannot be loaded."""
         if (model, source) not in self.loaded:
             try:
                 run = self.plan.run(self.runs[model, source])

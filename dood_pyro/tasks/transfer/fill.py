@@ -1,8 +1,8 @@
-"""Trains and measures what the transfer table lacks, several processes at once.
+"""Training and measuring of the cells that the transfer table lacks, in several processes at once.
 
 Trainings and measurements are the commands ``dood-pyro train`` and ``dood-pyro evaluate``, each in a
-process of its own. What is there already stays: run folders go on where they stopped, and cells that
-the table holds are not measured again.
+process of its own. Existing results are kept: runs resume where they stopped, and cells that the table
+holds are not measured again.
 """
 
 from __future__ import annotations
@@ -24,12 +24,16 @@ from dood_pyro.tasks.transfer.plan import Plan, TableRun, known_data, likelihood
 
 
 def fill(plan: Plan, say: Callable[[str], None] = print) -> list[str]:
-    """Trains and measures what the table lacks; returns what could not be had, a line each.
+    """Train and measure what the table lacks; return the problems met, one line each.
 
-    A run is measured before the next is trained, so that an interrupted table has what it can.
+    A run is measured before the next one is trained, so that an interrupted table is as full as it can
+    be.
+
+    Args:
+        say: called with a line when a training begins and when a cell has been measured.
 
     Raises:
-        UserError: the table is malformed, or a source cannot be had: before anything is trained.
+        UserError: the table is malformed, or a source cannot be had; raised before any training.
     """
     read_rows(plan.table)
     for source in {training.source for training in plan.trainings} | set(plan.targets):
@@ -66,7 +70,7 @@ def fill(plan: Plan, say: Callable[[str], None] = print) -> list[str]:
 
 
 class _Worker:
-    """Runs the commands of a plan, from several threads."""
+    """Runner of a plan's commands, for use from several threads."""
 
     def __init__(self, plan: Plan, say: Callable[[str], None]) -> None:
         self.plan, self.say = plan, say
@@ -77,14 +81,14 @@ class _Worker:
         self.stopped = False
 
     def stop(self) -> None:
-        """Ends the processes under way: a training saves, a measurement is lost."""
+        """Terminate running processes: a training saves its state, a measurement is lost."""
         self.stopped = True
         with self.lock:
             for process in self.processes:
                 process.terminate()
 
     def command(self, *arguments: str) -> tuple[int, str, str]:
-        """Runs a ``dood-pyro`` command: its exit status, output, and the last line of errors."""
+        """Run a ``dood-pyro`` command; return exit status, output and the last line of errors."""
         environment = dict(os.environ)
         with self.lock:
             device = min(self.in_use, key=self.in_use.__getitem__, default=None)
@@ -117,7 +121,7 @@ class _Worker:
         return process.returncode, out, lines[-1] if lines else f"exit {process.returncode}"
 
     def train(self, training: TableRun) -> str | None:
-        """Brings a run to the plan's budget; returns what went wrong."""
+        """Train a run up to the plan's budget; return the problem, or None."""
         run = self.plan.run(training)
         anew = "; move it away to have it trained again" if self.plan.train else ""
         budget = ("--budget", f"{self.plan.budget:.3f}s")
@@ -149,7 +153,7 @@ class _Worker:
         return None if status == 0 else f"{training}: {error}"
 
     def evaluate(self, training: TableRun, target: str) -> str | None:
-        """Measures a cell that the table lacks; returns what went wrong."""
+        """Measure a cell if the table lacks it; return the problem, or None."""
         plan, run = self.plan, self.plan.run(training)
         try:
             if self.measured(training, target):
@@ -169,7 +173,7 @@ class _Worker:
         return None
 
     def measured(self, training: TableRun, target: str) -> bool:
-        """Whether the table has the cell, of this run or one that was trained for longer."""
+        """Whether the table holds the cell, measured at this run's step or a later one."""
         plan = self.plan
         step = plan.run(training).step_of()
         name = data.name_of(target)

@@ -1,4 +1,4 @@
-"""What the transfer table is to hold: its trainings, targets and settings (section 3.1, Fig. 4)."""
+"""Plan of the transfer table: its trainings, targets and settings (section 3.1, Fig. 4)."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from dood_pyro.runs.run import Run
 from dood_pyro.tasks.transfer.published import DATASETS
 
 RIVALS = ("dood", "dair")
-"""Trained on every source."""
+"""Models trained on every source."""
 ON_MNIST = ("air", "dood-no-renderer", "dood-no-guidance")
-"""Trained on MNIST alone, unless asked for by name."""
+"""Models trained on MNIST alone, unless asked for by name."""
 
 GAUSSIAN = {("dair", "omniglot"), ("air", "omniglot")}
-"""Models and sources that are trained under a Gaussian likelihood, as in the paper. Under the Laplace
-one they draw nothing: a part that half covers a thin line is worse than a blank, and no small change
-of it is better."""
+"""Models and sources that are trained under a Gaussian likelihood, as in the paper. Under a Laplace
+likelihood these models draw nothing: a part that half covers a thin line scores below a blank
+canvas, and no small change of the part scores higher."""
 
 
 class TableRun(NamedTuple):
-    """One run of the table."""
+    """One training of the table: a model on a source with a seed."""
 
     model: str
     source: str
@@ -40,41 +40,46 @@ class TableRun(NamedTuple):
 
 @dataclass(frozen=True)
 class Plan:
-    """What the table is to hold, and how it is to be filled."""
+    """Contents of the table, and how to fill it.
+
+    Raises:
+        UserError: two sources share a name.
+    """
 
     trainings: tuple[TableRun, ...]
     targets: tuple[str, ...]
     budget: float
-    """Seconds a training."""
+    """Seconds per training."""
     runs: Path
     """Folder of the run folders."""
     table: Path
-    """The CSV file that rows go into."""
+    """CSV file of the table's rows."""
     particles: int = 200
+    """Samples per image of the importance-weighted bound."""
     limit: int = 1000
-    """Test images a cell."""
+    """Test images per cell."""
     jobs: int = 1
     """Processes at once."""
     device: str = "auto"
     data_dir: Path | None = None
     devices: tuple[str, ...] = field(default=())
-    """GPUs that the processes take turns with, as in CUDA_VISIBLE_DEVICES; none: the machine's."""
+    """GPUs for the processes to share, values of CUDA_VISIBLE_DEVICES; empty: all of the machine."""
     train: bool = True
-    """Whether to train what is missing, or to measure the runs that are there."""
+    """Whether to train missing runs; if not, only existing runs are measured."""
     kept: Path | None = None
-    """Folder of runs that stand in for those that ``runs`` lacks, if they are what would be trained."""
+    """Folder of runs that stand in for runs missing from ``runs``, if trained as the plan asks."""
 
     def __post_init__(self) -> None:
         sources = {*(training.source for training in self.trainings), *self.targets}
         names = sorted(map(data.name_of, sources))
         if len(set(names)) < len(names):
             raise UserError(
-                f"different sources of one name, among {', '.join(names)}: rows go by them"
+                f"different sources of one name, among {', '.join(names)}: rows tell sources by name"
             )
 
     def run(self, training: TableRun) -> Run:
-        """The run folder of a training: a kept one, if it had these settings, data and budget and
-        ``runs`` has none."""
+        """The run of a training: the folder in ``runs``; or, where ``runs`` has none, a kept run
+        with the plan's settings, data, seed and budget."""
         own = Run(self.runs / str(training))
         if self.kept is None or own.path.exists():
             return own
@@ -94,7 +99,7 @@ class Plan:
         return kept if same else own
 
     def difference(self, run: Run, training: TableRun) -> str:
-        """How a run's training differs from one of this plan: "" if not in settings or data."""
+        """Difference of a run's training from the plan's in settings or data; "" if there is none."""
         if run.settings_sha256() != expected(training).sha256():
             return "with other settings"
         source = known_data(self).get(data.name_of(training.source))
@@ -106,10 +111,12 @@ class Plan:
 def trainings(
     models: tuple[str, ...] | None, sources: tuple[str, ...] | None, seeds: tuple[int, ...]
 ) -> tuple[TableRun, ...]:
-    """The runs of a table, seed by seed, so that a whole table comes first.
+    """Trainings of a table, seed by seed, so that the whole table is filled with one seed first.
 
-    Without ``models``, the paper's: DooD and Difference-AIR on every source, vanilla AIR and the
-    ablations on MNIST.
+    Args:
+        models: default: the paper's, DooD and Difference-AIR on every source, vanilla AIR and the
+            ablations on MNIST.
+        sources: default `DATASETS`.
 
     Raises:
         UserError: there is no such model.
@@ -124,26 +131,29 @@ def trainings(
 
 
 def likelihood(training: TableRun) -> Literal["laplace", "gaussian"]:
-    """Under which likelihood a run of the table is trained."""
+    """Likelihood under which a run of the table is trained."""
     return "gaussian" if (training.model, data.name_of(training.source)) in GAUSSIAN else "laplace"
 
 
 def expected(training: TableRun) -> RunConfig:
-    """The configuration that a run of the table must have, but for its data's hash."""
+    """Configuration that a run of the table must have."""
     model = ModelConfig(likelihood=likelihood(training))
     return RunConfig(training.model, model, TrainConfig(training.source, seed=training.seed))
 
 
 class Known(NamedTuple):
-    """A source as it is now."""
+    """Present data of a source."""
 
     sha256: str
+    """Hash of the source's images and labels, both parts."""
     test_images: int
+    """Number of test images."""
 
 
 @lru_cache(maxsize=1)
 def known_data(plan: Plan) -> dict[str, Known]:
-    """The plan's sources and targets by the names that rows have, but for those that are not here."""
+    """Present data of the plan's sources and targets, by their names in rows; sources not at hand
+    are left out."""
     found = {}
     for name in {training.source for training in plan.trainings} | set(plan.targets):
         if name in SOURCES and data.find(name, plan.data_dir) is None:
@@ -157,7 +167,8 @@ def known_data(plan: Plan) -> dict[str, Known]:
 
 
 def row_fits(row: dict[str, str], training: TableRun, plan: Plan, known: dict[str, Known]) -> bool:
-    """Whether a row has the guide, settings, format, samples, images and data that a plan asks for."""
+    """Whether a row has the guide, settings, format, samples, images and data that a plan asks for;
+    data that are not in ``known`` are not checked."""
     config = expected(training)
     source, target = known.get(row["source"]), known.get(row["target"])
     images = plan.limit if target is None else min(plan.limit, target.test_images)

@@ -1,7 +1,7 @@
-"""log p(x) that the paper's authors published with their code (nats an image, 200 samples).
+"""log p(x) that the paper's authors published with their code (nats per image, 200 samples).
 
-Rows are the training source, columns the target, in the order of `DATASETS`; means and standard
-deviations over seeds, at 500,000 steps of batch 64. Their test sets are whole ones.
+Rows are training sources and columns targets, in the order of `DATASETS`. Means and standard deviations
+are over seeds, after 500,000 steps of batch 64, on whole test sets.
 """
 
 from __future__ import annotations
@@ -10,10 +10,12 @@ import math
 from typing import Literal, NamedTuple
 
 DATASETS = ("mnist", "emnist", "kmnist", "quickdraw", "omniglot")
+"""The paper's sources and targets, in the order of the columns."""
 
 SEEDS = {"dood": 5, "dair": 3}
-"""Of the published figures; of the ablations, whose number is not told, `SEEDS_OF_OTHERS`."""
+"""Number of seeds of the published figures, by model."""
 SEEDS_OF_OTHERS = 5
+"""Number of seeds assumed for the ablations, for which none was published."""
 
 MEANS = {
     "dood": {
@@ -33,6 +35,7 @@ MEANS = {
     "dood-no-guidance": {"mnist": (7053, 2806, -6344, -4411, 3879)},
     "dood-no-renderer": {"mnist": (6407, 1650, -6470, -4372, 4002)},
 }
+"""Means over seeds by model and source, nats per image."""
 
 DEVIATIONS: dict[str, dict[str, tuple[int | None, ...]]] = {
     "dood": {
@@ -52,7 +55,7 @@ DEVIATIONS: dict[str, dict[str, tuple[int | None, ...]]] = {
     "dood-no-guidance": {"mnist": (196, 803, 1835, 1573, 512)},
     "dood-no-renderer": {"mnist": (119, None, 1930, 1279, 274)},
 }
-"""Over seeds; None where none was published."""
+"""Standard deviations over seeds by model and source, nats per image; None where none was published."""
 
 OTHER_DATA = {
     "emnist": (
@@ -61,25 +64,27 @@ OTHER_DATA = {
     ),
     "quickdraw": (None, "25 categories of Quick, Draw!, where the paper has all"),
 }
-"""Sources whose data are not the paper's, in what, and of which hash (None: of any): rows as well as
-columns of them compare with the published figures roughly."""
+"""Sources whose data are not the paper's: the data's hash (None: any) and how the data differ. Rows and
+columns of these sources compare only roughly with the published figures."""
 
 
 class Figure(NamedTuple):
-    """A published figure."""
+    """A published log p(x)."""
 
     mean: float
+    """Mean over seeds, nats per image."""
     std: float | None
-    """Over seeds."""
+    """Standard deviation over seeds, nats per image."""
     seeds: int
+    """Number of seeds."""
 
     def standard_error(self) -> float:
-        """Of the mean; 0 where no deviation was published."""
+        """Standard error of the mean over seeds; 0 where no standard deviation was published."""
         return (self.std or 0.0) / math.sqrt(self.seeds)
 
 
 def published(model: str, source: str, target: str) -> Figure | None:
-    """The published figure of a cell, or None."""
+    """Published figure of a cell, or None."""
     if target not in DATASETS or source not in MEANS.get(model, {}):
         return None
     column = DATASETS.index(target)
@@ -88,11 +93,12 @@ def published(model: str, source: str, target: str) -> Figure | None:
 
 
 Verdict = Literal["above", "tie", "below"]
+"""Outcome of the comparison of two means."""
 
 
 def verdict(mean: float, error: float | None, other: float, other_error: float | None) -> Verdict:
-    """Whether a mean is above another: where they differ by more than two standard errors of the
-    difference; else it is a tie."""
+    """Compare two means by their standard errors: a tie unless they differ by more than two standard
+    errors of the difference. An error of None counts as 0."""
     margin = 2 * math.hypot(error or 0.0, other_error or 0.0)
     if abs(mean - other) <= margin:
         return "tie"
@@ -100,7 +106,7 @@ def verdict(mean: float, error: float | None, other: float, other_error: float |
 
 
 def other_data(rows: list[dict[str, str]]) -> dict[str, str]:
-    """Sources and targets of a table's rows whose data are not the paper's, and in what."""
+    """Sources and targets of rows whose data are not the paper's, with how the data differ."""
     found = {}
     for name, (sha256, note) in OTHER_DATA.items():
         for role, column in (("source", "train_data_sha256"), ("target", "data_sha256")):

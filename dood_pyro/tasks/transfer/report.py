@@ -1,4 +1,4 @@
-"""The transfer table in words: as text, and what it says."""
+"""Text of the transfer table: Markdown tables, notes and findings."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ from dood_pyro.tasks.transfer.published import Verdict, published
 def as_text(
     found: dict[tuple[str, str, str], Cell], other: dict[str, str] | None = None
 ) -> Iterator[str]:
-    """A Markdown table a model: a row a source, a column a target; log p(x) and, in brackets, the
-    published figure; what is said of seeds, errors and data stands below. Cells that are not there are
-    left empty.
+    """Lines of one Markdown table per model, sources as rows and targets as columns, and of `notes`.
+
+    A cell holds log p(x), nats per image, and in brackets the published figure; missing cells are
+    empty.
 
     Args:
-        other: sources and targets whose data are not the paper's, and in what (`other_data`).
+        other: sources and targets whose data are not the paper's, with how the data differ
+            (`dood_pyro.tasks.transfer.published.other_data`).
     """
     marks = marks_of(other)
 
@@ -40,14 +42,14 @@ def as_text(
 
 
 def marks_of(other: dict[str, str] | None) -> dict[str, str]:
-    """The marks of sources and targets whose data are not the paper's."""
+    """Footnote marks of sources and targets whose data are not the paper's."""
     return dict(zip(other or {}, "†‡", strict=False))
 
 
 def notes(
     found: dict[tuple[str, str, str], Cell], other: dict[str, str] | None = None
 ) -> Iterator[str]:
-    """What stands below a table: seeds, errors, and what is not the paper's data."""
+    """Notes below a table: seeds, errors, and data that are not the paper's."""
     if not found:
         return
     seeds = sorted({cell.seeds for cell in found.values()})
@@ -66,9 +68,11 @@ def notes(
 
 
 SIGNS = {"above": "", "tie": "=", "below": "<", None: ""}
+"""Sign of each `Verdict` beside a published figure."""
 
 
 def _as_text(cell: Cell | None) -> str:
+    """Text of a cell; empty if the cell is missing."""
     if cell is None:
         return ""
     spread = "" if cell.spread is None else f" ± {cell.spread:,.0f}"
@@ -80,7 +84,8 @@ def _as_text(cell: Cell | None) -> str:
 
 
 def findings(found: dict[tuple[str, str, str], Cell]) -> Iterator[str]:
-    """What the table says: diagonals, lowest rows, DooD against its rival and its paper."""
+    """Findings of the table, one per line: training times, diagonals, sources ranked by transfer, and
+    `comparisons`."""
     for model in dict.fromkeys(key[0] for key in found):
         mine = {key[1:]: cell.mean for key, cell in found.items() if key[0] == model}
         sources = list(dict.fromkeys(source for source, _ in mine))
@@ -91,12 +96,12 @@ def findings(found: dict[tuple[str, str, str], Cell]) -> Iterator[str]:
             continue
         lacking = sum((s, t) not in mine for s in sources for t in targets)
         if lacking:
-            yield f"{title}: {lacking} cells are missing: of its diagonal and rows nothing is said"
+            yield f"{title}: {lacking} cells are missing: nothing is said about its diagonal and rows"
             continue
         best = {t: max(sources, key=lambda s: mine[s, t]) for t in targets if t in sources}
         not_own = [f"{t} ({s})" for t, s in best.items() if s != t]
         if best:
-            said = "in every column" if not not_own else "but for " + ", ".join(not_own)
+            said = "in every column" if not not_own else "except in " + ", ".join(not_own)
             yield f"{title}: the diagonal is the column's highest {said}"
         averages = {
             s: sum(mine[s, t] for t in targets if t != s) / max(1, len(targets) - (s in targets))
@@ -112,8 +117,8 @@ def findings(found: dict[tuple[str, str, str], Cell]) -> Iterator[str]:
 
 
 def comparisons(found: dict[tuple[str, str, str], Cell]) -> Iterator[str]:
-    """DooD against Difference-AIR, against its published figures and against Difference-AIR's; and
-    Difference-AIR against its own."""
+    """Comparisons by number of cells: DooD with Difference-AIR, with its own published figures and with
+    those of Difference-AIR; Difference-AIR with its own published figures."""
     dood = {key[1:]: cell for key, cell in found.items() if key[0] == "dood"}
     dair = {key[1:]: cell for key, cell in found.items() if key[0] == "dair"}
     both = {where: cell.against(dair[where]) for where, cell in dood.items() if where in dair}
@@ -129,17 +134,17 @@ def comparisons(found: dict[tuple[str, str, str], Cell]) -> Iterator[str]:
         ("DooD against the published Difference-AIR", of_rival),
         ("Difference-AIR against its published figures", dair),
     ):
-        told = {where: cell.against_published() for where, cell in mine.items()}
-        yield from _count(title, {where: its for where, its in told.items() if its is not None})
+        outcomes = {where: cell.against_published() for where, cell in mine.items()}
+        yield from _count(title, {where: v for where, v in outcomes.items() if v is not None})
 
 
 def _count(what: str, verdicts: dict[tuple[str, str], Verdict]) -> Iterator[str]:
-    """How many are above, tie, or below; the ties and those below by name, where they are few."""
+    """A line that counts verdicts; ties and cells below are named if they are at most six."""
     if not verdicts:
         return
     parts = []
     for kind in ("above", "tie", "below"):
-        which = [" → ".join(where) for where, its in verdicts.items() if its == kind]
+        which = [" → ".join(where) for where, outcome in verdicts.items() if outcome == kind]
         if which or kind == "above":
             few = kind != "above" and len(which) <= 6
             word = "ties" if kind == "tie" and len(which) != 1 else kind
@@ -148,6 +153,6 @@ def _count(what: str, verdicts: dict[tuple[str, str], Verdict]) -> Iterator[str]
 
 
 def minutes(found: dict[tuple[str, str, str], Cell], model: str) -> str:
-    """Of training that a model's cells had: one number, or from the least to the most."""
+    """Minutes of training of a model's cells: one number, or "MIN to MAX"."""
     times = [cell.seconds / 60 for key, cell in found.items() if key[0] == model]
     return " to ".join(dict.fromkeys(f"{time:.0f}" for time in (min(times), max(times))))
