@@ -61,7 +61,7 @@ tables: install ## measure every table of the paper from the kept runs (RUNS)
 restore-runs: install ## bring back the weights of kept runs that no figure needs
 	$(BIN)/python experiments/restore_runs.py
 
-verify: install ## recompute a sample of the results from the kept runs, and hold the README to them
+verify: install ## recompute a sample of the results from the kept runs, and compare docs/results.md with its files
 	$(BIN)/python experiments/verify.py
 
 bench: install ## time the renderer, a training step and a parse

@@ -115,16 +115,13 @@ def _in_words(kind: Any) -> str:
 
 def _check_range(each: dataclasses.Field[Any], value: Any) -> None:
     low, high = each.metadata.get("low"), each.metadata.get("high")
-    below = low is not None and (value <= low if each.metadata["open_low"] else value < low)
+    open_low = each.metadata.get("open_low")
+    below = low is not None and (value <= low if open_low else value < low)
     if not below and (high is None or value <= high):
         return
-    if high is not None:
-        raise SettingError(each.name, f"must lie between {low:,g} and {high:,g}; it is {value!r}")
-    raise SettingError(
-        each.name,
-        f"must be {'more' if each.metadata['open_low'] else 'no less'} "
-        f"than {low:,g}; it is {value!r}",
-    )
+    least = f"must be {'more than' if open_low else 'at least'} {low:,g}"
+    most = "" if high is None else f" and at most {high:,g}"
+    raise SettingError(each.name, f"{least}{most}; it is {value!r}")
 
 
 def _require(holds: bool, setting: str, what: str) -> None:
@@ -221,7 +218,11 @@ class TrainConfig(Config):
     )
     batch_size: int = setting(64, "Images per step.", 1, 2**20, option=True)
     particles: int = setting(
-        1, "Samples per image, of estimators that weigh samples.", 1, 10_000, option=True
+        1,
+        "Samples per image, of estimators that weigh samples. [default: 5 for those, else 1]",
+        1,
+        10_000,
+        option=True,
     )
     normalise: bool = setting(
         True,

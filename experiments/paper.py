@@ -77,7 +77,8 @@ def figures() -> list[Part]:
         Part(
             "Fig. 5, clusters of strokes; the paper's AIR is Difference-AIR",
             ("dood-mnist", "dair-mnist", "air-mnist", "dood-mnist-90m"),
-            "clusters {0} {1} {2} {3} --out {out}/clusters.png --record {results}/clusters.json",
+            "clusters {all} --out {out}/clusters.png --record {results}/clusters.json",
+            every=False,
         ),
         Part(
             "guides, quality against time",
@@ -151,7 +152,7 @@ def make(parts: list[Part], runs: Path, out: Path, results: Path) -> int:
         there = [str(folder) for folder, is_there in found if is_there]
         if len(there) < (len(found) if part.every else 1):
             lacking = ", ".join(str(folder) for folder, is_there in found if not is_there)
-            print(f"left out  {part.what}: there is no {lacking}", flush=True)
+            print(f"left out  {part.what}: there is no {lacking}; make restore-runs", flush=True)
             missing += 1
             continue
         print(f"making    {part.what}", flush=True)

@@ -1,10 +1,10 @@
-"""The README's tables, made from the files that hold their numbers, and what its sentences claim.
+"""Tables of docs/results.md, made from the files that hold their numbers, and what its sentences claim.
 
-    python experiments/readme.py            # writes the tables into README.md
-    python experiments/readme.py --check    # says what differs; status 1 where something does
+    python experiments/results_page.py            # writes the tables into docs/results.md
+    python experiments/results_page.py --check    # says what differs; status 1 where something does
 
 A table stands between `<!-- NAME -->` and `<!-- end -->`. Sentences are written by hand; `claims` says
-what must occur in them, from the same files.
+what must occur in them, from the same files, and `main_claims` which of that the README repeats.
 """
 
 from __future__ import annotations
@@ -28,17 +28,18 @@ from dood_pyro.tasks.transfer.published import DATASETS, other_data, published
 from dood_pyro.tasks.transfer.report import as_text
 
 HERE = Path(__file__).parent
+PAGE = HERE.parent / "docs" / "results.md"
 README = HERE.parent / "README.md"
 RESULTS = HERE / "results"
 
 
 def number(value: float, digits: int = 0) -> str:
-    """As the README writes it."""
+    """Write a number with separators and a minus sign."""
     return f"{value:,.{digits}f}".replace("-", "−")
 
 
 def percent(value: float) -> str:
-    """A share as the README writes it."""
+    """Write a share in per cent."""
     return f"{100 * value:.1f} %"
 
 
@@ -82,7 +83,8 @@ def transfer_table() -> list[str]:
 def own_table() -> list[str]:
     """The runs on their own source's test part."""
     lines = [
-        "| trained and tested on | training | log p(x) | stops summed | ELBO | strokes | paper |",
+        "| trained and tested on | training | log p(x) | stop variable marginalised | ELBO | strokes | "
+        "paper |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     chosen = [("transfer", "mnist"), ("transfer", "omniglot"), ("longer", "omniglot")]
@@ -246,22 +248,49 @@ TABLES: dict[str, Callable[[], list[str]]] = {
 
 
 def claims() -> list[str]:
-    """What must occur in the README's sentences; white space does not matter."""
+    """What must occur in the sentences of docs/results.md; white space does not matter."""
     parts = (
-        *(_claims_of_transfer, _claims_of_defaults, _claims_of_tasks),
+        *(main_claims, _claims_of_transfer, _claims_of_defaults, _claims_of_tasks),
         *(_claims_of_estimators, _claims_of_costs),
     )
     return [claim for part in parts for claim in part()]
 
 
-def _claims_of_transfer() -> list[str]:
-    found = cells()
-    verdicts = {k[1:]: c.against_published() for k, c in found.items() if k[0] == "dood"}
-    counts = {v: list(verdicts.values()).count(v) for v in ("above", "tie", "below")}
-    lines = [
+def main_claims() -> list[str]:
+    """What must occur in the README's sentences, too."""
+    found, shot, omniglot = cells(), result("one_shot"), result("fid")["omniglot"]
+    dood = {key[1:]: cell for key, cell in found.items() if key[0] == "dood"}
+    rival = {key[1:]: cell for key, cell in found.items() if key[0] == "dair"}
+    verdicts = [cell.against_published() for cell in dood.values()]
+    counts = {v: verdicts.count(v) for v in ("above", "tie", "below")}
+    above = sum(dood[where].against(cell) == "above" for where, cell in rival.items())
+    under = sum(cell.against_published() == "below" for cell in rival.values())
+    own = dood["mnist", "mnist"]
+    assert own.published is not None and own.spread is not None
+    learns = result("earlier_settings")["scale_learns"]
+    papers = {name: published("dood", *name.split(" on ")) for name in learns}
+    before, now = (
+        sum(learns[name][setting] > paper.mean for name, paper in papers.items() if paper)
+        for setting in ("explored", "drawn")
+    )
+    low, high = (f"{100 * bound:.1f}" for bound in shot["dood"]["interval"])
+    return [
+        f"MNIST on itself is at {number(own.mean)} ± {number(own.spread)} nats per image, where the "
+        f"paper has {number(own.published.mean)} ± {number(own.published.std or 0)}",
         f"above the published DooD in {counts['above']} of 25 cells, tied with it in "
-        f"{counts['tie']} and below it in {counts['below']}"
+        f"{counts['tie']} and below it in {counts['below']}",
+        f"from {before} to {now} cells above the published means",
+        f"above Difference-AIR in {above} of 25 cells",
+        f"below its own published figure in {under} of 25 cells",
+        f"DooD has {percent(shot['dood']['accuracy'])}, 95 % interval {low} to {high}",
+        f"{shot['dood']['accuracy'] * 100 - 73.5:.1f} points above the paper",
+        f"{100 * (shot['image']['elastic']['accuracy'] - 0.735):.1f} of them without any model",
+        f"{omniglot['ratio']:.2f} times as far from the test alphabets as training alphabets are",
     ]
+
+
+def _claims_of_transfer() -> list[str]:
+    found, lines = cells(), []
     for pair in (("omniglot", "omniglot"), ("kmnist", "kmnist")):
         cell = found["dood", *pair]
         assert cell.published is not None
@@ -270,8 +299,6 @@ def _claims_of_transfer() -> list[str]:
         )
     rival = {key[1:]: cell for key, cell in found.items() if key[0] == "dair"}
     dood = {key[1:]: cell for key, cell in found.items() if key[0] == "dood"}
-    above = sum(dood[where].against(cell) == "above" for where, cell in rival.items())
-    under = sum(cell.against_published() == "below" for cell in rival.values())
     gaps = [
         cell.published.mean - cell.mean
         for (source, target), cell in rival.items()
@@ -283,8 +310,6 @@ def _claims_of_transfer() -> list[str]:
     ]
     higher = sum(cell.mean > theirs[where].mean for where, cell in dood.items() if theirs[where])  # type: ignore[union-attr]
     lines += [
-        f"above Difference-AIR in {above} of 25",
-        f"below its own published figure in {under} of 25 cells",
         f"by {number(min(gaps))} to {number(max(gaps))} nats on the four diagonals",
         f"higher in {higher} of 25 cells, by more than two standard errors in {against.count('above')}",
     ]
@@ -308,20 +333,7 @@ def _claims_of_defaults() -> list[str]:
     earlier = result("earlier_settings")
     learns, native = earlier["scale_learns"], earlier["native_resolution"]
     gained = sum(pair["drawn"] > pair["explored"] for pair in learns.values())
-    before = sum(
-        pair["explored"] > paper.mean
-        for name, pair in learns.items()
-        if (paper := published("dood", *name.split(" on "))) is not None
-    )
-    now = sum(
-        pair["drawn"] > paper.mean
-        for name, pair in learns.items()
-        if (paper := published("dood", *name.split(" on "))) is not None
-    )
-    lines = [
-        f"from {before} to {now} cells above the published means",
-        f"higher in {gained} of 25 cells",
-    ]
+    lines = [f"higher in {gained} of 25 cells"]
     for name in ("mnist on kmnist", "mnist on quickdraw"):
         cost = number(learns[name]["explored"] - learns[name]["drawn"])
         lines.append(f"{cost} nats on {source_title(name.split()[-1])}")
@@ -339,26 +351,18 @@ def _claims_of_defaults() -> list[str]:
 
 
 def _claims_of_tasks() -> list[str]:
-    shot, fid, clusters = result("one_shot"), result("fid"), result("clusters")
-    lines = [
-        f"DooD has {percent(shot['dood']['accuracy'])}, 95 % interval "
-        + " to ".join(f"{100 * bound:.1f}" for bound in shot["dood"]["interval"]),
-        f"{shot['dood']['accuracy'] * 100 - 73.5:.1f} points above the paper",
-        f"{100 * (shot['image']['elastic']['accuracy'] - 0.735):.1f} of them without any model",
-    ]
+    fid, clusters = result("fid"), result("clusters")
     omniglot, prior = fid["omniglot"], fid["omniglot, trainable prior"]
-    lines += [
-        f"{omniglot['ratio']:.2f} times as far from the test alphabets as training alphabets are",
+    return [
         f"{omniglot['samples'] / omniglot['halves']:.0f} times as far as one half of the test "
         "alphabets from the other",
         f"bring {prior['samples']:.2f} and {prior['ratio']:.2f}",
+        f"{clusters['dood-mnist-0']['silhouette']:.3f} as the sites sample them",
     ]
-    lines += [f"{clusters['dood-mnist-0']['silhouette']:.3f} as the sites sample them"]
-    return lines
 
 
 def _claims_of_estimators() -> list[str]:
-    """What the sum over stops and the score function come to in equal time."""
+    """What marginalisation and the score function come to in equal time."""
     with open(RESULTS / "elbo_against_time.csv", newline="") as file:
         lines = list(csv.DictReader(file))
     by_run = {
@@ -372,7 +376,7 @@ def _claims_of_estimators() -> list[str]:
     passed = next(line for line in exact if float(line["elbo"]) > float(score[-1]["elbo"]))
     return [
         f"the held-out bound is {number(float(half_hour['elbo']))} nats, where the score function's is "
-        f"{number(float(score[-1]['elbo']))}, and the sum had passed that after "
+        f"{number(float(score[-1]['elbo']))}, and marginalisation had passed that after "
         f"{float(passed['seconds']) / 60:.0f} minutes with {number(float(passed['elbo']))}"
     ]
 
@@ -381,7 +385,7 @@ def _claims_of_costs() -> list[str]:
     bench, precision = result("bench"), result("precision")
     return [
         f"a training step at batch 64 {bench['train_step_without_practice_seconds']:.2f} s",
-        f"its share of practice {bench['train_step_seconds']:.2f} s, and "
+        f"its share of random strokes {bench['train_step_seconds']:.2f} s, and "
         f"{bench['train_step_28_seconds']:.2f} s where pictures came in 28×28 pixels",
         f"{bench['renderer_speedup']:.0f} times faster than the formula evaluated pixel by pixel",
         f"{bench['peak_memory_gib']:.2f} GiB at its peak",
@@ -393,18 +397,18 @@ def _claims_of_costs() -> list[str]:
     ]
 
 
-# The README.
+# The pages.
 
 
 def with_tables(text: str) -> str:
-    """The README with its tables as the files have them."""
+    """The page with its tables as the files have them."""
     for name, make in TABLES.items():
         block = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
         body = "\n".join(make()).strip() + "\n"
         text, places = block.subn(lambda found, body=body: f"{found[1]}{body}{found[2]}", text)  # type: ignore[misc]
         if places != 1:
             raise SystemExit(
-                f"{README} has {places} places for the table {name}, and should have one"
+                f"{PAGE} has {places} places for the table {name}, and should have one"
             )
     return text
 
@@ -419,11 +423,13 @@ def says(text: str, claim: str) -> bool:
     return bool(re.search(rf"(?<![\d,.−]){re.escape(plain(claim))}(?!\d|[,.]\d)", plain(text)))
 
 
-def problems(text: str) -> list[str]:
-    """What in the README differs from the files."""
-    found = [f"not in the README: {claim}" for claim in claims() if not says(text, claim)]
-    if with_tables(text) != text:
-        found.append("a table differs from its file: python experiments/readme.py writes it anew")
+def problems(page: str, readme: str) -> list[str]:
+    """What in docs/results.md and the README differs from the files, a line each."""
+    found = [f"not in docs/results.md: {each}" for each in claims() if not says(page, each)]
+    found += [f"not in README.md: {each}" for each in main_claims() if not says(readme, each)]
+    if with_tables(page) != page:
+        command = "python experiments/results_page.py"
+        found.append(f"a table of docs/results.md differs from its file: {command} writes it anew")
     return found
 
 
@@ -434,11 +440,11 @@ def main() -> None:
     )
     parser.add_argument("--check", action="store_true")
     arguments = parser.parse_args()
-    text = README.read_text()
+    page = PAGE.read_text()
     if not arguments.check:
-        text = with_tables(text)
-        write_atomically(README, text.encode())
-    found = problems(text)
+        page = with_tables(page)
+        write_atomically(PAGE, page.encode())
+    found = problems(page, README.read_text())
     for line in found:
         print(line)
     sys.exit(1 if found else 0)

@@ -1,18 +1,19 @@
-"""Recomputes a sample of the results from the kept runs, and holds the README to its files.
+"""Recompute a sample of the results from the kept runs, and compare the pages with their files.
 
     make verify           (or: python experiments/verify.py)
 
-In ten minutes on two cores: some of the transfer table's cells on a few images, some one-shot runs, a
+Ten minutes on two cores: some of the transfer table's cells on a few images, some one-shot runs, a
 Fréchet distance with its denominators and a control, the silhouettes, kept files' checksums, and every
-table and claim of the README against the files that they come from. Each line says what was kept, what
-was found, and by how much they may differ; the status is 1 where one differs by more.
+table and claim of docs/results.md, with the README's copies, against their files. Each line prints the
+kept value, the found value and the allowed difference; the exit status is 1 if any difference is
+larger. `make restore-runs` brings back weights that the cells need.
 
-Of the cells the first images are measured, with the very samples that they had when all were: what they
-came to is kept in experiments/results/verify.json (``--keep`` writes it anew), and another processor or
-version may move it by a quarter of its standard error over those images. That they belong to the table
-is looked at, too: they may be four standard errors, of the missing images, from the whole cell.
-Distances vary with the seed of sampling; four of the kept standard deviations are allowed. A part
-whose data are not at hand, or are not those of then, is left out, and said so.
+A cell's first images are measured with the same random samples as in the whole cell. Their bounds are
+kept in experiments/results/verify.json (``--keep`` writes the file anew); another processor or version
+may move a bound by a quarter of its standard error over those images. The bounds must also fit the
+table: within four standard errors, those of the images left out, of the whole cell's bound. Distances
+vary with the seed of sampling; four of the kept standard deviations are allowed. A part whose data are
+missing, or differ from the data of the kept results, is left out, with a message.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from readme import RESULTS, problems, result, rows
+from results_page import PAGE, README, RESULTS, problems, result, rows
 
 import dood_pyro
 from dood_pyro import data
@@ -51,9 +52,9 @@ RUNS = HERE / "runs"
 WEIGHTS = HERE.parent / "dood_pyro" / "weights"
 KEPT = RESULTS / "verify.json"
 ERRORS = 4.0
-"""Standard errors that a figure may be off."""
+"""Allowed difference of a figure, in standard errors."""
 ROUNDING = 0.25
-"""Of a standard error: what other rounding may do to the same samples."""
+"""Allowed difference by other rounding of the same samples, in standard errors."""
 
 CELLS = (
     ("dood", "mnist", "mnist"),
@@ -70,16 +71,16 @@ TRIALS = 20
 
 
 class Finding(NamedTuple):
-    """A figure, recomputed."""
+    """Figure of the results, kept and recomputed."""
 
     what: str
     kept: float
     found: float
     allowed: float
-    """By how much they may differ."""
+    """Allowed difference of ``kept`` and ``found``."""
 
     def holds(self) -> bool:
-        """Whether they agree."""
+        """Whether ``kept`` and ``found`` agree."""
         return abs(self.found - self.kept) <= self.allowed
 
     def __str__(self) -> str:
@@ -91,7 +92,7 @@ class Finding(NamedTuple):
 
 
 def cells() -> Iterator[Finding]:
-    """Bounds of some cells on their first images."""
+    """Bounds of some cells on the cells' first images, nats per image."""
     kept = result("verify")
     for model, source, target in CELLS:
         (row,) = (
@@ -100,10 +101,13 @@ def cells() -> Iterator[Finding]:
             if (r["model"], r["source"], r["target"], r["seed"]) == (model, source, target, "0")
         )
         if data.read(target, "test")[2] != row["data_sha256"]:
-            print(f"  left out: {target} is another data file than that of the table")
+            print(f"  left out: {target} is not the data file that the table was measured on")
+            continue
+        if not (RUNS / f"{model}-{source}-0" / "best.safetensors").exists():
+            print(f"  left out: weights of {model} on {source} are not here: make restore-runs")
             continue
         found, cell = first_images(model, source, target), f"{model}, {source} on {target}"
-        # Of the mean of a part around the mean of the whole that it is a part of.
+        # Factor on the standard error: the first images are part of the whole cell.
         rest = math.sqrt(1 - IMAGES / int(row["images"]))
         for name in ("log_p", "log_p_summed"):
             error = found[f"{name}_se"]
@@ -114,7 +118,7 @@ def cells() -> Iterator[Finding]:
 
 
 def first_images(model: str, source: str, target: str) -> dict[str, float]:
-    """Bounds of a cell's first images, and their standard errors over them."""
+    """Bounds of a cell on the first images, nats per image, and standard errors over images."""
     run = Run(RUNS / f"{model}-{source}-0")
     row = evaluate(run, target, limit=IMAGES, jobs=torch.get_num_threads())
     names = ("log_p", "log_p_se", "log_p_summed", "log_p_summed_se")
@@ -122,20 +126,20 @@ def first_images(model: str, source: str, target: str) -> dict[str, float]:
 
 
 def keep() -> None:
-    """Writes what the first images of the cells come to."""
+    """Write the bounds of the cells' first images to verify.json."""
     found = {f"{m}, {s} on {t}": first_images(m, s, t) for m, s, t in CELLS}
     write_atomically(KEPT, (json.dumps(found, indent=2) + "\n").encode())
 
 
 def one_shot_runs() -> Iterator[Finding]:
-    """Accuracies of the first official runs, by the packaged weights and by the image itself."""
+    """Accuracies of the first official runs, by the packaged weights and by the controls."""
     kept = result("one_shot")
     dood = dood_pyro.load("omniglot")
     trials = official_trials(dood.size)[:ONE_SHOT_RUNS]
     found = one_shot(dood, trials)["runs"]
     for index, accuracy in enumerate(found):
         what = f"one-shot, DooD, run {index + 1:02d}"
-        # A trial may be decided by rounding, on another processor or version.
+        # On another processor or version, rounding may decide a trial.
         yield Finding(what, kept["dood"]["runs"][index], accuracy, 1.01 / TRIALS)
     for fit in SETTINGS:
         for index, accuracy in enumerate(one_shot_image(trials, fit)["runs"]):
@@ -144,7 +148,7 @@ def one_shot_runs() -> Iterator[Finding]:
 
 
 def distances() -> Iterator[Finding]:
-    """Omniglot's distance, its denominators and the controls, of one seed."""
+    """Fréchet distance on Omniglot, its denominators and the controls, for one seed."""
     kept = result("fid")
     network = load_features("omniglot")
     found = report(open_run("omniglot").load_model(), None, "omniglot", network, seeds=(0,))
@@ -159,7 +163,7 @@ def distances() -> Iterator[Finding]:
 
 
 def silhouettes() -> Iterator[Finding]:
-    """Of k = 8, by one seed of k-means."""
+    """Silhouettes at k = 8, for one seed of k-means."""
     from sklearn.metrics import silhouette_score
 
     kept = result("clusters")
@@ -177,7 +181,7 @@ def silhouettes() -> Iterator[Finding]:
 
 
 def checksums() -> Iterator[Finding]:
-    """Kept files that are not what they were."""
+    """Number of kept files whose checksum has changed, by folder."""
     for folder in (RUNS, WEIGHTS):
         command = ["sha256sum", "--check", "--quiet", "--ignore-missing", SUMS]
         ran = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
@@ -186,16 +190,18 @@ def checksums() -> Iterator[Finding]:
         yield Finding(f"changed files in {os.path.relpath(folder)}", 0, changed, 0)
 
 
-def readme() -> Iterator[Finding]:
-    """Tables and claims that differ from their files."""
-    found = problems((HERE.parent / "README.md").read_text())
+def results_page() -> Iterator[Finding]:
+    """Number of tables and claims that differ from their files."""
+    found = problems(PAGE.read_text(), README.read_text())
     for line in found:
         print(line)
-    yield Finding(f"README against {os.path.relpath(RESULTS)}: differences", 0, len(found), 0)
+    yield Finding(
+        f"docs/results.md against {os.path.relpath(RESULTS)}: differences", 0, len(found), 0
+    )
 
 
 PARTS = {
-    "readme": readme,
+    "results-page": results_page,
     "checksums": checksums,
     "silhouettes": silhouettes,
     "distances": distances,
@@ -205,12 +211,12 @@ PARTS = {
 
 
 def main() -> None:
-    """Reads the arguments, recomputes and prints."""
+    """Read the arguments, recompute and print."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument(
-        "--only", choices=PARTS, action="append", help="This part (again for more)."
+        "--only", choices=PARTS, action="append", help="Recompute this part alone; may be repeated."
     )
     parser.add_argument("--keep", action="store_true", help="Write verify.json anew.")
     arguments = parser.parse_args()
@@ -224,7 +230,7 @@ def main() -> None:
                 print(finding, flush=True)
                 off += not finding.holds()
                 count += 1
-        except UserError as error:  # data that are not here
+        except UserError as error:  # missing data
             print(f"  left out: {name}: {' '.join(str(error).split())}", flush=True)
     minutes = (time.perf_counter() - began) / 60
     print(f"{count - off} of {count} hold, in {minutes:.1f} minutes")

@@ -1,4 +1,4 @@
-"""Drawings out as pictures, SVG and JSON; layouts as affine maps."""
+"""Drawings as pictures, SVG and JSON; layouts as affine maps."""
 
 from __future__ import annotations
 
@@ -11,16 +11,18 @@ import pytest
 import torch
 
 from dood_pyro import geometry
-from dood_pyro.drawing import Drawing, Stroke
+from dood_pyro.drawing import Drawing
 from dood_pyro.errors import UserError
 from dood_pyro.models.networks import glimpse
 from dood_pyro.rendering import bernstein
+from dood_pyro.stroke import Stroke, visible_width
+from dood_pyro.svg import PIECES
 
 
 def stroke(darkness: float = 3.0, sigma: float = 0.05, width_taper: float = 0.0) -> Stroke:
     control = torch.tensor([[-0.5, -0.5], [0.5, -0.9], [-0.9, 0.2], [0.1, 0.9], [0.6, 0.4]])
     brightness = math.tanh(darkness)
-    width = drawing.visible_width(sigma, brightness)
+    width = visible_width(sigma, brightness)
     return Stroke(control, width, brightness, sigma, darkness, width_taper, 0.0, 0.9, 0.01)
 
 
@@ -30,7 +32,7 @@ def test_affine_matrix_scales_turns_and_shifts() -> None:
     torch.testing.assert_close(placed, torch.tensor([[0.2, 0.4], [-0.3, -0.1]]))
 
 
-def test_inverse_leads_back() -> None:
+def test_the_inverted_map_leads_back() -> None:
     matrix = geometry.affine_matrix(torch.tensor([[0.5, 0.2, -0.1, 0.7], [0.9, -0.6, 0.3, -0.4]]))
     points = torch.rand(2, 6, 2) * 2 - 1
     there = geometry.apply_affine(points, matrix)
@@ -38,7 +40,7 @@ def test_inverse_leads_back() -> None:
 
 
 def test_a_patch_that_is_placed_is_what_a_glimpse_there_shows() -> None:
-    """The spatial transformer puts a part where the same layout's glimpse looks for it."""
+    """The spatial transformer puts a part where the same layout's glimpse shows it."""
     matrix = geometry.affine_matrix(torch.tensor([0.5, 0.2, -0.1, 0.7]))
     axis = torch.linspace(-1, 1, 24)
     patch = (-8 * ((axis - 0.2) ** 2 + (axis[:, None] + 0.3) ** 2)).exp()
@@ -60,7 +62,7 @@ def test_render_at_any_size() -> None:
     assert picture.render_steps().shape == (2, 50, 50)
     assert Drawing([], 50).render().abs().max() == 0
     for size in (0, -3, 2.5, "50", 10**7):
-        with pytest.raises(UserError, match="pixels a side"):
+        with pytest.raises(UserError, match="rendered at 1 to 16,384 pixels"):
             picture.render(size)  # type: ignore[arg-type]
     with pytest.raises(UserError, match="size must be positive"):
         picture.svg(0)
@@ -74,9 +76,9 @@ def test_visible_width_is_where_the_picture_halves() -> None:
         made = Stroke(line, 0.0, 0.0, sigma, darkness, 0.0, 0.0, 1.0, 0.0)
         column = Drawing([made], 2001).render()[:, 1000]
         measured = int((column > column.max() / 2).sum()) * 2 / 2001
-        expected = drawing.visible_width(sigma, float(column.max()))
+        expected = visible_width(sigma, float(column.max()))
         assert expected == pytest.approx(measured, abs=0.004)
-    assert drawing.visible_width(0.05, 0.0) == 0
+    assert visible_width(0.05, 0.0) == 0
 
 
 def test_json_can_be_dumped_and_names_its_units() -> None:
@@ -102,10 +104,10 @@ def test_svg_is_the_curve(taper: float) -> None:
         numbers = [float(n) for n in re.findall(r"-?\d+\.\d+", path.get("d") or "")]
         points = torch.tensor(numbers).view(-1, 2)
         pieces += [points[i : i + 4] for i in range(0, len(points) - 1, 3)]
-    assert len(pieces) == drawing.SVG_PIECES
+    assert len(pieces) == PIECES
     widths = [float(path.get("stroke-width") or 0) for path in group.iter(f"{SVG}path")]
     if taper:
-        assert len(widths) == drawing.SVG_PIECES
+        assert len(widths) == PIECES
         assert widths[-1] / widths[0] == pytest.approx(math.exp(2 * taper * 7 / 8), rel=0.01)
     else:
         assert widths == [pytest.approx(one.width * 200, rel=0.01)]

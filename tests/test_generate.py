@@ -14,25 +14,26 @@ from PIL import Image
 from dood_pyro import training
 from dood_pyro.config import RunConfig, TrainConfig
 from dood_pyro.data.folder import read_all
-from dood_pyro.drawing import Drawing, beginning
+from dood_pyro.drawing import Drawing
 from dood_pyro.recognition import Recognizer, drawings_from_parse
-from dood_pyro.registry import MODELS
 from dood_pyro.runs.budget import TrainingBudget
+from dood_pyro.runs.build import build
 from dood_pyro.runs.run import Run
+from dood_pyro.stroke import beginning
 from dood_pyro.tasks import generate
 from tests.conftest import TINY
 from tests.test_cli import call
 from tests.test_drawing import SVG, stroke
 
 
-def build(program: str) -> Recognizer:
+def untrained(model: str) -> Recognizer:
     torch.manual_seed(0)
-    config = RunConfig(program, TINY, TrainConfig("none"))
+    config = RunConfig(model, TINY, TrainConfig("none"))
     return Recognizer(*build(config), config)
 
 
 def test_samples_follow_the_prior_and_the_seed() -> None:
-    dood = build("dood")
+    dood = untrained("dood")
     first, again, other = (generate.generate(dood.model, 200, seed) for seed in (0, 0, 1))
     torch.testing.assert_close(first.canvas, again.canvas)
     assert not torch.equal(first.canvas, other.canvas)
@@ -48,11 +49,11 @@ def test_samples_follow_the_prior_and_the_seed() -> None:
     assert (shown - first.canvas[-1, longest]).abs().max() < 0.02
 
 
-@pytest.mark.parametrize("program", ["dood", "air"])
+@pytest.mark.parametrize("name", ["dood", "air"])
 def test_sample_command(
-    program: str, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    name: str, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config = RunConfig(program, TINY, TrainConfig(str(source), batch_size=8))
+    config = RunConfig(name, TINY, TrainConfig(str(source), batch_size=8))
     run = Run.create(tmp_path / "run", config, TrainingBudget(steps=1), torch.device("cpu"))
     training.train(run, torch.device("cpu"), tensorboard=False)
     out = tmp_path / "samples.png"
@@ -61,7 +62,7 @@ def test_sample_command(
     assert Image.open(out).size == (3 * 84, 2 * 84)
     sampled = read_all(tmp_path / "samples", TINY.canvas_size)
     assert sampled.shape == (5, TINY.canvas_size, TINY.canvas_size)
-    if program == "dood":
+    if name == "dood":
         assert len(json.loads((tmp_path / "samples" / "004.json").read_text())) == 3
         assert getattr(Image.open(out.with_suffix(".gif")), "n_frames", 1) >= 1
         ElementTree.parse(tmp_path / "samples" / "004-drawn.svg")
@@ -93,7 +94,7 @@ def test_an_animation_ends_with_the_whole() -> None:
     drawings = [Drawing([stroke(), stroke(sigma=0.03)], 50), Drawing([stroke()], 50)]
     film = Image.open(io.BytesIO(generate.animation(drawings)))
     assert getattr(film, "n_frames", 1) == 2 * generate.FRAMES_A_STROKE + 1
-    document = ElementTree.fromstring(drawings[0].svg(seconds_a_stroke=1.0))
+    document = ElementTree.fromstring(drawings[0].svg(seconds_per_stroke=1.0))
     begins = [a.get("begin") for a in document.iter(f"{SVG}animate")]
     assert begins == ["0.000s", "1.000s"]
     assert len(list(document.iter(f"{SVG}set"))) == 2
