@@ -153,8 +153,9 @@ def option_of(ctx: click.Context, setting: str) -> str:
         name = option.name or ""
         mine = (setting_of(name) or name).rpartition(".")[2]
         if mine == setting.rpartition(".")[2]:
-            typed = ctx.get_parameter_source(name) == ParameterSource.COMMANDLINE
-            return option.opts[0] if typed else setting
+            if ctx.get_parameter_source(name) != ParameterSource.COMMANDLINE:
+                return setting
+            return (option.opts if ctx.params[name] is not False else option.secondary_opts)[0]
     return setting
 
 

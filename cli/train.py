@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @click.option("--source", help=options.names("source", "a path"))
 @click.option(
     "--model",
-    "model",
+    "model__name",
     type=options.Component("model"),
     help=options.names("model", "module:Class") + "  [default: dood]",
 )
@@ -123,7 +123,6 @@ def _begin(ctx: click.Context, given: dict[str, Any]) -> Training:
 
     file = given["config_file"]
     settings = {} if file is None else read_settings(file)
-    model, source = settings.pop("model.name", None), settings.pop("train.source", "")
     for name in ctx.params:
         setting = options.setting_of(name)
         if setting is not None and _typed(ctx, name) is not None:
@@ -131,10 +130,11 @@ def _begin(ctx: click.Context, given: dict[str, Any]) -> Training:
     if _typed(ctx, "seed") is not None:
         settings["train.seed"] = given["seed"]
     settings |= dict(parse_assignment(text) for text in given["assignments"])
+    model, source = settings.pop("model.name", None), settings.pop("train.source", "")
     try:
         return begin_training(
             given["source"] or source,
-            given["model"] or model,
+            model,
             steps=given["steps"],
             seconds=given["budget"],
             out=given["out"],
@@ -146,7 +146,8 @@ def _begin(ctx: click.Context, given: dict[str, Any]) -> Training:
         )
     except SettingError as error:
         name = options.option_of(ctx, error.setting)
-        raise UserError(f"{name} {error.what}") from None
+        what = error.what.replace("init_from", "--init-from")
+        raise UserError(f"{name} {what}") from None
 
 
 def _train(training: Training, budget: Any, tensorboard: bool) -> Trainer:

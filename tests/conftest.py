@@ -1,4 +1,4 @@
-"""What many tests share: a tiny program, a tiny source, and a cache folder of their own."""
+"""What many tests share: a tiny model and guide, a tiny source, and a cache folder of their own."""
 
 from __future__ import annotations
 

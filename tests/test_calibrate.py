@@ -10,22 +10,29 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dood_pyro.config import ModelConfig
 from dood_pyro.guides.amortised import AmortisedGuide
+from dood_pyro.guides.base import Guide
+from dood_pyro.images import ImageBatch, Images
 from dood_pyro.inference.search.refined import RefinedGuide
-from dood_pyro.models.base import Program
+from dood_pyro.models.base import DrawingModel
 from dood_pyro.models.dood import DooD
 from dood_pyro.tasks.calibrate import Ranks, calibrate, draw_ranks, summary
 
 
 class Shift(NamedTuple):
-    canvas: Tensor
+    ink: Tensor
     alive: Tensor
 
+    @property
+    def canvas(self) -> Tensor:
+        """Ink does not saturate here."""
+        return self.ink
 
-class Shifts(Program[Shift]):
+
+class Shifts(DrawingModel[Shift]):
     """One stroke: ``layout_1`` ~ N(0, 1) in each of two coordinates is the two pixels, plus N(0, 1).
     The posterior is N(x / 2, 1 / 2)."""
 
@@ -35,10 +42,10 @@ class Shifts(Program[Shift]):
     def likelihood_scale(self) -> Tensor:
         return torch.tensor(1.0)
 
-    def initial_state(self, count: int) -> Shift:
+    def initial_state(self, count: int, native_size: int = 0) -> Shift:
         return Shift(torch.zeros(count, 1, 2), torch.ones(count))
 
-    def step(self, t: int, state: Shift) -> Shift:
+    def step(self, t: int, state: Shift, after: Shift | None = None) -> Shift:
         sure = torch.full(state.alive.shape, 30.0)
         alive = pyro.sample(f"on_{t}", dist.Bernoulli(logits=sure))
         prior = dist.Normal(torch.zeros(*state.alive.shape, 2), 1.0).to_event(1)
@@ -48,21 +55,22 @@ class Shifts(Program[Shift]):
         return Shift(canvas, alive)
 
 
-class ShiftsGuide(nn.Module):
+class ShiftsGuide(Guide):
     def __init__(self, share: float, std: float) -> None:
-        super().__init__()
+        super().__init__(Shifts())
         self.share, self.std = share, std
 
-    def forward(self, image: Tensor) -> None:
-        with pyro.plate("images", len(image), dim=-1):
-            pyro.sample("on_1", dist.Bernoulli(logits=torch.full((len(image),), 30.0)))
-            mean = self.share * image[:, 0]
+    def forward(self, images: Images) -> None:
+        pixels = ImageBatch.of(images).pixels
+        with pyro.plate("images", len(pixels), dim=-1):
+            pyro.sample("on_1", dist.Bernoulli(logits=torch.full((len(pixels),), 30.0)))
+            mean = self.share * pixels[:, 0]
             pyro.sample("layout_1", dist.Normal(mean, self.std).to_event(1))
 
 
 def test_the_posterior_passes() -> None:
     torch.manual_seed(0)
-    found = calibrate(Shifts(), ShiftsGuide(0.5, 0.5**0.5), dreams=1000)
+    found = calibrate(Shifts(), ShiftsGuide(0.5, 0.5**0.5), simulations=1000)
     result = summary(found)
     assert result["calibrated"] and result["quantities"] == 3
     assert all(len(each.ranks) == 1000 for each in found)
@@ -70,13 +78,13 @@ def test_the_posterior_passes() -> None:
 
 @pytest.mark.parametrize(("share", "std"), [(0.5, 0.4), (0.5, 1.2), (0.0, 0.5**0.5)])
 def test_a_wrong_guide_fails(share: float, std: float) -> None:
-    """Too narrow, too broad, and one that does not look."""
+    """Too narrow, too broad, and one that does not see the image."""
     torch.manual_seed(0)
-    result = summary(calibrate(Shifts(), ShiftsGuide(share, std), dreams=1000))
+    result = summary(calibrate(Shifts(), ShiftsGuide(share, std), simulations=1000))
     assert not result["calibrated"] and result["rejected"] == 2
 
 
-class Twice(Program[Shift]):
+class Twice(DrawingModel[Shift]):
     """Two strokes; whether there is a second, and where, hangs on where the first lies. The picture
     says nothing, so that the posterior is the prior."""
 
@@ -88,11 +96,11 @@ class Twice(Program[Shift]):
     def likelihood_scale(self) -> Tensor:
         return torch.tensor(1.0)
 
-    def initial_state(self, count: int) -> Shift:
-        # What is drawn so far stands where other programs keep the canvas.
+    def initial_state(self, count: int, native_size: int = 0) -> Shift:
+        # What is drawn so far stands where other models keep the canvas.
         return Shift(torch.zeros(count, 1, 1), torch.ones(count))
 
-    def step(self, t: int, state: Shift) -> Shift:
+    def step(self, t: int, state: Shift, after: Shift | None = None) -> Shift:
         logits = 30.0 if t == 1 else self.slope * state.canvas[..., 0, 0]
         fn = dist.Bernoulli(logits=torch.zeros(state.alive.shape) + logits)
         alive = state.alive * pyro.sample(f"on_{t}", fn.mask(state.alive > 0))
@@ -102,16 +110,21 @@ class Twice(Program[Shift]):
         pyro.deterministic(f"canvas_{t}", canvas, event_dim=2)
         return Shift(canvas, alive)
 
-    def forward(self, image: Tensor | None = None, count: int = 1) -> Tensor:
-        """Both program and guide."""
-        count = count if image is None else len(image)
+    def forward(  # type: ignore[override]
+        self, images: Images | None = None, count: int = 1, native_size: int = 0
+    ) -> Tensor:
+        count = count if images is None else len(ImageBatch.of(images))
         with pyro.plate("images", count, dim=-1):
-            state = self.initial_state(count)
-            for t in (1, 2):
-                state = self.step(t, state)
-            if image is None:
-                pyro.sample("image", dist.Normal(torch.zeros(count, 1, 1), 1.0).to_event(2))
+            state = self.both_strokes(count)
+            pyro.sample("image", dist.Normal(torch.zeros(count, 1, 1), 1.0).to_event(2))
         return state.canvas
+
+    def both_strokes(self, count: int) -> Shift:
+        """Both strokes."""
+        state = self.initial_state(count)
+        for t in (1, 2):
+            state = self.step(t, state)
+        return state
 
 
 class OtherEnd(Twice):
@@ -120,22 +133,31 @@ class OtherEnd(Twice):
     slope = -8.0
 
 
+class Prior(Guide):
+    """A model's prior as a guide."""
+
+    def forward(self, images: Images) -> None:
+        count = len(ImageBatch.of(images))
+        with pyro.plate("images", count, dim=-1):
+            self.model.both_strokes(count)
+
+
 def test_the_posterior_of_later_strokes_passes() -> None:
     torch.manual_seed(1)  # of a hundred seeds one is rejected
-    found = calibrate(Twice(), Twice(), dreams=2000)
+    found = calibrate(Twice(), Prior(Twice()), simulations=2000)
     assert summary(found)["calibrated"]
     assert {"layout scale of stroke 1", "layout scale of stroke 2"} < {each.name for each in found}
-    assert not summary(calibrate(Twice(), OtherEnd(), dreams=2000))["calibrated"]
+    assert not summary(calibrate(Twice(), Prior(OtherEnd()), simulations=2000))["calibrated"]
 
 
 def test_too_narrow_a_guide_shows_in_the_histogram() -> None:
     torch.manual_seed(0)
-    found = calibrate(Shifts(), ShiftsGuide(0.5, 0.4), dreams=1000)
+    found = calibrate(Shifts(), ShiftsGuide(0.5, 0.4), simulations=1000)
     counts = found[0].histogram()
     assert counts[0] > 2 * counts[10] and counts[-1] > 2 * counts[10]
 
 
-def test_of_the_real_programs(
+def test_of_the_real_models(
     tiny: tuple[DooD, AmortisedGuide], images: Tensor, tmp_path: Path
 ) -> None:
     model, guide = tiny
@@ -144,7 +166,7 @@ def test_of_the_real_programs(
         for head in (model.on_head, guide.on_head):
             head[-1].bias.fill_(2.0)
     for each in (guide, RefinedGuide(model, guide, steps=2)):
-        found = calibrate(model, each, dreams=60, draws=19, least=20)
+        found = calibrate(model, each, simulations=60, draws=19, least=20)
         names = {ranks.name for ranks in found}
         assert {
             "number of strokes",

@@ -9,10 +9,10 @@ import pytest
 import torch
 from dood_pyro.cli.main import main
 
-from dood_pyro import training
 from dood_pyro.config import RunConfig, TrainConfig
 from dood_pyro.runs.budget import TrainingBudget
 from dood_pyro.runs.run import Run
+from dood_pyro.training import train
 from tests.conftest import TINY
 
 CPU = torch.device("cpu")
@@ -22,7 +22,7 @@ CPU = torch.device("cpu")
 def run(tmp_path: Path, source: Path) -> Run:
     config = RunConfig("dood", TINY, TrainConfig(source=str(source), batch_size=8))
     made = Run.create(tmp_path / "run", config, TrainingBudget(steps=4), CPU)
-    training.train(made, CPU, tensorboard=False)
+    train(made, CPU, tensorboard=False)
     return made
 
 
@@ -35,7 +35,7 @@ def call(*arguments: object) -> int:
 def test_guides_of_every_kind(
     run: Run, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    over = ["--start-from", run.path, "--fit", "guide", "--guide", "full-covariance"]
+    over = ["--init-from", run.path, "--trainable", "guide", "--guide", "full-covariance"]
     trained = tmp_path / "full"
     command = ["train", "--source", source, "--steps", 3, "--no-tensorboard", "--batch-size", 8]
     assert call(*command, "--out", trained, *over) == 0
@@ -46,7 +46,7 @@ def test_guides_of_every_kind(
     assert out.exists() and out.with_suffix(".pdf").exists()
     (entry,) = json.loads(figures.read_text()).values()
     rows = {row["guide"]: row for row in entry["guides"]}
-    full = f"full-covariance by stop-time, {trained}"
+    full = f"full-covariance by stop-marginal, {trained}"
     assert set(rows) == {"amortised", "refined", "smc", full}
     for row in rows.values():
         assert row["gap"] > -1e-3 and row["milliseconds"] > 0
@@ -62,9 +62,9 @@ def test_guides_of_every_kind(
 def test_what_is_no_guide_over_the_model_is_refused(
     run: Run, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config, until = run.read_config()
-    other = Run.create(tmp_path / "other", config, until, CPU)
-    training.train(other, CPU, tensorboard=False)
+    config, budget = run.read_config()
+    other = Run.create(tmp_path / "other", config, budget, CPU)
+    train(other, CPU, tensorboard=False)
     tensors, notes = other.read_tensors("best.safetensors")
     other.write_tensors("best.safetensors", {k: t + 1 for k, t in tensors.items()}, notes)
     damaged = tmp_path / "damaged.json"
@@ -98,7 +98,16 @@ def test_guides_of_ones_own_take_part(
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
-    over = ["--start-from", run.path, "--fit", "guide", "--guide", "mine:Mine", "--out", "mine"]
+    over = [
+        "--init-from",
+        run.path,
+        "--trainable",
+        "guide",
+        "--guide",
+        "mine:Mine",
+        "--out",
+        "mine",
+    ]
     command = ["train", "--source", source, "--steps", 2, "--no-tensorboard", "--batch-size", 8]
     assert call(*command, *over) == 0
     few = ["--target", source, "--limit", 2, "--particles", 2]
@@ -119,7 +128,7 @@ def test_guides_of_ones_own_take_part(
 
 def test_calibrate_and_anatomy(run: Run, source: Path, tmp_path: Path) -> None:
     figures = tmp_path / "calibration.json"
-    command = ["calibrate", run.path, "--dreams", 40, "--draws", 9]
+    command = ["calibrate", run.path, "--simulations", 40, "--draws", 9]
     assert call(*command, "--out", tmp_path / "ranks.png", "--record", figures) == 0
     (result,) = json.loads(figures.read_text()).values()
     assert result["quantities"] == len(result["by_quantity"]) > 10

@@ -16,12 +16,14 @@ import torch
 from torch import Tensor, nn
 
 from dood_pyro.config import RunConfig, TrainConfig
+from dood_pyro.images import ImageBatch
 from dood_pyro.inference.importance import bound_of
 from dood_pyro.inference.parsing import in_double, parse
 from dood_pyro.registry import MODELS, SEARCH_GUIDES
 from dood_pyro.rendering import canvas_from_ink, stroke_ink
 from dood_pyro.rendering.reference import stroke_ink_per_pixel
 from dood_pyro.runs.budget import TrainingBudget
+from dood_pyro.runs.build import build
 from dood_pyro.runs.run import Run, make_search_guide
 from dood_pyro.training.loop import train
 from dood_pyro.training.trainer import Trainer
@@ -34,10 +36,9 @@ CPU = torch.device("cpu")
 pytestmark = pytest.mark.skipif(not NAME, reason="there is no GPU; DOOD_TEST_DEVICE=cpu runs it")
 
 
-def programs(name: str, device: torch.device) -> tuple[Any, nn.Module]:
+def model_and_guide(name: str, device: torch.device) -> tuple[Any, nn.Module]:
     torch.manual_seed(0)
-    config = RunConfig(name, TINY, TrainConfig("none"))
-    model, guide = build(config)
+    model, guide = build(RunConfig(name, TINY, TrainConfig("none")))
     nudge(guide)
     return model.to(device).eval(), guide.to(device).eval()
 
@@ -64,7 +65,8 @@ def test_the_renderer_and_its_gradient(points: int) -> None:
 def test_parses_are_those_of_a_cpu(name: str) -> None:
     images = random_pictures(5, TINY.canvas_size)
     here, there = (
-        parse(*in_double(*programs(name, device)), images.to(device)) for device in (DEVICE, CPU)
+        parse(*in_double(*model_and_guide(name, device)), images.to(device))
+        for device in (DEVICE, CPU)
     )
     assert torch.equal(here.alive.cpu(), there.alive)
     torch.testing.assert_close(here.canvas.cpu(), there.canvas, rtol=0, atol=1e-5)
@@ -75,7 +77,7 @@ def test_parses_are_those_of_a_cpu(name: str) -> None:
 
 @pytest.mark.parametrize("over", SEARCH_GUIDES)
 def test_guides_that_search(over: str) -> None:
-    model, guide = programs("dood", DEVICE)
+    model, guide = model_and_guide("dood", DEVICE)
     searching: Any = make_search_guide(over, model, guide)
     if hasattr(searching, "steps"):
         searching.steps = 3
@@ -94,10 +96,10 @@ def test_a_training_step(estimator: Any) -> None:
     )
     trainer = Trainer.from_config(RunConfig("dood", TINY, settings), DEVICE)
     before = {name: weight.detach().clone() for name, weight in trainer.parameters.items()}
-    images = random_pictures(4, TINY.canvas_size).to(DEVICE)
-    for _ in range(9):  # a batch of doodles to practise on is among them
-        report, _ = trainer.train_step(images)
-    assert bool(torch.isfinite(report.elbo)) and int(trainer.skipped) == 0
+    images = ImageBatch(random_pictures(4, TINY.canvas_size).to(DEVICE))
+    for _ in range(9):  # a batch of random strokes is among them
+        terms, _ = trainer.train_step(images)
+    assert bool(torch.isfinite(terms.elbo)) and int(trainer.skipped) == 0
     moved = [not torch.equal(trainer.parameters[name], weight) for name, weight in before.items()]
     assert sum(moved) > len(before) / 2
 
@@ -106,11 +108,11 @@ def test_a_training_that_is_gone_on_with(tmp_path: Path, source: Path) -> None:
     def trained(name: str, *ends: int) -> dict[str, Tensor]:
         run = None
         for steps in ends:
-            until = TrainingBudget(steps=steps)
+            budget = TrainingBudget(steps=steps)
             if run is None:
                 config = RunConfig("dood", TINY, TrainConfig(str(source), batch_size=4))
-                run = Run.create(tmp_path / name, config, until, DEVICE)
-            train(run, DEVICE, tensorboard=False, until=until)
+                run = Run.create(tmp_path / name, config, budget, DEVICE)
+            train(run, DEVICE, tensorboard=False, budget=budget)
         assert run is not None
         return run.read_tensors("last.safetensors")[0]
 

@@ -17,8 +17,9 @@ from dood_pyro.errors import UserError
 from dood_pyro.estimators.nvil import NVIL
 from dood_pyro.guides.amortised import AmortisedGuide
 from dood_pyro.inference.messengers import AllOnMessenger
-from dood_pyro.inference.traces import stroke_traces
-from dood_pyro.models.base import SHARING_STATES_REMOVED
+from dood_pyro.inference.traces import model_and_guide_traces, stroke_traces
+from dood_pyro.models.ablations import DooDNoGuidance
+from dood_pyro.models.base import Trajectory
 from dood_pyro.models.dood import DooD, State, StepValues
 from dood_pyro.models.networks import glimpse
 from dood_pyro.rendering import canvas_from_ink, stroke_ink
@@ -26,6 +27,7 @@ from tests.conftest import TINY, nudge
 
 
 def traces(model: nn.Module, guide: nn.Module, images: Tensor) -> tuple[Any, Any]:
+    """Of model and guide, the model computing its states itself."""
     q = poutine.trace(guide).get_trace(images)
     p = poutine.trace(poutine.replay(model, trace=q)).get_trace(images)
     p.compute_log_prob()
@@ -91,54 +93,73 @@ def test_a_dead_drawing_does_not_come_back(
         assert (on.diff(dim=0) <= 0).all()
 
 
-def test_SHARING_STATES_REMOVED_changes_nothing(
-    tiny: tuple[DooD, AmortisedGuide], images: Tensor
+@pytest.mark.parametrize("pen", ["latent", "shared"])
+@pytest.mark.parametrize("model_class", [DooD, DooDNoGuidance])
+def test_states_that_are_handed_over_change_nothing(
+    model_class: type[DooD], pen: Any, images: Tensor
 ) -> None:
+    torch.manual_seed(0)
+    model = model_class(dataclasses.replace(TINY, pen=pen))
+    guide = AmortisedGuide(model)
+    nudge(model)
+    nudge(guide)
     torch.manual_seed(1)
-    p, _ = traces(*tiny, images)
+    own, _ = traces(model, guide, images)
     torch.manual_seed(1)
-    with SHARING_STATES_REMOVED():
-        shared, _ = traces(*tiny, images)
-    torch.testing.assert_close(p.log_prob_sum(), shared.log_prob_sum())
+    taken_over, q = model_and_guide_traces(model, guide, images)
+    taken_over.compute_log_prob()
+    for name, site in own.nodes.items():
+        if site["type"] == "sample":
+            torch.testing.assert_close(taken_over.nodes[name]["value"], site["value"])
+            torch.testing.assert_close(taken_over.nodes[name]["log_prob"], site["log_prob"])
+    trajectory = q.nodes["_RETURN"]["value"]
+    assert isinstance(trajectory, Trajectory) and len(trajectory.states) == TINY.max_strokes + 1
+    for t, state in enumerate(trajectory.states[1:], start=1):
+        assert taken_over.nodes[f"canvas_{t}"]["value"] is state.canvas
 
 
 @pytest.mark.parametrize("pen", ["latent", "shared"])
-def test_SHARING_STATES_REMOVED_renders_once(
+def test_nothing_is_encoded_or_rendered_twice(
     pen: Any, images: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.manual_seed(0)
     model = DooD(dataclasses.replace(TINY, pen=pen))
     guide = AmortisedGuide(model)
-    calls = []
-    draw = DooD._draw
-    monkeypatch.setattr(DooD, "_draw", lambda *a: (calls.append(1), draw(*a))[1])
-    with SHARING_STATES_REMOVED():
-        traces(model, guide, images)
-    assert len(calls) == TINY.max_strokes
+    calls: list[str] = []
+
+    def counted(name: str) -> None:
+        method = getattr(DooD, name)
+        monkeypatch.setattr(DooD, name, lambda *given: (calls.append(name), method(*given))[1])
+
+    counted("step_inputs")
+    counted("draw")
+    once = ["step_inputs", "draw"] * TINY.max_strokes
+    model_and_guide_traces(model, guide, images)
+    assert calls == once
     for particles in (1, 3):
         calls.clear()
         stroke_traces(model, guide, images, particles)
-        assert len(calls) == TINY.max_strokes
+        assert calls == once
     calls.clear()
-    NVIL().loss(model, guide, images, 0)[0]
-    assert len(calls) == TINY.max_strokes
+    NVIL().loss(model, guide, images, 0)
+    assert calls == once
 
 
-def test_a_baseline_gives_one_number_a_drawing(
+def test_a_baseline_gives_one_number_per_drawing(
     tiny: tuple[DooD, AmortisedGuide], images: Tensor
 ) -> None:
     model, guide = tiny
     for some in (images, images[:1]):
         NVIL().loss(model, guide, some, 0)[0].backward()
     guide.baseline[-1] = nn.Linear(TINY.features, 2)  # (images, 2) would broadcast
-    with pytest.raises(UserError, match=r"baseline of on_\d must give one number a drawing"):
-        NVIL().loss(model, guide, images, 0)[0]
+    with pytest.raises(UserError, match=r"baseline of on_\d must give one number per drawing"):
+        NVIL().loss(model, guide, images, 0)
 
 
 def test_prior_samples_come_from_the_same_program(tiny: tuple[DooD, AmortisedGuide]) -> None:
     model, _ = tiny
     torch.manual_seed(0)
-    trace = poutine.trace(model).get_trace(None, 7)
+    trace = poutine.trace(model).get_trace(count=7)
     assert trace.nodes["image"]["value"].shape == (7, 16, 16)
     assert not trace.nodes["image"]["is_observed"]
     assert trace.nodes["_RETURN"]["value"].min() >= 0
@@ -199,7 +220,7 @@ def test_log_likelihood_is_the_likelihoods_density(tiny: tuple[DooD, AmortisedGu
 def test_no_gradient_through_the_canvas_where_it_conditions(
     tiny: tuple[DooD, AmortisedGuide],
 ) -> None:
-    """Encoders, RNNs and on_t look at a detached canvas; ``detach=False`` lets gradients pass."""
+    """Encoders, RNNs and on_t see a detached canvas; ``detach=False`` lets gradients pass."""
     for detach in (True, False):
         torch.manual_seed(0)
         model = DooD(TINY, detach=detach)
@@ -209,10 +230,10 @@ def test_no_gradient_through_the_canvas_where_it_conditions(
         layout = torch.tensor([0.8, 0.0, 0.0, 0.0]).expand(2, 4)
         pen = torch.tensor([-2.0, 2.0, 0.1, 0.2]).expand(2, 4)
         drawn = model.draw(
-            state, model.look(state), StepValues(torch.ones(2), layout, control, pen)
+            state, model.step_inputs(state), StepValues(torch.ones(2), layout, control, pen)
         )
-        blind = State(*drawn[:4], torch.zeros_like(drawn.previous), drawn.alive)
-        on = model.p_on(model.look(blind)).sum()
+        blind = drawn._replace(previous=torch.zeros_like(drawn.previous))
+        on = model.p_on(model.step_inputs(blind)).sum()
         (gradient,) = torch.autograd.grad(on, control, allow_unused=True)
         assert (gradient is None) if detach else (gradient is not None and gradient.abs().max() > 0)
 
@@ -220,7 +241,7 @@ def test_no_gradient_through_the_canvas_where_it_conditions(
 def test_mixture_prior_equals_pyros_mixture(tiny: tuple[DooD, AmortisedGuide]) -> None:
     model, _ = tiny
     nudge(model)
-    prior = model.p_layout(model.look(model.initial_state(2)))
+    prior = model.p_layout(model.step_inputs(model.initial_state(2)))
     mixture = dist.MixtureSameFamily(
         dist.Categorical(logits=prior.component_logits),
         dist.Normal(prior.locs, prior.coord_scale).to_event(1),
@@ -229,18 +250,20 @@ def test_mixture_prior_equals_pyros_mixture(tiny: tuple[DooD, AmortisedGuide]) -
     torch.testing.assert_close(prior.log_prob(value), mixture.log_prob(value))
 
 
-def test_the_first_look_is_the_same_taken_once_for_all(tiny: tuple[DooD, AmortisedGuide]) -> None:
+def test_the_first_steps_inputs_are_the_same_computed_once_for_all(
+    tiny: tuple[DooD, AmortisedGuide],
+) -> None:
     model, _ = tiny
     nudge(model)
     state = model.initial_state(3)
     found = []
     for each in (state, State(*(field.contiguous() for field in state))):
-        view = model.look(each)
-        assert view.features.shape[0] == view.layout_rnn.shape[0] == 3
+        inputs = model.step_inputs(each)
+        assert inputs.features.shape[0] == inputs.layout_rnn.shape[0] == 3
         model.zero_grad()
-        (view.stroke_rnn * torch.arange(3.0)[:, None]).sum().backward()
+        (inputs.stroke_rnn * torch.arange(3.0)[:, None]).sum().backward()
         found.append(
-            (*view, *(model.stroke_rnn.weight_ih.grad, model.canvas_encoder.project.bias.grad))
+            (*inputs, *(model.stroke_rnn.weight_ih.grad, model.canvas_encoder.project.bias.grad))
         )
     torch.testing.assert_close(found[0], found[1])
     assert not model.canvas_encoder.project.bias.grad.eq(0).all()

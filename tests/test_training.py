@@ -16,16 +16,18 @@ import numpy as np
 import pytest
 import torch
 
-from dood_pyro import training
 from dood_pyro.config import RunConfig, TrainConfig
 from dood_pyro.data import prepared
 from dood_pyro.devices import choose_device
 from dood_pyro.errors import UserError
 from dood_pyro.files import locked
+from dood_pyro.images import ImageBatch
 from dood_pyro.inference.stop_marginal import StopMarginalTerms, stop_marginal_terms
 from dood_pyro.models.dood import DooD, State, StepInputs
 from dood_pyro.runs.budget import TrainingBudget
 from dood_pyro.runs.run import LOCK, Run
+from dood_pyro.training import loop
+from dood_pyro.training import trainer as trainer_module
 from dood_pyro.training.batches import Batches, split_held_out
 from dood_pyro.training.loop import train
 from dood_pyro.training.trainer import Trainer
@@ -38,7 +40,7 @@ def start(path: Path, source: Path, steps: int, estimator: Any = "stop-marginal"
     settings: dict[str, Any] = {}
     if estimator in ("iwae", "rws"):
         settings = {"particles": 3, "sleep_steps": 5, "explore_steps": 9}
-    if estimator == "practised":
+    if estimator == "random-strokes":
         estimator, settings = "stop-marginal", {"synthetic_ratio": 0.5}
     config = TrainConfig(source=str(source), batch_size=8, estimator=estimator, **settings)
     return Run.create(path, RunConfig("dood", TINY, config), TrainingBudget(steps=steps), CPU)
@@ -56,7 +58,7 @@ def assert_same_weights(first: Run, second: Run) -> None:
             assert torch.equal(a[key], b[key]), f"{name}: {key}"
 
 
-@pytest.mark.parametrize("estimator", ["stop-marginal", "nvil", "iwae", "rws", "practised"])
+@pytest.mark.parametrize("estimator", ["stop-marginal", "nvil", "iwae", "rws", "random-strokes"])
 def test_a_stopped_and_resumed_run_ends_with_the_same_weights(
     tmp_path: Path, source: Path, estimator: str
 ) -> None:
@@ -65,8 +67,8 @@ def test_a_stopped_and_resumed_run_ends_with_the_same_weights(
     train(whole, CPU, tensorboard=False)
     parts = start(tmp_path / "parts", source, 13, estimator)
     train(parts, CPU, tensorboard=False)
-    config, until = parts.read_config()
-    parts.write_config(config, until.raised(30, None))
+    config, budget = parts.read_config()
+    parts.write_config(config, budget.extended(30, None))
     torch.manual_seed(99)  # whatever the new process's random state is
     train(parts, CPU, tensorboard=False)
     a, b = weights(whole), weights(parts)
@@ -83,11 +85,11 @@ def test_a_killed_run_resumes_bit_for_bit(tmp_path: Path, source: Path) -> None:
     killed = start(tmp_path / "killed", source, 60)
     program = (
         "import sys, torch\n"
-        "from dood_pyro import training\n"
         "from dood_pyro.runs.run import Run\n"
-        "training.CHECKPOINT_SECONDS = 0.0\n"
+        "from dood_pyro.training import loop\n"
+        "loop.CHECKPOINT_SECONDS = 0.0\n"
         "run = Run(sys.argv[1])\n"
-        "training.train(run, torch.device('cpu'), tensorboard=False)\n"
+        "loop.train(run, torch.device('cpu'), tensorboard=False)\n"
     )
     kills = 0
     while kills < 3:
@@ -127,10 +129,14 @@ def test_a_run_folder_holds_what_it_should(tmp_path: Path, source: Path) -> None
     run = start(tmp_path / "run", source, 20)
     train(run, CPU)
     names = {path.name.split(".")[0] for path in run.path.iterdir() if path.name != LOCK}
-    assert names == {"config", "versions", "metrics", "best", "last", "state", "events"}
+    assert names == {"config", "facts", "metrics", "best", "last", "state", "events"}
     config = json.loads((run.path / "config.json").read_text())
-    assert len(config["train"]["data_sha256"]) == 64
-    assert {"torch", "pyro-ppl", "python", "revision"} <= set(run.versions())
+    assert config.keys() == {"format", "model", "train", "budget", "tensorboard"}
+    assert config["model"]["name"] == "dood" and config["budget"] == {"steps": 20, "seconds": None}
+    facts = json.loads((run.path / "facts.json").read_text())
+    assert len(facts["data_sha256"]) == 64 and facts["native_size"] == 20
+    assert {"torch", "pyro-ppl", "python", "revision"} <= set(facts["versions"])
+    assert run.read_facts().to_json() == facts
     kinds = [line["kind"] for line in run.read_metrics()]
     assert kinds == ["train", "held-out"]
     line = run.read_metrics()[0]
@@ -141,14 +147,14 @@ def test_a_run_folder_holds_what_it_should(tmp_path: Path, source: Path) -> None
 def test_a_non_finite_step_moves_no_weight_and_is_counted(source: Path) -> None:
     config = RunConfig("dood", TINY, TrainConfig(source=str(source), batch_size=4))
     trainer = Trainer.from_config(config, CPU)
-    good = torch.rand(4, 16, 16)
+    good = ImageBatch(torch.rand(4, 16, 16))
     trainer.train_step(good)
     before = {n: p.detach().clone() for n, p in trainer.parameters.items()}
     moments = [
         {k: v.clone() for k, v in state.items()} for state in trainer.optimiser.state.values()
     ]
-    bad = good.clone()
-    bad[0, 0, 0] = float("nan")
+    bad = ImageBatch(good.pixels.clone())
+    bad.pixels[0, 0, 0] = float("nan")
     trainer.train_step(bad)
     assert int(trainer.skipped) == 1 and int(trainer.skipped_in_a_row) == 1
     for name, parameter in trainer.parameters.items():
@@ -165,10 +171,12 @@ def test_many_bad_steps_end_the_run_and_keep_the_checkpoint(
     run = start(tmp_path / "run", source, 20)
     train(run, CPU, tensorboard=False)
     good = weights(run)
-    config, until = run.read_config()
-    run.write_config(config, until.raised(500, None))
+    config, budget = run.read_config()
+    run.write_config(config, budget.extended(500, None))
     whole = Batches.__getitem__
-    monkeypatch.setattr(Batches, "__getitem__", lambda self, step: whole(self, step) * torch.nan)
+    monkeypatch.setattr(
+        Batches, "__getitem__", lambda self, step: ImageBatch(whole(self, step).pixels * torch.nan)
+    )
     with pytest.raises(UserError, match=r"diverged.*last good checkpoint"):
         train(run, CPU, tensorboard=False)
     after = weights(run)
@@ -183,17 +191,17 @@ def test_ctrl_c_saves_a_whole_step(
     whole = start(tmp_path / "whole", source, 12)
     train(whole, CPU, tensorboard=False)
     run = start(tmp_path / "run", source, 12)
-    look = DooD._look
+    step_inputs = DooD.step_inputs
 
     def interrupted(self: DooD, state: State) -> StepInputs:
         if interrupts and len(calls) == 17:
             os.kill(os.getpid(), interrupts.pop())
         calls.append(1)
-        return look(self, state)
+        return step_inputs(self, state)
 
     calls: list[int] = []
     interrupts = [number]
-    monkeypatch.setattr(DooD, "_look", interrupted)
+    monkeypatch.setattr(DooD, "step_inputs", interrupted)
     with pytest.raises(KeyboardInterrupt):
         train(run, CPU, tensorboard=False)
     assert 3 < _step(run) < 12
@@ -212,11 +220,11 @@ def test_the_last_evaluation_is_made_up_for(
     tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Killed after the last step's checkpoint and before its held-out bound."""
-    monkeypatch.setattr(training, "EVALUATE_EVERY", 5)
-    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0)
+    monkeypatch.setattr(loop, "EVALUATE_EVERY", 5)
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0)
     whole, cut = (start(tmp_path / name, source, 7) for name in ("whole", "cut"))
     train(whole, CPU, tensorboard=False)
-    evaluate = training._evaluate
+    evaluate = loop._evaluate
 
     def killed(run: Run, trainer: Trainer, *rest: Any) -> Any:
         if trainer.step == 7:
@@ -224,7 +232,7 @@ def test_the_last_evaluation_is_made_up_for(
         return evaluate(run, trainer, *rest)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(training, "_evaluate", killed)
+        patch.setattr(loop, "_evaluate", killed)
         train(cut, CPU, tensorboard=False)
     assert train(cut, CPU, tensorboard=False).evaluated == 7
     held_out = [line["step"] for line in cut.read_metrics() if line["kind"] == "held-out"]
@@ -235,7 +243,9 @@ def test_the_last_evaluation_is_made_up_for(
 def test_a_guides_own_buffers_survive(tmp_path: Path, source: Path) -> None:
     run = start(tmp_path / "run", source, 3)
     trainer = train(run, CPU, tensorboard=False)
-    assert torch.equal(weights(run)["buffer.guide.trust"], trainer.guide.refiner_gate)  # type: ignore[arg-type]
+    gate = trainer.guide.refinement.gate  # type: ignore[union-attr]
+    assert len(gate) > 0  # type: ignore[arg-type]
+    assert torch.equal(weights(run)["buffer.guide.refinement.gate"], gate)  # type: ignore[arg-type]
 
 
 def test_weights_without_a_state_are_not_overwritten(tmp_path: Path, source: Path) -> None:
@@ -252,7 +262,7 @@ def test_a_state_that_lacks_something_is_refused(tmp_path: Path, source: Path) -
     tensors, notes = run.read_tensors("state.safetensors")
     moments = {name for name in tensors if name.startswith("adam.")}
     for missing in (
-        *({"random.cpu"}, {"weights.model.raw_scale"}, {"buffer.guide.trust"}),
+        *({"random.cpu"}, {"weights.model.raw_scale"}, {"buffer.guide.refinement.gate"}),
         *(moments, {"adam.exp_avg.model.raw_scale"}),
     ):
         run.write_tensors(
@@ -317,10 +327,10 @@ def test_a_short_run_that_diverged_says_so(
         train(start(tmp_path / "run", source, 2), CPU, tensorboard=False)
 
 
-def test_what_a_killed_write_leaves_is_swept_away(tmp_path: Path, source: Path) -> None:
+def test_what_a_killed_write_leaves_is_removed(tmp_path: Path, source: Path) -> None:
     folder = tmp_path / "run"
     folder.mkdir()
-    (folder / ".start.safetensors.x1y2").write_bytes(b"half")
+    (folder / ".initial.safetensors.x1y2").write_bytes(b"half")
     (folder / ".config.json.x1y2").write_bytes(b"half")
     run = start(folder, source, 3)
     (run.path / ".state.safetensors.x1y2").write_bytes(b"half")
@@ -381,7 +391,8 @@ def test_batches_cover_an_epoch_and_differ_between_epochs() -> None:
     images = torch.arange(20, dtype=torch.uint8)[:, None, None].expand(20, 2, 2)
     batches = Batches(images, np.arange(20), 4, seed=0, device=CPU)
     epochs = [
-        [(batches[5 * e + i][:, 0, 0] * 255).round().tolist() for i in range(5)] for e in (0, 1)
+        [(batches[5 * e + i].pixels[:, 0, 0] * 255).round().tolist() for i in range(5)]
+        for e in (0, 1)
     ]
     assert all(sorted(itertools.chain(*epoch)) == list(range(20)) for epoch in epochs)
     assert epochs[0] != epochs[1]
@@ -393,29 +404,29 @@ def test_held_out_images_are_not_trained_on() -> None:
     assert sorted([*trained_on, *held_out]) == list(range(100))
     images = torch.arange(100, dtype=torch.uint8)[:, None, None].expand(100, 2, 2)
     batches = Batches(images, trained_on, 9, seed=0, device=CPU)
-    seen = {round(float(v) * 255) for step in range(30) for v in batches[step][:, 0, 0]}
+    seen = {round(float(v) * 255) for step in range(30) for v in batches[step].pixels[:, 0, 0]}
     assert seen == set(trained_on.tolist())
 
 
 def test_evaluation_leaves_training_as_it_was(source: Path) -> None:
     config = RunConfig("dood", TINY, TrainConfig(source=str(source), batch_size=4))
     trainer = Trainer.from_config(config, CPU)
-    trainer.train_step(torch.rand(4, 16, 16))
-    held_out = torch.rand(3, 16, 16)
+    trainer.train_step(ImageBatch(torch.rand(4, 16, 16)))
+    held_out = ImageBatch(torch.rand(3, 16, 16))
     random, kept = torch.get_rng_state(), {n: p.clone() for n, p in trainer.parameters.items()}
     trainer.evaluate(held_out)
     assert torch.equal(random, torch.get_rng_state())
     assert all(torch.equal(p, kept[n]) for n, p in trainer.parameters.items())
 
 
-def test_an_end_can_be_raised_not_lowered() -> None:
-    assert TrainingBudget(steps=10).raised(20, None) == TrainingBudget(steps=20)
-    assert TrainingBudget(seconds=60.0).raised(None, 90.0) == TrainingBudget(seconds=90.0)
+def test_a_budget_can_be_raised_not_lowered() -> None:
+    assert TrainingBudget(steps=10).extended(20, None) == TrainingBudget(steps=20)
+    assert TrainingBudget(seconds=60.0).extended(None, 90.0) == TrainingBudget(seconds=90.0)
     # An end of the other kind stays while it is ahead, and goes once the run has ended by it.
-    assert TrainingBudget(steps=100).raised(None, 9.0, done_steps=50) == TrainingBudget(100, 9.0)
-    assert TrainingBudget(seconds=60.0).raised(20, None, 10, 61.0) == TrainingBudget(steps=20)
+    assert TrainingBudget(steps=100).extended(None, 9.0, done_steps=50) == TrainingBudget(100, 9.0)
+    assert TrainingBudget(seconds=60.0).extended(20, None, 10, 61.0) == TrainingBudget(steps=20)
     with pytest.raises(UserError, match="not lower"):
-        TrainingBudget(steps=10).raised(5, None)
+        TrainingBudget(steps=10).extended(5, None)
     with pytest.raises(UserError, match="how long"):
         TrainingBudget()
 
@@ -447,16 +458,17 @@ def test_the_prior_alone_learns_from_what_the_guide_draws(
     train(first, CPU, tensorboard=False)
     kept, _ = first.read_tensors("last.safetensors")
     settings = TrainConfig(
-        str(source), batch_size=8, estimator=estimator, fit="prior", start="0" * 64
+        str(source), batch_size=8, estimator=estimator, trainable="prior", init_from="first"
     )
     config = RunConfig("dood", TINY, settings)
-    second = Run.create(tmp_path / "second", config, TrainingBudget(steps=40), CPU, kept)
+    second = Run.create(tmp_path / "second", config, TrainingBudget(steps=40), CPU, kept, "0" * 64)
     trainer = train(second, CPU, tensorboard=False)
     after = weights(second, "last.safetensors")
-    own = {id(parameter) for parameter in trainer.model.prior_parameters()}  # type: ignore[operator]
+    own = {id(parameter) for parameter in trainer.model.prior_parameters()}
     for name, parameter in trainer.parameters.items():
         assert torch.equal(kept[name], after[name]) != (id(parameter) in own), name
-    assert torch.equal(kept["guide.trust"], after["guide.trust"])
+    gate = "guide.refinement.gate"
+    assert torch.equal(kept[gate], after[gate])
     models = [first.load("last")[:2], second.load("last")[:2]]
     pictures = torch.from_numpy(prepared.read(source)["test_images"]).float()[:, 2:-2, 2:-2] / 255
     means = []
@@ -475,28 +487,27 @@ def test_the_prior_alone_is_refused_a_guide_of_other_weights(tmp_path: Path, sou
     train(first, CPU, tensorboard=False)
     kept, _ = first.read_tensors("last.safetensors")
     del kept["guide.layout_head.0.weight"]
-    settings = TrainConfig(str(source), batch_size=8, fit="prior", start="0" * 64)
-    second = Run.create(
-        tmp_path / "second", RunConfig("dood", TINY, settings), TrainingBudget(steps=4), CPU, kept
-    )
+    settings = TrainConfig(str(source), batch_size=8, trainable="prior", init_from="first")
+    config, budget = RunConfig("dood", TINY, settings), TrainingBudget(steps=4)
+    second = Run.create(tmp_path / "second", config, budget, CPU, kept, "0" * 64)
     with pytest.raises(UserError, match="other weights"):
         train(second, CPU, tensorboard=False)
 
 
 def test_the_prior_alone_is_taught_by_nothing_that_teaches_the_guide() -> None:
-    given: dict[str, Any] = {"source": "none", "fit": "prior", "start": "0" * 64}
+    given: dict[str, Any] = {"source": "none", "trainable": "prior", "init_from": "first"}
     assert TrainConfig(**given).synthetic_ratio == 0
     for more in (
         {"synthetic_ratio": 0.1},
         {"sleep_steps": 3},
         {"estimator": "nvil"},
-        {"start": ""},
+        {"init_from": ""},
     ):
-        with pytest.raises(UserError, match="--fit prior"):
+        with pytest.raises(UserError, match="trainable prior"):
             TrainConfig(**(given | more))
 
 
-def test_practice_teaches_the_guide_alone(source: Path) -> None:
+def test_random_strokes_teach_the_guide_alone(source: Path) -> None:
     settings = TrainConfig(source=str(source), batch_size=8, synthetic_ratio=1.0)
     trainer = Trainer.from_config(RunConfig("dood", TINY, settings), CPU)
     gradients = trainer.synthetic_gradient(8)
@@ -505,16 +516,16 @@ def test_practice_teaches_the_guide_alone(source: Path) -> None:
     assert all(parameter.grad is None for parameter in trainer.parameters.values())
 
 
-def test_practice_that_is_not_finite_costs_the_images_nothing(
+def test_random_strokes_that_are_not_finite_cost_the_images_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    real = training.sample_random_strokes
+    real = trainer_module.sample_random_strokes
 
     def broken(*given: Any, **more: Any) -> Any:
         return real(*given, **more)._replace(sigma=torch.full((4,), torch.nan))
 
-    monkeypatch.setattr(training, "sample_random_strokes", broken)
-    image = torch.rand(4, TINY.canvas_size, TINY.canvas_size)
+    monkeypatch.setattr(trainer_module, "sample_random_strokes", broken)
+    images = ImageBatch(torch.rand(4, TINY.canvas_size, TINY.canvas_size))
     after = []
     for synthetic_ratio in (0.0, 1.0):
         settings = TrainConfig("none", batch_size=4, synthetic_ratio=synthetic_ratio)
@@ -526,7 +537,7 @@ def test_practice_that_is_not_finite_costs_the_images_nothing(
                 return synthetic_gradient(count)
 
         monkeypatch.setattr(trainer, "synthetic_gradient", of_other_chance)
-        trainer.train_step(image)
+        trainer.train_step(images)
         assert float(trainer.skipped) == synthetic_ratio and float(trainer.skipped_in_a_row) == 0
         after.append(trainer.averages)
     for name, weights in after[0].items():
@@ -534,16 +545,16 @@ def test_practice_that_is_not_finite_costs_the_images_nothing(
 
 
 @pytest.mark.parametrize(("share", "batches"), [(0.0, 0), (0.25, 2), (0.6, 4), (2.0, 16)])
-def test_practice_comes_in_whole_batches(
+def test_random_strokes_come_in_whole_batches(
     share: float, batches: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn = []
-    real = training.sample_random_strokes
+    real = trainer_module.sample_random_strokes
     monkeypatch.setattr(
-        training, "sample_random_strokes", lambda *a, **k: drawn.append(a[0]) or real(*a, **k)
+        trainer_module, "sample_random_strokes", lambda *a, **k: drawn.append(a[0]) or real(*a, **k)
     )
     settings = TrainConfig("none", batch_size=4, synthetic_ratio=share)
     trainer = Trainer.from_config(RunConfig("dood", TINY, settings), CPU)
     for _ in range(8):
-        trainer.train_step(torch.rand(4, TINY.canvas_size, TINY.canvas_size))
+        trainer.train_step(ImageBatch(torch.rand(4, TINY.canvas_size, TINY.canvas_size)))
     assert drawn == [4] * batches

@@ -115,7 +115,8 @@ class StopBoundsMessenger(Messenger):
         self.low, self.high = (math.log(p / (1 - p)) if 0 < p < 1 else None for p in (low, high))
 
     def _pyro_sample(self, msg: Any) -> None:
-        if not is_on(msg["name"]) or msg["is_observed"]:
+        unbounded = self.low is None and self.high is None
+        if unbounded or not is_on(msg["name"]) or msg["is_observed"]:
             return
         fn, mask = msg["fn"], None
         if isinstance(fn, MaskedDistribution):

@@ -35,23 +35,23 @@ def test_it_learns_over_a_trained_model_that_stays_as_it_is(tmp_path: Path, sour
     def train(*options: str) -> None:
         tiny = ["--canvas-size", "16", "--max-strokes", "3", "--degree", "2"]
         command = ["train", "--source", str(source), "--no-tensorboard", "--batch-size", "8"]
-        options = options if "--start-from" in options else (*options, *tiny)
+        options = options if "--init-from" in options else (*options, *tiny)
         with pytest.raises(SystemExit) as ended:
             main([*command, *options])
         assert ended.value.code == 0
 
     first, second = tmp_path / "first", tmp_path / "second"
     train("--steps", "5", "--out", str(first))
-    over = ["--start-from", str(first), "--fit", "guide", "--guide", "full-covariance"]
-    train("--steps", "8", "--out", str(second), *over, "--estimator", "rws", "--dream-steps", "3")
+    over = ["--init-from", str(first), "--trainable", "guide", "--guide", "full-covariance"]
+    train("--steps", "8", "--out", str(second), *over, "--estimator", "rws", "--sleep-steps", "3")
     before, after = (Run(path).read_tensors("best.safetensors")[0] for path in (first, second))
     for name, tensor in before.items():
-        if name == "guide.trust":  # full from the beginning, since corrections are trained
+        if name == "guide.refinement.gate":  # as far as this training's schedule has come
             continue
         stays = name.startswith(("model.", "guide.baseline"))  # baselines: another estimator's
         assert torch.equal(tensor, after[name]) == stays, name
     _, guide, config = Run(second).load()
-    assert isinstance(guide, FullCovarianceGuide) and config.train.fit == "guide"
+    assert isinstance(guide, FullCovarianceGuide) and config.train.trainable == "guide"
     assert float(after["guide.covariance_head.2.weight"].abs().max()) > 0
 
 
@@ -60,15 +60,21 @@ def test_the_guide_alone_needs_a_model_and_its_own_options(
 ) -> None:
     command = ["train", "--source", str(source), "--steps", "2", "--out", str(tmp_path / "run")]
     for options, said in (
-        (["--fit", "guide"], "--start-from"),
-        (["--fit", "prior"], "--start-from"),
-        (["--start-from", "omniglot", "--fit", "prior", "--practice", "1"], "--practice"),
-        (["--start-from", "omniglot", "--fit", "prior", "--guide", "full-covariance"], "amortised"),
+        (["--trainable", "guide"], "init_from"),
+        (["--trainable", "prior"], "init_from"),
+        (
+            ["--init-from", "omniglot", "--trainable", "prior", "--synthetic-ratio", "1"],
+            "--synthetic-ratio",
+        ),
+        (
+            ["--init-from", "omniglot", "--trainable", "prior", "--guide", "full-covariance"],
+            "amortised",
+        ),
         (["--particles", "4"], "iwae and rws"),
-        (["--start-from", str(tmp_path / "no")], "neither a run folder"),
-        (["--start-from", "omniglot", "--canvas-size", "20"], "--canvas-size"),
-        (["--start-from", "omniglot", "--model", "air"], "--model"),
-        (["--start-from", "omniglot", "--corrections", "9"], "--corrections"),
+        (["--init-from", str(tmp_path / "no")], "neither a run folder"),
+        (["--init-from", "omniglot", "--canvas-size", "20"], "--canvas-size"),
+        (["--init-from", "omniglot", "--model", "air"], "--model"),
+        (["--init-from", "omniglot", "--num-refiners", "9"], "--num-refiners"),
     ):
         with pytest.raises(SystemExit) as ended:
             main([*command, *options])

@@ -1,4 +1,4 @@
-"""The refined guide: better bounds than where it starts, for any program."""
+"""The refined guide: better bounds than where it starts, for any model."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from torch import Tensor
 from dood_pyro.guides import check_guide
 from dood_pyro.guides.air import AIRGuide
 from dood_pyro.guides.amortised import AmortisedGuide
+from dood_pyro.images import ImageBatch
 from dood_pyro.inference.importance import bound_of
 from dood_pyro.inference.parsing import parse
 from dood_pyro.inference.search.refined import RefinedGuide
 from dood_pyro.inference.stop_marginal import stop_marginal_terms
-from dood_pyro.models.air import AIR
+from dood_pyro.models.air import DifferenceAIR
 from dood_pyro.models.dood import DooD
 from tests.conftest import TINY
 
@@ -55,7 +56,7 @@ def test_a_layout_that_the_guide_leaves_free_is_held(
 
     monkeypatch.setattr(guide, "q_layout", free)
     torch.manual_seed(0)
-    started = RefinedGuide(model, guide, steps=0).start(images)
+    started = RefinedGuide(model, guide, steps=0).start(ImageBatch(images))
     for name, factor in started.items():
         assert factor.log_std is None or bool((factor.log_std.exp() < 1.0).all()), name
     refined = bound_of(model, RefinedGuide(model, guide, steps=30), images, particles=20)
@@ -87,14 +88,14 @@ def test_no_weights_learn_and_none_are_its_own(
 ) -> None:
     model, guide = tiny
     refined = RefinedGuide(model, guide, steps=2)
-    refined.factors(images)
+    refined.posterior(images)
     assert not list(refined.parameters())
     assert all(p.grad is None for module in tiny for p in module.parameters())
 
 
-def test_it_refines_any_programs_guide(images: Tensor) -> None:
+def test_it_refines_any_models_guide(images: Tensor) -> None:
     torch.manual_seed(0)
-    model = AIR(TINY)
+    model = DifferenceAIR(TINY)
     guide = AIRGuide(model)
     bounds = [
         bound_of(model, each, images, particles=10).elbo.mean()

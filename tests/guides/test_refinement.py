@@ -1,4 +1,4 @@
-"""What a correction sees of a proposed stroke, and in which directions it moves it."""
+"""What a refiner sees of a proposed stroke, and in which directions it moves it."""
 
 from __future__ import annotations
 
@@ -39,33 +39,33 @@ def drawn(control: Tensor, layout: Tensor) -> Tensor:
 
 
 def on_blank(image: Tensor) -> RefinerInputs:
-    """What a correction is given of an image of which nothing is drawn yet."""
+    """What a refiner is given of an image of which nothing is drawn yet."""
     return RefinerInputs(image, image, torch.zeros_like(image))
 
 
-def look(
-    correction: StrokeRefiner,
+def inspect(
+    refiner: StrokeRefiner,
     control: Tensor,
     layout: Tensor,
-    maps: RefinerInputs,
+    inputs: RefinerInputs,
     pen: Tensor = PEN,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """What is seen before and after, and normals and tangents."""
     profile = geometry.pen_profile(pen)
     width = blurred(profile.sigma)[..., None]
-    return correction._look(control, profile, width, Frame.of(layout), maps)
+    return refiner._sections(control, profile, width, Frame.from_layout(layout), inputs)
 
 
-def sections(seen: Tensor) -> Tensor:
-    """What is seen of one picture: (stations, across)."""
+def by_section(seen: Tensor) -> Tensor:
+    """What is seen of one picture: (sections, across)."""
     return seen.reshape(ALONG + 2 * BEYOND, ACROSS)
 
 
 def test_a_perfect_proposal_leaves_no_error() -> None:
     control, layout = proposal()
-    correction = StrokeRefiner(5, 4, 16, reach=4.0)
-    seen = look(correction, control, layout, on_blank(drawn(control, layout)))
-    before, after = map(sections, seen[:2])
+    refiner = StrokeRefiner(5, 4, 16, reach=4.0)
+    seen = inspect(refiner, control, layout, on_blank(drawn(control, layout)))
+    before, after = map(by_section, seen[:2])
     assert before[BEYOND:-BEYOND, ACROSS // 2].min() > 0.8, "ink under the stroke itself"
     assert before[0].max() < 0.3, "none well beyond its end"
     assert before[BEYOND:-BEYOND, 0].mean() < 0.1, "none well to its side"
@@ -75,13 +75,13 @@ def test_a_perfect_proposal_leaves_no_error() -> None:
 def test_a_displaced_proposal_sees_its_error_on_the_right_side() -> None:
     """Moved along its own normal by a pen's width, it finds the ink a width the other way."""
     control, layout = proposal()
-    correction = StrokeRefiner(5, 4, 16, reach=4.0)
+    refiner = StrokeRefiner(5, 4, 16, reach=4.0)
     image = drawn(control, layout)
-    normal = look(correction, control, layout, on_blank(image))[2]
+    normal = inspect(refiner, control, layout, on_blank(image))[2]
     width = blurred(geometry.pen_profile(PEN).sigma)
     shift = width / layout[0, 0] * normal.mean(1, keepdim=True)
-    seen = look(correction, control + shift, layout, on_blank(image))
-    before, after = map(sections, seen[:2])
+    seen = inspect(refiner, control + shift, layout, on_blank(image))
+    before, after = map(by_section, seen[:2])
     middle = slice(BEYOND + 2, -BEYOND - 2)
     offsets = torch.tensor([*(-x for x in OFFSETS[:0:-1]), *OFFSETS])
     profile = before[middle].clamp(min=0).mean(0)
@@ -93,34 +93,34 @@ def test_a_displaced_proposal_sees_its_error_on_the_right_side() -> None:
 
 def test_directions_are_those_of_the_curve_in_its_frame() -> None:
     control, layout = proposal()
-    maps = on_blank(torch.zeros(1, SIZE, SIZE))
-    *_, normal, tangent = look(StrokeRefiner(5, 4, 16, reach=4.0), control, layout, maps)
+    inputs = on_blank(torch.zeros(1, SIZE, SIZE))
+    *_, normal, tangent = inspect(StrokeRefiner(5, 4, 16, reach=4.0), control, layout, inputs)
     _, velocity = curve_points(control, ALONG)
     stations = torch.linspace(0, ALONG - 1, 5).round().long()
     torch.testing.assert_close(tangent, F.normalize(velocity[:, stations], dim=-1))
     assert (normal * tangent).sum(-1).abs().max() < 1e-6
 
 
-def test_an_untrained_correction_changes_nothing() -> None:
+def test_an_untrained_refiner_changes_nothing() -> None:
     control, layout = proposal()
     image = torch.rand(1, SIZE, SIZE)
     for change in StrokeRefiner(5, 4, 16, reach=4.0)(
-        control, PEN, Frame.of(layout), on_blank(image)
+        control, PEN, Frame.from_layout(layout), on_blank(image)
     ):
         assert change.abs().max() == 0
 
 
-def test_gradients_pass_through_the_look() -> None:
+def test_gradients_pass_through_what_a_refiner_sees() -> None:
     """Finite differences of what is seen, in the control points, the pen and the layout."""
     torch.manual_seed(0)
-    correction = StrokeRefiner(5, 4, 16, reach=4.0).double()
+    refiner = StrokeRefiner(5, 4, 16, reach=4.0).double()
     control, layout = (t.double() for t in proposal())
     image = drawn(*proposal()).double()
     inputs = [t.clone().requires_grad_() for t in (control, PEN.double(), layout)]
     weights = torch.randn(2 * (ALONG + 2 * BEYOND) * ACROSS, dtype=torch.float64)
 
     def seen(control: Tensor, pen: Tensor, layout: Tensor) -> Tensor:
-        before, after, *_ = look(correction, control, layout, on_blank(image), pen=pen)
+        before, after, *_ = inspect(refiner, control, layout, on_blank(image), pen=pen)
         return torch.cat([before, after], dim=-1) @ weights
 
     # Bilinear sampling has kinks at pixel borders: small steps, and a tolerance.
@@ -140,21 +140,23 @@ def test_a_pen_twice_as_thick_looks_the_same_from_twice_as_far() -> None:
         placed = geometry.apply_affine(control, matrix)
         image = canvas_from_ink(geometry.draw_strokes(placed, profile, size))
         width = profile.sigma[..., None]
-        maps = on_blank(image)
-        correction = StrokeRefiner(5, 4, 16, reach=4.0)
-        found = correction._look(control + shift, profile, width, Frame.of(layout), maps)
+        inputs = on_blank(image)
+        refiner = StrokeRefiner(5, 4, 16, reach=4.0)
+        found = refiner._sections(
+            control + shift, profile, width, Frame.from_layout(layout), inputs
+        )
         seen.append(torch.cat(found[:2], dim=-1))
     assert (seen[0] - seen[1]).abs().max() < 0.03
     assert seen[0].abs().max() > 0.5
 
 
 @pytest.mark.parametrize("slope", [-0.5, 3.0])
-def test_taming_lets_a_look_cancel_a_gradient_but_not_amplify_it(slope: float) -> None:
+def test_the_cap_lets_a_refiner_cancel_a_gradient_but_not_amplify_it(slope: float) -> None:
     torch.manual_seed(0)
     x = torch.randn(4, 5, 2, requires_grad=True)
     gradient = torch.randn(4, 5, 2)
-    looking = GradientNormCap(2)
-    y = looking.corrected(x + slope * looking.proposal(x))
+    cap = GradientNormCap(2)
+    y = cap.after(x + slope * cap.before(x))
     y.backward(gradient)
     expected = gradient * (1 + min(slope, 1.0))
     assert x.grad is not None

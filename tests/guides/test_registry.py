@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
 
 from dood_pyro.config import RunConfig, TrainConfig
 from dood_pyro.devices import choose_device
 from dood_pyro.errors import UserError
-from dood_pyro.guides import check_guide, make_guide
+from dood_pyro.guides import Guide, check_guide, make_guide
 from dood_pyro.guides.amortised import AmortisedGuide
 from dood_pyro.inference.importance import importance_bound
 from dood_pyro.models.dood import DooD
 from dood_pyro.runs.budget import TrainingBudget
+from dood_pyro.runs.build import build
 from dood_pyro.runs.run import Run
 from dood_pyro.training.loop import train
 from tests.conftest import TINY, random_pictures
@@ -28,30 +28,37 @@ import torch
 from torch import nn
 
 from dood_pyro.guides.amortised import AmortisedGuide
+from dood_pyro.guides.base import Guide
 
 
 class Same(AmortisedGuide):
     pass
 
 
-class Lacks(nn.Module):
+class Lacks(Guide):
     def __init__(self, model, config):
-        super().__init__()
+        super().__init__(model)
 
-    def forward(self, image):
-        with pyro.plate("images", len(image), dim=-1):
-            pyro.sample("on_1", dist.Bernoulli(torch.full((len(image),), 0.5)))
-            pyro.sample("stroke_1", dist.Normal(0.0, 1.0).expand([len(image), 4]).to_event(1))
-            pyro.sample("extra", dist.Normal(torch.zeros(len(image)), 1.0))
+    def forward(self, images):
+        count = len(images)
+        with pyro.plate("images", count, dim=-1):
+            pyro.sample("on_1", dist.Bernoulli(torch.full((count,), 0.5)))
+            pyro.sample("stroke_1", dist.Normal(0.0, 1.0).expand([count, 4]).to_event(1))
+            pyro.sample("extra", dist.Normal(torch.zeros(count), 1.0))
 
 
 class Fails(Lacks):
-    def forward(self, image):
+    def forward(self, images):
         raise ValueError("what a pity")
 
 
-class Needs(nn.Module):
+class Needs(Guide):
     pass
+
+
+class Module(nn.Module):
+    def __init__(self, model, config):
+        super().__init__()
 """
 
 
@@ -82,7 +89,7 @@ def test_what_is_no_guide_is_refused(name: str) -> None:
 def test_faults_of_ones_own_guide_are_named() -> None:
     model = DooD(TINY)
 
-    def guide(name: str) -> nn.Module:
+    def guide(name: str) -> Guide:
         return make_guide(TrainConfig("none", guide=f"own_guides:{name}"), model)
 
     with pytest.raises(UserError) as error:
@@ -93,6 +100,8 @@ def test_faults_of_ones_own_guide_are_named() -> None:
         check_guide(model, guide("Fails"))
     with pytest.raises(UserError, match="cannot make the guide"):
         guide("Needs")
+    with pytest.raises(UserError, match=r"must be a dood_pyro\.Guide"):
+        guide("Module")
 
 
 @pytest.mark.usefixtures("own")
@@ -114,15 +123,16 @@ def test_a_run_folder_runs_no_code_that_its_reader_did_not_name(
 def test_the_documentations_guide_trains_and_is_short(
     tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    page = (Path(__file__).parents[2] / "docs" / "guides.md").read_text()
-    (text,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    page = (Path(__file__).parents[2] / "docs" / "extending.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    (text,) = (block for block in blocks if "class PlainGuide(" in block)
     body = text[text.index("class ") :].strip().splitlines()
     assert len(body) < 40
     (tmp_path / "plain.py").write_text(text)
     monkeypatch.chdir(tmp_path)
     name = "plain:PlainGuide"
     for estimator in ("stop-marginal", "nvil"):
-        settings = TrainConfig(str(source), batch_size=8, guide=name, estimator=estimator)  # type: ignore[arg-type]
+        settings = TrainConfig(str(source), batch_size=8, guide=name, estimator=estimator)
         config = RunConfig("dood", TINY, settings)
         check_guide(*build(config))
         run = Run.create(

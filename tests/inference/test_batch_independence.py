@@ -45,7 +45,7 @@ def two_threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def doodles(count: int, size: int) -> list[Tensor]:
+def wild_strokes(count: int, size: int) -> list[Tensor]:
     """Pictures unlike the training data, of four wild strokes each."""
     generator = torch.Generator().manual_seed(3)
     control = torch.rand(count, 4, 5, 2, generator=generator) * 1.8 - 0.9
@@ -66,7 +66,7 @@ def farthest(first: list[Any], second: list[Any]) -> float:
 
 
 def test_pictures_parsed_alone_and_together(dood: Recognizer, two_threads: None) -> None:
-    pictures = doodles(24, 256)
+    pictures = wild_strokes(24, 256)
     torch.set_num_threads(2)
     together = dood.parse(pictures)
     assert sum(map(len, together)) > 60
@@ -80,7 +80,7 @@ def test_pictures_parsed_alone_and_together(dood: Recognizer, two_threads: None)
 
 def test_single_precision_would_not_do(dood: Recognizer) -> None:
     """Or all of this were for nothing."""
-    images, _ = dood.prepare(doodles(24, 256))
+    images, _ = dood.prepare(wild_strokes(24, 256))
     found = []
     for model, guide in ((dood.model, dood.guide), in_double(dood.model, dood.guide)):
         together = parse(model, guide, images)
@@ -105,21 +105,21 @@ def test_guides_that_search(over: str, tiny: tuple[DooD, AmortisedGuide]) -> Non
     searching: Any = make_search_guide(over, model, guide)
     if hasattr(searching, "steps"):
         searching.steps = 12
-    programs = in_double(model, searching)
+    pair = in_double(model, searching)
     images = random_pictures(5, TINY.canvas_size)
-    together = parse(*programs, images)
-    alone = Parse.concatenated([parse(*programs, one) for one in images.split(1)])
+    together = parse(*pair, images)
+    alone = Parse.concatenated([parse(*pair, one) for one in images.split(1)])
     assert torch.equal(together.alive, alone.alive)
     torch.testing.assert_close(together.canvas, alone.canvas, rtol=0, atol=1e-6)
-    again = parse(*programs, images)
+    again = parse(*pair, images)
     assert torch.equal(again.canvas, together.canvas)
 
 
 def test_a_guide_that_must_be_sampled(tiny: tuple[DooD, AmortisedGuide], images: Tensor) -> None:
     model, guide = tiny
-    programs = in_double(model, Mixed(guide))
-    together = parse(*programs, images)
-    alone = Parse.concatenated([parse(*programs, one) for one in images.split(1)])
+    pair = in_double(model, Mixed(guide))
+    together = parse(*pair, images)
+    alone = Parse.concatenated([parse(*pair, one) for one in images.split(1)])
     torch.testing.assert_close(together.canvas, alone.canvas, rtol=0, atol=1e-6)
 
 
@@ -190,7 +190,7 @@ def test_growth_and_leaps_are_what_they_say() -> None:
 
 
 def test_sensitivity_of_guides(tiny: tuple[DooD, AmortisedGuide], images: Tensor) -> None:
-    """A guide that does not look is hardly moved; one that multiplies what it sees is."""
+    """A guide that hardly sees the image is hardly moved; one that multiplies what it sees is."""
     model, guide = tiny
     with torch.no_grad():
         guide.on_head[-1].bias.fill_(9.0)  # type: ignore[union-attr, operator]

@@ -1,10 +1,33 @@
-"""Bounds on the probability of going on."""
+"""The probability of going on, kept between bounds by a handler around the guide."""
 
 from __future__ import annotations
 
-import torch
+from typing import Any
 
-from dood_pyro.guides.stop import DEAD_LOGIT, StopHead, _Within
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from pyro import poutine
+from torch import Tensor
+
+from dood_pyro.guides.amortised import AmortisedGuide
+from dood_pyro.guides.stop import DEAD_LOGIT, StopHead
+from dood_pyro.inference.messengers import StopBoundsMessenger, _Within, bernoulli_logits
+from dood_pyro.models.dood import DooD
+
+
+def on_logits(head: StopHead, features: Tensor, alive: Tensor, *bounds: float) -> Tensor:
+    """Logits of a guide's ``on_1``, bounded if bounds are given."""
+
+    def guide() -> None:
+        with pyro.plate("images", len(features), dim=-1):
+            q_on = dist.Bernoulli(logits=head(features, alive))
+            pyro.sample("on_1", q_on.mask(alive > 0))
+
+    program = StopBoundsMessenger(*bounds)(guide) if bounds else guide
+    trace: Any = poutine.trace(program).get_trace()
+    return bernoulli_logits(trace.nodes["on_1"])
 
 
 def test_probabilities_lie_within_bounds_and_find_back_from_beyond() -> None:
@@ -13,8 +36,8 @@ def test_probabilities_lie_within_bounds_and_find_back_from_beyond() -> None:
     with torch.no_grad():
         head[-1].bias.add_(3.0)  # type: ignore[operator, union-attr]
     features, alive = torch.randn(50, 2) * 20, torch.ones(50)
-    plain = head(features, alive)
-    bounded = head(features, alive, (0.4, 0.9))
+    plain = on_logits(head, features, alive)
+    bounded = on_logits(head, features, alive, 0.4, 0.9)
     low, high = torch.logit(torch.tensor([0.4, 0.9]))
     torch.testing.assert_close(bounded, plain.clamp(low, high))
     assert (plain > high).any() and (plain < low).any()
@@ -25,7 +48,39 @@ def test_probabilities_lie_within_bounds_and_find_back_from_beyond() -> None:
     assert raw.grad is not None and raw.grad.tolist() == [0.0, 1.0, 1.0, -1.0, -1.0, 0.0]
 
 
-def test_what_has_stopped_stays_so() -> None:
+@pytest.mark.parametrize("bounds", [(0.4, 1.0), (0.0, 0.9), (0.0, 1.0)])
+def test_0_and_1_bound_nothing(bounds: tuple[float, float]) -> None:
+    torch.manual_seed(0)
     head = StopHead(2, 4)
-    logit = head(torch.randn(3, 2), torch.tensor([1.0, 0.0, 1.0]), (0.4, 0.9))
-    assert logit[1] == DEAD_LOGIT and (logit[[0, 2]] > -3).all()
+    features, alive = torch.randn(50, 2) * 20, torch.ones(50)
+    low, high = torch.logit(torch.tensor(bounds))
+    found = on_logits(head, features, alive, *bounds)
+    torch.testing.assert_close(found, on_logits(head, features, alive).clamp(low, high))
+
+
+def test_what_has_stopped_stays_so() -> None:
+    torch.manual_seed(0)
+    head = StopHead(2, 4)
+    logits = on_logits(head, torch.randn(3, 2), torch.tensor([1.0, 0.0, 1.0]), 0.4, 0.9)
+    assert logits[1] == DEAD_LOGIT and (logits[[0, 2]] > -3).all()
+
+
+@pytest.mark.parametrize("bias", [-9.0, 9.0])
+def test_a_whole_guide_is_kept_within_bounds(
+    bias: float, tiny: tuple[DooD, AmortisedGuide], images: Tensor
+) -> None:
+    """Whatever it goes by, and its states come through as they are."""
+    _, guide = tiny
+    with torch.no_grad():
+        guide.on_head[-1].bias.fill_(bias)  # type: ignore[union-attr, operator]
+    trace: Any = poutine.trace(StopBoundsMessenger(0.3, 0.6)(guide)).get_trace(images)
+    low, high = torch.logit(torch.tensor([0.3, 0.6]))
+    for t in (1, 2, 3):
+        site = trace.nodes[f"on_{t}"]
+        alive = site["fn"]._mask
+        logits = bernoulli_logits(site)
+        bound = low if bias < 0 else high
+        torch.testing.assert_close(logits[alive], bound.expand_as(logits[alive]))
+        assert (logits[~alive] == DEAD_LOGIT).all()
+    last = trace.nodes["_RETURN"]["value"].states[-1]
+    assert torch.equal(last.alive > 0, alive & (site["value"] > 0))

@@ -15,8 +15,8 @@ from dood_pyro.config import TrainConfig
 from dood_pyro.errors import UserError
 from dood_pyro.estimators.nvil import NVIL
 from dood_pyro.guides.amortised import AmortisedGuide
-from dood_pyro.inference import make_estimator
 from dood_pyro.models.dood import DooD
+from dood_pyro.registry import load_component
 from dood_pyro.runs.run import Run
 from tests.conftest import nudge
 from tests.test_cli import Out, call, refused
@@ -27,7 +27,7 @@ def signals(normalise: bool, costs: list[Tensor], mask: Tensor) -> list[Tensor]:
     estimator = NVIL(normalise=normalise, max_strokes=1)
     on = dist.Bernoulli(logits=torch.zeros(len(mask))).mask(mask > 0)
     site: dict[str, Any] = {"name": "on_1", "fn": on, "value": torch.ones(len(mask)), "infer": {}}
-    return [estimator._signal(site, cost)[0] for cost in costs]
+    return [estimator.elbo._signal(site, cost)[0] for cost in costs]
 
 
 def test_unnormalised_signals_are_the_costs() -> None:
@@ -82,10 +82,11 @@ def test_either_can_be_asked_for(tmp_path: Path, source: Path, capsys: Out) -> N
         assert status == 0, err
         config, _ = Run(out).read_config()
         assert config.train.normalise is expected
-        made = make_estimator(config.train, 1)
-        assert isinstance(made, NVIL) and made.normalise is expected
+        estimator = load_component("estimator", config.train.estimator)
+        made = estimator.from_config(config.train, 1)
+        assert isinstance(made, NVIL) and made.elbo.normalise is expected
     said = refused(capsys, *train, "--no-normalise", "--out", tmp_path / "other")
-    assert "--estimator nvil" in said
+    assert "--normalise" in said and "estimator nvil" in said
     with pytest.raises(UserError):
         TrainConfig("none", normalise=False)
     # Runs of before keep their hash.

@@ -9,38 +9,40 @@ import pyro.distributions as dist
 import pytest
 import torch
 from pyro.poutine.messenger import Messenger
-from torch import Tensor, nn
+from torch import Tensor
 
 from dood_pyro.config import ModelConfig, RunConfig, TrainConfig
 from dood_pyro.errors import UserError
 from dood_pyro.guides import check_guide
 from dood_pyro.guides.amortised import AmortisedGuide
-from dood_pyro.guides.base import SequentialGuide
+from dood_pyro.guides.base import Guide, SequentialGuide
+from dood_pyro.images import ImageBatch, Images
 from dood_pyro.inference import parsing
 from dood_pyro.inference.parsing import Parse, parse
 from dood_pyro.models.dood import DooD, State
 from dood_pyro.recognition import drawings_from_parse
 from dood_pyro.registry import MODELS
+from dood_pyro.runs.build import build
 from tests.conftest import TINY, nudge
 
 
-class Whole(nn.Module):
+class Whole(Guide):
     """A guide that can only be run as a whole: what it says, the model draws."""
 
-    def __init__(self, guide: nn.Module) -> None:
-        super().__init__()
+    def __init__(self, guide: Guide) -> None:
+        super().__init__(guide.model)
         self.guide = guide
 
-    def forward(self, image: Tensor) -> None:
-        self.guide(image)
+    def forward(self, images: Images) -> None:
+        self.guide(images)
 
 
 def parsed(
-    program: str, bias: float, images: Tensor, settings: ModelConfig = TINY
+    model_name: str, bias: float, images: Tensor, settings: ModelConfig = TINY
 ) -> tuple[Parse, Parse]:
     """By steps, and as a whole."""
     torch.manual_seed(0)
-    config = RunConfig(program, settings, TrainConfig("none"))
+    config = RunConfig(model_name, settings, TrainConfig("none"))
     model, guide = build(config)
     nudge(guide)
     with torch.no_grad():
@@ -48,10 +50,10 @@ def parsed(
     return parse(model, guide, images), parse(model, Whole(guide), images)
 
 
-@pytest.mark.parametrize("program", MODELS)
+@pytest.mark.parametrize("model_name", MODELS)
 @pytest.mark.parametrize("bias", [-9.0, 0.0, 9.0])
-def test_steps_and_the_whole_agree(program: str, bias: float, images: Tensor) -> None:
-    steps, whole = parsed(program, bias, images)
+def test_steps_and_the_whole_agree(model_name: str, bias: float, images: Tensor) -> None:
+    steps, whole = parsed(model_name, bias, images)
     assert steps.alive.shape == whole.alive.shape == (TINY.max_strokes, len(images))
     torch.testing.assert_close(steps.alive, whole.alive)
     torch.testing.assert_close(steps.on_probability, whole.on_probability)
@@ -72,16 +74,16 @@ def test_a_pen_that_only_the_model_knows(images: Tensor) -> None:
 class Carrying(SequentialGuide[tuple[State]]):
     """Carries the model's state within another, and does not say so."""
 
-    def start(self, image: Tensor) -> tuple[State]:
-        return (self.program.initial_state(len(image)),)
+    def initial_state(self, images: ImageBatch) -> tuple[State]:
+        return (self.model.initial_state(len(images), images.native_size),)
 
     def step(self, t: int, state: tuple[State], image: Tensor) -> tuple[State]:
-        return (self.program.step(t, state[0]),)
+        return (self.model.step(t, state[0]),)
 
 
 def test_a_guide_that_hides_the_models_state_is_refused() -> None:
     model = DooD(TINY)
-    with pytest.raises(UserError, match="drawn"):
+    with pytest.raises(UserError, match="model_state"):
         check_guide(model, Carrying(model))
 
 
@@ -98,16 +100,16 @@ def test_a_parse_ends_with_its_drawings(
     assert len(collected[0].alive) == steps
 
 
-class Mixed(nn.Module):
+class Mixed(Guide):
     """A guide one of whose sites has neither mean nor standard deviation."""
 
-    def __init__(self, guide: nn.Module) -> None:
-        super().__init__()
+    def __init__(self, guide: Guide) -> None:
+        super().__init__(guide.model)
         self.guide = guide
 
-    def forward(self, image: Tensor) -> None:
+    def forward(self, images: Images) -> None:
         with Mix():
-            self.guide(image)
+            self.guide(images)
 
 
 class Mix(Messenger):

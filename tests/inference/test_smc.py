@@ -18,23 +18,30 @@ from dood_pyro.guides import check_guide
 from dood_pyro.guides.air import AIRGuide
 from dood_pyro.guides.amortised import AmortisedGuide
 from dood_pyro.guides.base import SequentialGuide
+from dood_pyro.images import ImageBatch
 from dood_pyro.inference.importance import bound_of, importance_bound
 from dood_pyro.inference.parsing import parse
+from dood_pyro.inference.search.mean_field import MeanFieldGuide
 from dood_pyro.inference.search.smc import SMCGuide
 from dood_pyro.inference.smc import _map, smc, systematic
-from dood_pyro.models.air import AIR
-from dood_pyro.models.base import Program
+from dood_pyro.models.air import DifferenceAIR
+from dood_pyro.models.base import DrawingModel
 from dood_pyro.models.dood import DooD
 from dood_pyro.runs.run import make_search_guide
 from tests.conftest import TINY
 
 
 class Sum(NamedTuple):
-    canvas: Tensor
+    ink: Tensor
     alive: Tensor
 
+    @property
+    def canvas(self) -> Tensor:
+        """Ink does not saturate here."""
+        return self.ink
 
-class Sums(Program[Sum]):
+
+class Sums(DrawingModel[Sum]):
     """``layout_t`` ~ N(0, 1) adds itself to a picture of one pixel while ``on``; noise N(0, 1)."""
 
     def __init__(self, noise: float = 1.0, on: Sequence[float] = (0.7, 0.4, 0.6)) -> None:
@@ -45,7 +52,7 @@ class Sums(Program[Sum]):
     def likelihood_scale(self) -> Tensor:
         return torch.tensor(self.noise).double()
 
-    def initial_state(self, count: int) -> Sum:
+    def initial_state(self, count: int, native_size: int = 0) -> Sum:
         return Sum(torch.zeros(count, 1, 1).double(), torch.ones(count).double())
 
     def add(self, t: int, state: Sum, on: Tensor, layout: dist.TorchDistribution) -> Sum:
@@ -56,7 +63,7 @@ class Sums(Program[Sum]):
         canvas = state.canvas + (alive * moved)[..., None, None]
         return Sum(canvas, alive)
 
-    def step(self, t: int, state: Sum) -> Sum:
+    def step(self, t: int, state: Sum, after: Sum | None = None) -> Sum:
         zero = torch.zeros(state.alive.shape).double()
         return self.add(t, state, torch.tensor(self.on[t - 1]), dist.Normal(zero, 1.0))
 
@@ -73,12 +80,13 @@ class Sums(Program[Sum]):
 class SumsGuide(SequentialGuide[Sum]):
     """Not the posterior: a share of what is left, too narrow."""
 
-    def start(self, image: Tensor) -> Sum:
-        return self._model[0].initial_state(len(image))
+    def initial_state(self, images: ImageBatch) -> Sum:
+        first: Sum = self.model.initial_state(len(images), images.native_size)
+        return first
 
     def step(self, t: int, state: Sum, image: Tensor) -> Sum:
         left = (image - state.canvas)[..., 0, 0]
-        model = self._model[0]
+        model = self.model
         assert isinstance(model, Sums)
         return model.add(t, state, torch.tensor(0.5), dist.Normal(0.3 * left, 0.9))
 
@@ -129,10 +137,10 @@ def test_systematic_resampling_gives_each_its_share() -> None:
     torch.testing.assert_close(offspring, share, atol=0.1, rtol=0)
 
 
-@pytest.mark.parametrize("program", [DooD, AIR])
-def test_as_a_guide(program: type[DooD] | type[AIR], images: Tensor) -> None:
+@pytest.mark.parametrize("model_class", [DooD, DifferenceAIR])
+def test_as_a_guide(model_class: type[DooD] | type[DifferenceAIR], images: Tensor) -> None:
     torch.manual_seed(0)
-    model = program(TINY)
+    model = model_class(TINY)
     guide = AmortisedGuide(model) if isinstance(model, DooD) else AIRGuide(model)
     found = make_search_guide("smc", model, guide)
     assert isinstance(found, SMCGuide)
@@ -173,7 +181,7 @@ def test_best_is_a_drawing_that_explains_the_image() -> None:
 def test_what_the_guide_rendered_is_not_rendered_again(images: Tensor) -> None:
     model = DooD(TINY)
     guide = AmortisedGuide(model)
-    calls = {"_look": 0, "_draw": 0}
+    calls = {"step_inputs": 0, "draw": 0}
 
     def counted(name: str) -> Callable[..., Any]:
         method = getattr(model, name)
@@ -184,15 +192,16 @@ def test_what_the_guide_rendered_is_not_rendered_again(images: Tensor) -> None:
 
         return call
 
-    model._look, model._draw = counted("_look"), counted("_draw")  # type: ignore[method-assign]
+    for name in calls:
+        setattr(model, name, counted(name))
     smc(model, guide, images, particles=5)
-    assert calls == {"_look": TINY.max_strokes, "_draw": TINY.max_strokes}
+    assert calls == {"step_inputs": TINY.max_strokes, "draw": TINY.max_strokes}
 
 
 def test_a_guide_that_goes_otherwise_is_refused(images: Tensor) -> None:
     model = DooD(TINY)
     with pytest.raises(UserError, match="step by step"):
-        make_search_guide("smc", model, torch.nn.Linear(1, 1))
+        make_search_guide("smc", model, MeanFieldGuide({}))
 
 
 def test_states_may_hold_anything() -> None:

@@ -153,7 +153,7 @@ def test_peak_ink_is_what_the_picture_shows(length: float, taper: torch.Tensor |
     pen = torch.tensor([0.05, 2.0], dtype=torch.float64)
     shown = stroke_ink(control, *pen, 401, taper=taper).max()
     peak = float(peak_ink(control, *pen, taper=taper))
-    # At its ends a tapering pen is a little darker than the points looked at.
+    # At its ends a tapering pen is a little darker than at the points that are measured.
     tolerance = 2e-2 if taper is None else 5e-2
     assert peak == pytest.approx(float(shown), rel=tolerance, abs=2e-3)
 
