@@ -15,11 +15,15 @@ from typing import Any
 import pytest
 import torch
 from dood_pyro.cli.main import cli, main
+from dood_pyro.cli.options import FORMER_OPTIONS, with_present_names
 
 from dood_pyro import training
 from dood_pyro.config import RunConfig, TrainConfig
+from dood_pyro.images import ImageBatch
+from dood_pyro.registry import FORMER_NAMES, TASKS, load_target
 from dood_pyro.runs.budget import TrainingBudget
 from dood_pyro.runs.run import Run
+from dood_pyro.training.batches import Batches
 from tests.conftest import TINY
 
 Out = pytest.CaptureFixture[str]
@@ -67,14 +71,14 @@ def test_help_is_quick_and_imports_nothing_heavy() -> None:
     assert min(times) < 1
 
 
-@pytest.mark.parametrize("name", sorted(cli.commands))
+@pytest.mark.parametrize("name", TASKS)
 def test_every_command_takes_its_options(name: str) -> None:
     """What click hands over, by name, is what the function takes."""
-    command = cli.commands[name]
-    takes = set(inspect.signature(command.callback, follow_wrapped=True).parameters)  # type: ignore[arg-type]
+    command = load_target(TASKS[name].target)
+    takes = set(inspect.signature(command.callback, follow_wrapped=True).parameters)
     collected = {
-        "use": {"which", "guide", "device"},
-        "use_model": {"which", "device"},
+        "use": {"which", "guide", "device", "trusted"},
+        "use_model": {"which", "device", "trusted"},
         "start": {"target", "image", "count", "data_dir"},
     }
     for together, apart in collected.items():
@@ -96,10 +100,13 @@ def test_importing_the_package_pulls_in_no_extras() -> None:
 def test_a_diverged_training_says_so_in_one_line(
     capsys: Out, tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = training.Batches.__getitem__
-    monkeypatch.setattr(
-        training.Batches, "__getitem__", lambda self, step: whole(self, step) * torch.nan
-    )
+    whole = Batches.__getitem__
+
+    def without_numbers(self: Batches, step: int) -> ImageBatch:
+        batch = whole(self, step)
+        return ImageBatch(batch.pixels * torch.nan, batch.native_size)
+
+    monkeypatch.setattr(Batches, "__getitem__", without_numbers)
     small = ["--canvas-size", 16, "--max-strokes", 1, "--batch-size", 4, "--no-tensorboard"]
     out = ("--out", tmp_path / "run", *small)
     status, _, err = call(capsys, "train", "--source", source, "--steps", 100, *out)
@@ -117,7 +124,7 @@ def test_bad_data_leave_no_run(capsys: Out, tmp_path: Path, source: Path) -> Non
 
 def test_packaged_weights_are_not_resumed(capsys: Out, tmp_path: Path) -> None:
     status, _, err = call(capsys, "train", "--resume", "omniglot", "--steps", 9)
-    assert status == 1 and "--start-from omniglot" in err
+    assert status == 1 and "--init-from omniglot" in err
 
 
 def test_a_measurement_is_kept_though_it_cannot_be_printed(
@@ -182,7 +189,7 @@ def test_train_resume_reconstruct_evaluate(
 def test_sources_lists_all(capsys: Out, tmp_path: Path) -> None:
     status, out, _ = call(capsys, "sources", "--data-dir", tmp_path)
     assert status == 0
-    for name in ("mnist", "emnist", "kmnist", "quickdraw", "omniglot", "digits", "doodles"):
+    for name in ("mnist", "emnist", "kmnist", "quickdraw", "omniglot", "digits", "random-strokes"):
         assert name in out
 
 
@@ -190,7 +197,7 @@ def test_sources_lists_all(capsys: Out, tmp_path: Path) -> None:
     ("options", "message"),
     [
         (["--source", "minst", "--steps", "3"], "no source 'minst'"),
-        (["--source", "", "--steps", "3"], "no name"),
+        (["--source", "", "--steps", "3"], "names nothing"),
         (["--steps", "3"], "say what to train on"),
         (["--source", "digits"], "say how long"),
         (["--source", "digits", "--steps", "0"], "--steps"),
@@ -202,17 +209,23 @@ def test_sources_lists_all(capsys: Out, tmp_path: Path) -> None:
         (["--source", "digits", "--steps", "3", "--beta", "-1"], "--beta"),
         (["--source", "digits", "--steps", "3", "--beta", "nan"], "--beta"),
         (["--source", "digits", "--steps", "3", "--learning-rate", "0"], "--learning-rate"),
-        (["--source", "digits", "--steps", "3", "--max-strokes", "0"], "max_strokes"),
-        (["--source", "digits", "--steps", "3", "--degree", "99"], "degree"),
-        (["--source", "digits", "--steps", "3", "--canvas-size", "2"], "canvas_size"),
+        (["--source", "digits", "--steps", "3", "--max-strokes", "0"], "--max-strokes"),
+        (["--source", "digits", "--steps", "3", "--degree", "99"], "--degree"),
+        (["--source", "digits", "--steps", "3", "--canvas-size", "2"], "--canvas-size"),
         (["--source", "digits", "--steps", "3", "--guide", "none"], "no guide 'none'"),
         (
             ["--source", "digits", "--steps", "3", "--guide", "no.module:Class"],
-            "cannot make the guide",
+            "cannot load the guide",
         ),
         (["--source", "digits", "--steps", "3", "--device", "tpu"], "--device"),
         (["--source", "digits", "--steps", "3", "--estimator", "magic"], "--estimator"),
         (["--source", "digits", "--steps", "3", "--data-dir", "nowhere"], "not a folder"),
+        (["--source", "digits", "--steps", "3", "--beta", "0"], "--beta"),
+        (["--source", "digits", "--steps", "3", "--set", "train.beta=0"], "beta"),
+        (["--source", "digits", "--steps", "3", "--model", "gan"], "no model 'gan'"),
+        (["--source", "digits", "--steps", "3", "--config", "nowhere.toml"], "nowhere.toml"),
+        (["--source", "digits", "--steps", "3", "--init-from", ""], "no name"),
+        (["--source", "digits", "--steps", "3", "--init-from", "nothing"], "neither a run folder"),
         (["--unknown"], "No such option"),
     ],
 )
@@ -228,6 +241,83 @@ def test_nonsense_options(
     assert not (tmp_path / "runs").exists()
 
 
+TINY_OPTIONS = ("--canvas-size", 16, "--max-strokes", 1, "--batch-size", 4, "--no-tensorboard")
+
+
+def test_options_under_their_former_names(capsys: Out, tmp_path: Path, source: Path) -> None:
+    """They do what the present ones do; both ``--option value`` and ``--option=value``."""
+    out = tmp_path / "run"
+    former = ("--practice", 0.25, "--corrections=1", "--dream-steps", 1, "--fit=both")
+    begin = ("train", "--source", source, "--steps", 1, "--out", out, *TINY_OPTIONS)
+    status, _, err = call(capsys, *begin, *former)
+    assert status == 0, err
+    train = Run(out).read_config()[0].train
+    assert (train.synthetic_ratio, train.num_refiners, train.sleep_steps) == (0.25, 1, 1)
+    assert train.trainable == "both"
+    on = tmp_path / "on"
+    arguments = ("--fit", "guide", "--steps", 1, "--out", on, "--no-tensorboard")
+    status, _, err = call(capsys, "train", "--source", source, "--start-from", out, *arguments)
+    assert status == 0, err
+    train = Run(on).read_config()[0].train
+    assert train.trainable == "guide" and train.init_from and train.num_refiners == 1
+    assert Run(on).read_facts().initial_sha256.startswith(train.init_from)
+    figure = ("--out", tmp_path / "calibration.png")
+    status, _, err = call(capsys, "calibrate", out, "--dreams", 20, "--draws", 9, *figure)
+    assert status == 0 and "20/20" in err, err
+
+
+def test_what_is_said_of_a_former_option_names_the_present_one(
+    capsys: Out, tmp_path: Path, source: Path
+) -> None:
+    begin = ("train", "--source", source, "--steps", 1, "--out", tmp_path / "run")
+    assert "--num-refiners" in refused(capsys, *begin, "--corrections", 99)
+    assert "--trainable" in refused(capsys, *begin, "--fit", "all")
+    assert "--init-from" in refused(capsys, *begin, "--start-from")
+
+
+def test_former_names_are_understood_and_not_listed(
+    capsys: Out, tmp_path: Path, source: Path
+) -> None:
+    _, train, _ = call(capsys, "train", "--help")
+    _, calibrate, _ = call(capsys, "calibrate", "--help")
+    words = (train + calibrate).split()
+    assert not [word for word in words if word.strip(",.[]") in {*FORMER_OPTIONS, *FORMER_NAMES}]
+    assert set(FORMER_OPTIONS.values()) <= {word.strip(",.[]") for word in words}
+    out = tmp_path / "run"
+    begin = ("train", "--source", source, "--steps", 1, "--out", out, *TINY_OPTIONS)
+    status, _, err = call(capsys, *begin, "--estimator", "stop-time")
+    assert status == 0, err
+    assert Run(out).read_config()[0].train.estimator == "stop-marginal"
+
+
+def test_the_source_doodles_is_that_of_random_strokes(
+    capsys: Out, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dood_pyro.data import random_strokes
+
+    monkeypatch.setattr(random_strokes, "COUNTS", {"train": 20, "test": 8})
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    where = ("--data-dir", "data")
+    begin = ("train", "--source", "doodles", "--steps", 1, *where, *TINY_OPTIONS)
+    status, _, err = call(capsys, *begin)
+    assert status == 0, err
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert Run(folder).read_config()[0].train.source == "random-strokes"
+    assert folder.name == "dood-random-strokes-0"
+    arguments = ("--target", "doodles", "--particles", 2, "--limit", 2, *where)
+    status, out, err = call(capsys, "evaluate", folder, *arguments)
+    assert status == 0, err
+    row = json.loads(out.splitlines()[-1])
+    assert row["source"] == row["target"] == "random-strokes"
+
+
+def test_only_names_of_options_are_renamed() -> None:
+    words = ["--fit=prior", "--out", "--fitted", "fit", "--practice", "--data-dir=--fit"]
+    expected = ["--trainable=prior", "--out", "--fitted", "fit", "--synthetic-ratio"]
+    assert with_present_names(words) == [*expected, "--data-dir=--fit"]
+
+
 def test_an_existing_run_is_not_overwritten(capsys: Out, run: Run, source: Path) -> None:
     line = refused(capsys, "train", "--source", source, "--steps", 3, "--out", run.path)
     assert "--resume" in line
@@ -239,6 +329,9 @@ def test_resume_changes_nothing_but_the_end(capsys: Out, run: Run) -> None:
         ("--beta", 2.0),
         ("--source", "digits"),
         ("--pen", "shared"),
+        ("--set", "train.beta=2"),
+        ("--config", "settings.toml"),
+        ("--init-from", "omniglot"),
     ):
         line = refused(capsys, "train", "--resume", run.path, option, value, "--steps", 9)
         assert option in line
@@ -264,9 +357,13 @@ def test_runs_that_are_none(capsys: Out, tmp_path: Path, run: Run) -> None:
     assert "format 99" in with_config(format=99)
     assert "weights of something else" in with_config(model=config["model"] | {"features": 9})
     assert "another version" in with_config(model=config["model"] | {"colour": "red"})
-    assert "does not know" in with_config(program="gan")
-    assert "incomplete" in with_config(train=3)
-    (run.path / "config.json").write_text('{"format": 2, "pro')
+    assert "does not know" in with_config(model=config["model"] | {"name": "gan"})
+    assert "not an object" in with_config(train=3)
+    assert "incomplete" in with_config(budget=3)
+    assert "incomplete" in with_config(model={"features": 8})
+    assert "beta" in with_config(train=config["train"] | {"beta": 0})
+    assert "format 2" in with_config(format=2)
+    (run.path / "config.json").write_text('{"format": 4, "mod')
     assert "damaged" in refused(capsys, "evaluate", run.path, *evaluate)
 
 

@@ -1,72 +1,107 @@
-"""Settings that came later leave what was kept before them as it was."""
+"""Settings: what each may be, what is said of one that cannot be, and from where it can be set."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import dataclasses
+import json
+import tomllib
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dood_pyro.config import SYNTHETIC_RATIO, Config, TrainConfig, later
+import dood_pyro
+from dood_pyro.config import (
+    SYNTHETIC_RATIO,
+    Config,
+    ModelConfig,
+    RunConfig,
+    SettingError,
+    TrainConfig,
+    setting,
+)
 from dood_pyro.errors import UserError
+from dood_pyro.research import parse_assignment, read_settings
+from dood_pyro.runs.run import Run
+from tests.test_cli import Out, call, refused
 
 
-@dataclass(frozen=True)
-class Old(Config):
-    rate: float = 0.1
+@dataclasses.dataclass(frozen=True)
+class Small(Config):
+    rate: float = setting(0.1, "A rate.", 0, 1, open_low=True)
+    count: int = setting(1, "A count.", 0)
 
 
-@dataclass(frozen=True)
-class New(Config):
-    rate: float = 0.1
-    kept: int = later(before=1)
-    changed: int = later(before=1, now=2)
+def test_settings_go_to_json_and_back() -> None:
+    made = Small(rate=0.2, count=3)
+    assert Small.from_json(json.loads(json.dumps(made.to_json()))) == made
+    config = RunConfig("air", ModelConfig(features=8), TrainConfig("digits", seed=3))
+    assert RunConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
 
 
-def test_a_later_setting_at_what_was_done_before_leaves_the_hash() -> None:
-    assert New(changed=1).sha256() == Old().sha256()
-    assert len({New().sha256(), New(kept=3).sha256(), New(changed=1).sha256()}) == 3
-
-
-def test_a_missing_setting_is_what_was_done_before() -> None:
-    found = New.from_json({"rate": 0.2})
-    assert (found.rate, found.kept, found.changed) == (0.2, 1, 1)
-    assert New.from_json(New().to_json()) == New()
+def test_the_hash_is_of_every_setting_but_for_those_named() -> None:
+    assert len({Small().sha256(), Small(rate=0.2).sha256(), Small(count=2).sha256()}) == 3
+    assert Small(count=2).sha256(without=("count",)) == Small().sha256(without=("count",))
+    # A whole number and the same number as a float are one setting.
+    assert Small(rate=1).sha256() == Small(rate=1.0).sha256()
 
 
 def test_settings_of_another_version_are_refused() -> None:
     with pytest.raises(UserError, match="colour"):
-        New.from_json({"rate": 0.2, "colour": 1})
+        Small.from_json({"rate": 0.2, "count": 1, "colour": 1})
+    with pytest.raises(UserError, match="lacks count"):
+        Small.from_json({"rate": 0.2})
+    with pytest.raises(UserError, match="not an object"):
+        Small.from_json(3)
 
 
-def test_practice_unless_it_would_mislead() -> None:
+@pytest.mark.parametrize(
+    ("wrong", "named", "said"),
+    [
+        ({"rate": 0}, "rate", "between 0 and 1; it is 0"),
+        ({"rate": 1.5}, "rate", "between 0 and 1"),
+        ({"rate": True}, "rate", "must be a number, not True"),
+        ({"rate": float("inf")}, "rate", "must be a number, not inf"),
+        ({"count": -1}, "count", "no less than 0"),
+        ({"count": 1.0}, "count", "must be a whole number, not 1.0"),
+        ({"count": "1"}, "count", "must be a whole number, not '1'"),
+    ],
+)
+def test_what_cannot_be_is_named(wrong: dict[str, Any], named: str, said: str) -> None:
+    with pytest.raises(SettingError, match=said) as refusal:
+        Small(**wrong)
+    assert refusal.value.setting == named
+    assert str(refusal.value) == f"{named} {refusal.value.what}"
+
+
+def test_random_strokes_unless_they_would_mislead() -> None:
     assert TrainConfig("none").synthetic_ratio == SYNTHETIC_RATIO > 0
     assert TrainConfig("none", estimator="nvil").synthetic_ratio == 0
-    values = TrainConfig("none").to_json()
-    del values["synthetic_ratio"]
-    assert TrainConfig.from_json(values).synthetic_ratio == 0
+    assert TrainConfig("none", init_from="some", trainable="prior").synthetic_ratio == 0
 
 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"batch_size": 8.5}, "batch_size is 8.5"),
-        ({"batch_size": True}, "batch_size is True"),
-        ({"guide": []}, "guide is"),
-        ({"clip": "2"}, "clip is '2'"),
-        ({"clip": float("nan")}, "clip is nan"),
-        ({"estimator": "other"}, "estimator is 'other'"),
-        ({"decay_steps": 0}, "decay_steps must be positive"),
-        ({"average_decay": 1.0}, "average_decay"),
-        ({"warm_up": -1}, "warm_up"),
-        ({"synthetic_ratio": None}, "practice is None"),
+        ({"batch_size": 8.5}, "batch_size must be a whole number, not 8.5"),
+        ({"batch_size": True}, "batch_size must be a whole number, not True"),
+        ({"guide": []}, r"guide must be a name, not \[\]"),
+        ({"clip_norm": "2"}, "clip_norm must be a number, not '2'"),
+        ({"clip_norm": float("nan")}, "clip_norm must be a number, not nan"),
+        ({"estimator": "other"}, "no estimator 'other'"),
+        ({"trainable": "all"}, "trainable must be 'both', 'guide' or 'prior', not 'all'"),
+        ({"decay_steps": 0}, "decay_steps must be more than 0"),
+        ({"average_decay": 1.0}, "average_decay must lie between"),
+        ({"warm_up": -1}, "warm_up must be no less than 0"),
+        ({"synthetic_ratio": None}, "synthetic_ratio must be a number, not None"),
     ],
 )
 def test_settings_on_disk_that_cannot_be(change: dict[str, Any], said: str) -> None:
     with pytest.raises(UserError, match=said):
         TrainConfig.from_json(TrainConfig("none").to_json() | change)
     values = TrainConfig("none").to_json()
-    assert TrainConfig.from_json(values | {"clip": 2}).clip == 2  # JSON has one kind of number
+    found = TrainConfig.from_json(values | {"clip_norm": 2})
+    assert found.clip_norm == 2  # JSON has one kind of number
     del values["beta"]
     with pytest.raises(UserError, match="lacks beta"):
         TrainConfig.from_json(values)
@@ -75,13 +110,304 @@ def test_settings_on_disk_that_cannot_be(change: dict[str, Any], said: str) -> N
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        ({"synthetic_ratio": -1}, "--practice"),
-        ({"estimator": "nvil", "synthetic_ratio": 0.1}, "--practice is not for --estimator nvil"),
+        ({"synthetic_ratio": -1}, "synthetic_ratio"),
+        ({"synthetic_ratio": -0.5}, "synthetic_ratio must not be negative"),
+        (
+            {"estimator": "nvil", "synthetic_ratio": 0.1},
+            "synthetic_ratio is not for the estimator nvil",
+        ),
+        ({"estimator": "nvil", "trainable": "prior", "init_from": "x"}, "estimator nvil trains"),
         ({"guide_channels": 0}, "guide_channels"),
-        ({"batch_size": 0}, "--batch-size"),
-        ({"beta": float("inf")}, "--beta"),
+        ({"batch_size": 0}, "batch_size"),
+        ({"beta": float("inf")}, "beta"),
+        ({"beta": 0}, "beta"),
+        ({"normalise": False}, "normalise is for the estimator nvil"),
+        ({"particles": 2}, "particles are for estimators that weigh samples"),
+        ({"trainable": "guide"}, "trainable guide needs trained weights"),
+        (
+            {"trainable": "prior", "init_from": "x", "sleep_steps": 3},
+            "sleep_steps teach the guide",
+        ),
     ],
 )
 def test_settings_that_cannot_be(wrong: dict[str, Any], said: str) -> None:
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(SettingError, match=said):
         TrainConfig("none", **wrong)
+
+
+# From the command line, from a file, from Python.
+
+QUICK = ("--steps", 1, "--no-tensorboard")
+OTHER_MODEL: dict[str, Any] = {
+    "canvas_size": 16,
+    "max_strokes": 2,
+    "degree": 3,
+    "layout_components": 2,
+    "stroke_components": 3,
+    "control_points": "independent",
+    "pen": "shared",
+    "taper": False,
+    "likelihood": "gaussian",
+    "native_resolution": False,
+    "part_dims": 5,
+    "canvas_channels": 4,
+    "glimpse_size": 9,
+    "features": 8,
+}
+OTHER_TRAIN: dict[str, Any] = {
+    "seed": 3,
+    "guide": "full-covariance",
+    "batch_size": 4,
+    "beta": 2.5,
+    "learning_rate": 0.002,
+    "warm_up": 7,
+    "decay_steps": 90,
+    "decay_power": 0.5,
+    "scale_learning_rate_factor": 3.0,
+    "clip_norm": 1.5,
+    "average_decay": 0.9,
+    "explore_steps": 11,
+    "explore_always": 0.2,
+    "hold_steps": 12,
+    "num_refiners": 1,
+    "gate_begin": 2,
+    "gate_full": 4,
+    "gate_stagger": 1,
+    "guide_channels": 4,
+    "sleep_steps": 1,
+    "synthetic_ratio": 0.25,
+    "scale_learns": "explored",
+}
+ELSEWHERE = {"source", "init_from", "trainable", "estimator", "particles", "normalise"}
+"""Settings that go with others, of which the tests below have one each."""
+
+
+def others() -> dict[str, Any]:
+    """A value for every setting that is not its default, by its full name."""
+    settings = {f"model.{name}": value for name, value in OTHER_MODEL.items()}
+    return settings | {f"train.{name}": value for name, value in OTHER_TRAIN.items()}
+
+
+def of_run(path: Path) -> dict[str, Any]:
+    """A run's settings by their full names."""
+    config, _ = Run(path).read_config()
+    parts = {"model": config.model.to_json(), "train": config.train.to_json()}
+    return {f"{part}.{name}": v for part, values in parts.items() for name, v in values.items()}
+
+
+def test_the_values_tried_are_of_every_setting_and_not_the_defaults() -> None:
+    model, train = (
+        {each.name: each.default for each in dataclasses.fields(config)}
+        for config in (ModelConfig, TrainConfig)
+    )
+    assert set(OTHER_MODEL) == set(model) and set(OTHER_TRAIN) == set(train) - ELSEWHERE
+    assert not [name for name, value in OTHER_MODEL.items() if value == model[name]]
+    assert not [name for name, value in OTHER_TRAIN.items() if value == train[name]]
+
+
+def test_set_reaches_every_setting(source: Path, tmp_path: Path, capsys: Out) -> None:
+    out = tmp_path / "run"
+    assignments = [
+        word for name, value in others().items() for word in ("--set", f"{name}={toml(value)}")
+    ]
+    begin = ("train", "--source", source, "--out", out, *QUICK, *assignments)
+    status, _, err = call(capsys, *begin)
+    assert status == 0, err
+    assert others().items() <= of_run(out).items()
+
+
+def test_a_file_reaches_every_setting(source: Path, tmp_path: Path, capsys: Out) -> None:
+    """The source and the model, too; options and ``--set`` come after it."""
+    file, out = tmp_path / "settings.toml", tmp_path / "run"
+    tables = {"model": OTHER_MODEL, "train": OTHER_TRAIN | {"source": str(source)}}
+    text = "".join(
+        f"[{part}]\n" + "".join(f"{name} = {toml(value)}\n" for name, value in values.items())
+        for part, values in tables.items()
+    )
+    file.write_text(text.replace("[model]\n", '[model]\nname = "dood-no-renderer"\n'))
+    later = ("--beta", 3, "--set", "train.seed=5", "--set", "model.features=9")
+    status, _, err = call(capsys, "train", "--config", file, "--out", out, *QUICK, *later)
+    assert status == 0, err
+    changed = {"train.beta": 3.0, "train.seed": 5, "model.features": 9}
+    expected = others() | changed | {"train.source": str(source)}
+    assert expected.items() <= of_run(out).items()
+    assert Run(out).read_config()[0].model_name == "dood-no-renderer"
+
+
+def toml(value: Any) -> str:
+    return json.dumps(value)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("train.estimator=iwae",), {"train.estimator": "iwae", "train.particles": 5}),
+        (
+            ("train.estimator=rws", "train.particles=2"),
+            {"train.estimator": "rws", "train.particles": 2},
+        ),
+        (
+            ("train.estimator=nvil", "train.normalise=false"),
+            {"train.normalise": False, "train.synthetic_ratio": 0.0},
+        ),
+    ],
+)
+def test_set_reaches_what_goes_together(
+    words: tuple[str, ...], expected: dict[str, Any], source: Path, tmp_path: Path, capsys: Out
+) -> None:
+    small = (
+        "model.canvas_size=16",
+        "model.max_strokes=1",
+        "model.features=8",
+        "train.batch_size=2",
+    )
+    assignments = [each for word in (*small, *words) for each in ("--set", word)]
+    out = tmp_path / "run"
+    begin = ("train", "--source", source, "--out", out, *QUICK, *assignments)
+    status, _, err = call(capsys, *begin)
+    assert status == 0, err
+    assert expected.items() <= of_run(out).items()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        # Names.
+        (("--set", "model.colour=3"), "model.colour is not a setting"),
+        (("--set", "features=3"), "features is not a setting"),
+        (("--set", "data.size=3"), "data.size is not a setting"),
+        (("--set", "train.beta"), "--set takes NAME=VALUE"),
+        (("--set", "=3"), "--set takes NAME=VALUE"),
+        (("--set", "train.practice=0.5"), "train.practice is not a setting"),
+        # Values.
+        (("--set", "model.features=many"), "features must be a whole number, not 'many'"),
+        (("--set", "model.features=8.5"), "features must be a whole number, not 8.5"),
+        (("--set", "model.features=0"), "features must lie between 1 and 8,192; it is 0"),
+        (("--set", "model.taper=maybe"), "taper must be true or false, not 'maybe'"),
+        (("--set", "model.pen=quill"), "pen must be 'latent' or 'shared', not 'quill'"),
+        (("--set", "train.beta=0"), "beta must lie between 0 and 1e+09; it is 0"),
+        (("--set", "train.beta="), "beta must be a number, not ''"),
+        (("--set", "train.beta=[1, 2]"), "beta must be a number, not [1, 2]"),
+        (("--set", "train.estimator=other"), "no estimator 'other'"),
+        (("--set", "train.estimator=3"), "estimator"),
+        (("--set", "train.estimator=[1]"), "estimator"),
+        (("--set", "train.guide=3"), "guide must be a name, not 3"),
+        # What an option said goes by the option's name.
+        (("--beta", "0"), "--beta must lie between 0 and 1e+09; it is 0"),
+        (("--num-refiners", "99"), "--num-refiners must lie between 0 and 16; it is 99"),
+        (("--synthetic-ratio", "-0.5"), "--synthetic-ratio must not be negative"),
+        (("--synthetic-ratio", "-1"), "--synthetic-ratio"),
+        (("--estimator", "nvil", "--synthetic-ratio", "1"), "--synthetic-ratio is not for the"),
+        (("--no-normalise",), "--normalise is for the estimator nvil"),
+        (("--particles", "3"), "--particles are for estimators that weigh samples"),
+        (("--trainable", "guide"), "--trainable guide needs trained weights"),
+        # Of both, that which is wrong.
+        (("--beta", "4", "--set", "beta=3"), "dood-pyro: beta is not a setting"),
+    ],
+)
+def test_what_cannot_be_set(
+    words: tuple[str, ...], said: str, tmp_path: Path, capsys: Out, source: Path
+) -> None:
+    out = tmp_path / "run"
+    line = refused(capsys, "train", "--source", source, "--steps", 1, "--out", out, *words)
+    assert said in line and not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[model]\nfeatures = \n", "cannot read settings"),
+        ("features = 3\n", "features stands in no table; put it under [model] or [train]"),
+        ("[data]\nsize = 3\n", "data.size is not a setting"),
+        ("[model]\ncolour = 3\n", "model.colour is not a setting"),
+        ("[train]\nbeta = 0\n", "beta must lie between 0 and 1e+09; it is 0"),
+        ("[train]\nbeta = 2020-01-01\n", "beta must be a number"),
+        ('[model]\nname = "gan"\n', "no model 'gan'"),
+        (None, "cannot read settings"),
+    ],
+)
+def test_files_that_cannot_be_taken(
+    text: str | None, said: str, tmp_path: Path, capsys: Out, source: Path
+) -> None:
+    file, out = tmp_path / "settings.toml", tmp_path / "run"
+    if text is not None:
+        file.write_text(text)
+    begin = ("train", "--source", source, "--steps", 1, "--out", out)
+    assert said in refused(capsys, *begin, "--config", file)
+    assert not out.exists()
+
+
+def test_the_source_is_a_setting_like_others(source: Path, tmp_path: Path, capsys: Out) -> None:
+    small = ("--canvas-size", 16, "--max-strokes", 1, "--batch-size", 2, *QUICK)
+    out = tmp_path / "run"
+    begin = ("train", "--set", f"train.source={source}", "--out", out, *small)
+    status, _, err = call(capsys, *begin)
+    assert status == 0, err
+    assert of_run(out)["train.source"] == str(source)
+
+
+def test_a_run_does_not_say_that_it_began_with_weights_that_it_never_saw(
+    source: Path, tmp_path: Path, capsys: Out
+) -> None:
+    small = ("--canvas-size", 16, "--max-strokes", 1, "--batch-size", 2, *QUICK)
+    begin = ("train", "--source", source, "--out", tmp_path / "run", *small)
+    assert "init" in refused(capsys, *begin, "--set", "train.init_from=nothing")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("model.features=512", ("model.features", 512)),
+        ("train.beta = 2", ("train.beta", 2)),
+        ("train.learning_rate=1e-3", ("train.learning_rate", 1e-3)),
+        ("model.taper=false", ("model.taper", False)),
+        ("model.pen=shared", ("model.pen", "shared")),
+        ('model.pen="shared"', ("model.pen", "shared")),
+        ("train.guide=mine:Guide", ("train.guide", "mine:Guide")),
+        ("train.source=a=b", ("train.source", "a=b")),
+    ],
+)
+def test_assignments(text: str, expected: tuple[str, Any]) -> None:
+    assert parse_assignment(text) == expected
+
+
+def test_settings_of_a_file_are_by_their_full_names(tmp_path: Path) -> None:
+    text = "[model]\nfeatures = 8\n[train]\nbeta = 2.5\n"
+    (tmp_path / "x.toml").write_text(text)
+    assert read_settings(tmp_path / "x.toml") == {"model.features": 8, "train.beta": 2.5}
+    assert set(tomllib.loads(text)) == {"model", "train"}
+
+
+# From Python.
+
+
+def test_configure() -> None:
+    assert dood_pyro.configure() == RunConfig("dood", ModelConfig(), TrainConfig())
+    made = dood_pyro.configure("air", "digits", others())
+    assert made.model_name == "air" and made.train.source == "digits"
+    assert made.model == ModelConfig(**OTHER_MODEL)
+    assert made.train == TrainConfig("digits", **OTHER_TRAIN)
+    assert dood_pyro.configure(settings={"train.estimator": "iwae"}).train.particles > 1
+    former = dood_pyro.configure(settings={"train.estimator": "stop-time"})
+    assert former.train.estimator == "stop-marginal"
+
+
+@pytest.mark.parametrize(
+    ("settings", "named", "said"),
+    [
+        ({"model.colour": 3}, "model.colour", "not a setting"),
+        ({"beta": 3}, "beta", "not a setting"),
+        ({"train.beta": 0}, "beta", "it is 0"),
+        ({"train.beta": "2"}, "beta", "must be a number"),
+    ],
+)
+def test_configure_names_what_cannot_be(settings: dict[str, Any], named: str, said: str) -> None:
+    with pytest.raises(SettingError, match=said) as refusal:
+        dood_pyro.configure(settings=settings)
+    assert refusal.value.setting == named
+
+
+def test_configure_refuses_unknown_models() -> None:
+    with pytest.raises(UserError, match="no model 'gan'; choose one of dood"):
+        dood_pyro.configure("gan")

@@ -15,13 +15,16 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import dood_pyro
-from dood_pyro import checkpoints, training
+from dood_pyro import training
 from dood_pyro.config import RunConfig, TrainConfig
 from dood_pyro.errors import UserError
 from dood_pyro.files import refuse_special, replacing, unreadable, unwritable
+from dood_pyro.images import ImageBatch
+from dood_pyro.runs import tensors as tensor_files
 from dood_pyro.runs.budget import TrainingBudget
 from dood_pyro.runs.run import Run
 from dood_pyro.runs.tensors import SUMS, read_tensors, write_tensors
+from dood_pyro.training import loop
 from tests.conftest import TINY
 from tests.test_cli import Out, call, refused
 from tests.test_cli import run as run
@@ -90,7 +93,7 @@ def test_what_was_not_written_well_does_not_take_the_old_ones_place(
     def badly(tensors: dict[str, Tensor], name: str, metadata: dict[str, str]) -> None:
         save_file({key: tensor + 1 for key, tensor in tensors.items()}, name, metadata)
 
-    monkeypatch.setattr(checkpoints, "save_file", badly)
+    monkeypatch.setattr(tensor_files, "save_file", badly)
     with pytest.raises(UserError, match="last checkpoint is still there"):
         write_tensors(path, {"a": torch.ones(5)})
     assert path.read_bytes() == before and [file.name for file in tmp_path.iterdir()] == [path.name]
@@ -145,19 +148,19 @@ def test_what_is_not_finite_is_not_saved(run: Run, monkeypatch: pytest.MonkeyPat
     before = (run.path / "state.safetensors").read_bytes()
     step = training.Trainer.train_step
 
-    def poisoned(self: training.Trainer, image: Tensor) -> Any:
-        found = step(self, image)
+    def poisoned(self: training.Trainer, images: ImageBatch) -> Any:
+        found = step(self, images)
         with torch.no_grad():
             next(iter(self.parameters.values())).fill_(torch.nan)
         return found
 
     monkeypatch.setattr(training.Trainer, "train_step", poisoned)
     with pytest.raises(UserError, match="not finite"):
-        training.train(run, CPU, tensorboard=False, until=TrainingBudget(steps=6))
+        training.train(run, CPU, tensorboard=False, budget=TrainingBudget(steps=6))
     assert (run.path / "state.safetensors").read_bytes() == before
 
 
-@pytest.mark.parametrize("name", ["best.safetensors", "versions.json", "metrics.jsonl"])
+@pytest.mark.parametrize("name", ["best.safetensors", "facts.json", "metrics.jsonl"])
 def test_pipes_in_a_run_are_not_waited_for(run: Run, name: str, source: Path, capsys: Out) -> None:
     (run.path / name).unlink()
     os.mkfifo(run.path / name)
@@ -195,7 +198,7 @@ def test_what_is_wrong_is_called_what_it_is(tmp_path: Path) -> None:
     for number, reading, writing in (
         (errno.EACCES, "permit it", "permit it"),
         (errno.ENAMETOOLONG, "too long", "too long"),
-        (errno.ENOENT, "there is no", "is not there, or no longer"),
+        (errno.ENOENT, "there is no", "or no longer"),
         (errno.EIO, "look after the disk", "Input/output error"),
     ):
         error = OSError(number, os.strerror(number))
@@ -217,16 +220,36 @@ def test_a_run_that_is_deleted_while_it_trains(
 
     config = RunConfig("dood", TINY, TrainConfig(str(source), batch_size=8))
     run = Run.create(tmp_path / "run", config, TrainingBudget(steps=4), CPU)
-    evaluate = training._evaluate
+    evaluate = loop._evaluate
 
     def deleted(run: Run, *rest: Any) -> Any:
         shutil.rmtree(run.path)
         return evaluate(run, *rest)
 
-    monkeypatch.setattr(training, "_evaluate", deleted)
+    monkeypatch.setattr(loop, "_evaluate", deleted)
     with pytest.raises(UserError, match="no longer") as refusal:
         training.train(run, CPU, tensorboard=False)
     assert "space" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "[]",
+        '{"data_sha256": 3}',
+        '{"native_size": "20"}',
+        '{"versions": []}',
+        '{"colour": "red"}',
+        '{"data_sha2',
+        "",
+    ],
+)
+def test_damaged_facts_are_refused(run: Run, content: str, source: Path, capsys: Out) -> None:
+    (run.path / "facts.json").write_text(content)
+    arguments = ("--target", source, "--particles", 2, "--limit", 2)
+    said = refused(capsys, "evaluate", run.path, *arguments)
+    assert "facts.json is damaged" in said
+    assert "facts.json is damaged" in refused(capsys, "train", "--resume", run.path, "--steps", 9)
 
 
 def test_loading_checks_a_kept_configuration(run: Run) -> None:

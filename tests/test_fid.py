@@ -12,8 +12,8 @@ from dood_pyro import features, training
 from dood_pyro.config import ModelConfig, RunConfig, TrainConfig
 from dood_pyro.errors import UserError
 from dood_pyro.recognition import Recognizer
-from dood_pyro.registry import MODELS
 from dood_pyro.runs.budget import TrainingBudget
+from dood_pyro.runs.build import build, build_model
 from dood_pyro.runs.run import Run
 from dood_pyro.tasks import fid
 from dood_pyro.tokens import TokenNoise, strokes_from_parse
@@ -116,9 +116,8 @@ def test_samples_are_measured_beside_real_pictures(source_50: Path) -> None:
     torch.manual_seed(0)
     config = ModelConfig(features=8, max_strokes=2, layout_components=2, stroke_components=2)
     models = []
-    for program in ("dood", "air"):
-        run_config = RunConfig(program, config, TrainConfig("none"))
-        models.append(run_config.build_model())
+    for name in ("dood", "air"):
+        models.append(build_model(RunConfig(name, config, TrainConfig("none"))))
     found = fid.report(models[0], models[1], str(source_50), Pixels(), count=500, seeds=(0, 1))
     assert found["pictures"] == 80
     assert found["ratio"] == pytest.approx(found["samples"] / found["real"])

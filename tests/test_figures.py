@@ -13,7 +13,6 @@ from dood_pyro import training
 from dood_pyro.config import RunConfig, TrainConfig
 from dood_pyro.errors import UserError
 from dood_pyro.recognition import Recognizer, load
-from dood_pyro.registry import MODELS
 from dood_pyro.runs.budget import TrainingBudget
 from dood_pyro.runs.run import Run
 from dood_pyro.tasks import clusters, compare

@@ -115,7 +115,7 @@ def test_searches_report_their_progress(run: Run, source: Path) -> None:
     images = random_pictures(6, 16)
     for searching in (RefinedGuide(model, guide, steps=5, samples=2), SMCGuide(model, guide, 4)):
         done: list[float] = []
-        bound_of(model, searching, images, 3, done.append, searching.factors(images))
+        bound_of(model, searching, images, 3, done.append, searching.posterior(images))
         assert sum(done) == pytest.approx(0.3 * len(images), rel=1e-6), "the search is done"
         done.clear()
         bound_of(model, RefinedGuide(model, guide, steps=5, samples=2), images, 3, done.append)

@@ -20,8 +20,8 @@ from dood_pyro.data import prepared
 from dood_pyro.data.one_shot_runs import NAME, Trials, background_trials, official_trials
 from dood_pyro.errors import UserError
 from dood_pyro.recognition import Recognizer
-from dood_pyro.registry import MODELS
 from dood_pyro.runs.budget import TrainingBudget
+from dood_pyro.runs.build import build
 from dood_pyro.runs.run import Run
 from dood_pyro.tasks.one_shot import (
     Settings,
@@ -132,11 +132,11 @@ def test_tokens_are_recognised_as_their_types() -> None:
     assert found.diagonal().mean() > few.diagonal().mean(), "fitting tokens helps"
 
 
-@pytest.mark.parametrize("program", ["dood", "dood-no-renderer", "air"])
+@pytest.mark.parametrize("name", ["dood", "dood-no-renderer", "air"])
 @pytest.mark.parametrize("two_way", [False, True])
-def test_every_model_can_be_asked(program: str, two_way: bool, images: Tensor) -> None:
+def test_every_model_can_be_asked(name: str, two_way: bool, images: Tensor) -> None:
     torch.manual_seed(0)
-    config = RunConfig(program, TINY, TrainConfig("none"))
+    config = RunConfig(name, TINY, TrainConfig("none"))
     dood = Recognizer(*build(config), config)
     trials = Trials(images[:3], images[:3].flip(0), torch.tensor([2, 1, 0]))
     settings = Settings(parses=2, steps=2, two_way=two_way)

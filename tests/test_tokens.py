@@ -15,8 +15,8 @@ from dood_pyro.config import RunConfig, TrainConfig
 from dood_pyro.errors import UserError
 from dood_pyro.inference.parsing import parse
 from dood_pyro.recognition import Recognizer
-from dood_pyro.registry import MODELS
 from dood_pyro.runs.budget import TrainingBudget
+from dood_pyro.runs.build import build
 from dood_pyro.runs.run import Run
 from dood_pyro.tasks.complete import complete
 from dood_pyro.tasks.exemplars import exemplars
@@ -32,9 +32,10 @@ from tests.conftest import TINY, random_pictures
 from tests.test_cli import call, refused
 
 
-def build(program: str) -> Recognizer:
+def untrained(model: str) -> Recognizer:
+    """A recognizer that draws every stroke."""
     torch.manual_seed(0)
-    config = RunConfig(program, TINY, TrainConfig("none"))
+    config = RunConfig(model, TINY, TrainConfig("none"))
     dood = Recognizer(*build(config), config)
     with torch.no_grad():
         dood.guide.on_head[-1].bias.fill_(20.0)  # type: ignore[index, union-attr]
@@ -54,7 +55,7 @@ def still(strokes: Strokes) -> Token:
 
 
 def test_the_strokes_of_a_parse_are_its_picture(images: Tensor) -> None:
-    dood = build("dood")
+    dood = untrained("dood")
     parsed = parse(dood.model, dood.guide, images)
     shown = strokes_from_parse(parsed).render(TINY.canvas_size)
     torch.testing.assert_close(shown, parsed.canvas[-1], atol=1e-5, rtol=0)
@@ -92,9 +93,9 @@ def test_noise_must_make_sense() -> None:
         TokenNoise(control=-1)
 
 
-@pytest.mark.parametrize("program", ["dood", "dood-no-renderer", "air"])
-def test_exemplars_differ_and_resemble(program: str, images: Tensor) -> None:
-    dood = build(program)
+@pytest.mark.parametrize("name", ["dood", "dood-no-renderer", "air"])
+def test_exemplars_differ_and_resemble(name: str, images: Tensor) -> None:
+    dood = untrained(name)
     parsed = parse(dood.model, dood.guide, images)
     inks = exemplars(dood, images, 4, seed=1, size=TINY.canvas_size)
     shape = (len(images), 4, TINY.max_strokes, TINY.canvas_size, TINY.canvas_size)
@@ -105,7 +106,7 @@ def test_exemplars_differ_and_resemble(program: str, images: Tensor) -> None:
         exemplars(dood, images, 4, seed=1, size=TINY.canvas_size), inks, atol=1e-5, rtol=1e-5
     )
     none = TokenNoise(0, 0, 0, 0, 0, 0)
-    if program == "dood":
+    if name == "dood":
         same = exemplars(dood, images, 1, none, size=TINY.canvas_size)
         torch.testing.assert_close(
             torch.tanh(same.sum(2))[:, 0], parsed.canvas[-1], atol=1e-4, rtol=0
@@ -113,7 +114,7 @@ def test_exemplars_differ_and_resemble(program: str, images: Tensor) -> None:
 
 
 def test_completions_keep_what_is_given_and_add_to_it(images: Tensor) -> None:
-    dood = build("dood")
+    dood = untrained("dood")
     found = complete(dood, images, each=3, seed=0)
     assert torch.equal(found.given, images)
     assert found.strokes.alive.shape == (len(images), 3, TINY.max_strokes)
@@ -123,7 +124,7 @@ def test_completions_keep_what_is_given_and_add_to_it(images: Tensor) -> None:
     parsed = parse(dood.model, dood.guide, images)
     torch.testing.assert_close(first.given, parsed.canvas[0])
     with pytest.raises(UserError, match="no strokes"):
-        complete(build("air"), images)
+        complete(untrained("air"), images)
 
 
 def test_commands(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,15 +13,19 @@ import pytest
 
 from dood_pyro.errors import UserError
 from dood_pyro.runs.budget import TrainingBudget
+from dood_pyro.runs.facts import RunFacts
 from dood_pyro.runs.formats import FORMAT
 from dood_pyro.runs.run import Run
-from dood_pyro.tasks import transfer
 from dood_pyro.tasks.rows import COLUMNS, read_rows, record
-from dood_pyro.tasks.transfer.cells import Cell
+from dood_pyro.tasks.transfer import cells as cells_of
+from dood_pyro.tasks.transfer import fill as filling
+from dood_pyro.tasks.transfer import plan as planning
+from dood_pyro.tasks.transfer.cells import Cell, cells
 from dood_pyro.tasks.transfer.figure import draw_table
-from dood_pyro.tasks.transfer.plan import Plan
+from dood_pyro.tasks.transfer.fill import fill
+from dood_pyro.tasks.transfer.plan import Known, Plan, TableRun, expected, trainings
 from dood_pyro.tasks.transfer.published import Figure, other_data, published, verdict
-from dood_pyro.training.loop import Training
+from dood_pyro.tasks.transfer.report import as_text, findings
 
 
 def dood_pyro(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -29,12 +33,23 @@ def dood_pyro(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def plan(folder: Path, *trainings: Training, **settings: Any) -> Plan:
-    targets = tuple(dict.fromkeys(training.source for training in trainings))
-    return Plan(trainings, targets, 1.0, folder / "runs", folder / "table.csv", **settings)
+def know(monkeypatch: pytest.MonkeyPatch, found: dict[str, Known]) -> None:
+    """Makes these the sources that are here, for whatever asks."""
+    for module in (planning, cells_of, filling):
+        monkeypatch.setattr(module, "known_data", lambda _: found)
 
 
-def row(training: Training, target: str, log_p: float, **other: Any) -> dict[str, Any]:
+def begun(ran: subprocess.CompletedProcess[str], word: str) -> int:
+    """How many lines of a command's output begin with a word."""
+    return sum(line.startswith(f"{word} ") for line in ran.stdout.splitlines())
+
+
+def plan(folder: Path, *wanted: TableRun, **settings: Any) -> Plan:
+    targets = tuple(dict.fromkeys(training.source for training in wanted))
+    return Plan(wanted, targets, 1.0, folder / "runs", folder / "table.csv", **settings)
+
+
+def row(training: TableRun, target: str, log_p: float, **other: Any) -> dict[str, Any]:
     return {
         **dict.fromkeys(COLUMNS, ""),
         **training._asdict(),
@@ -42,24 +57,24 @@ def row(training: Training, target: str, log_p: float, **other: Any) -> dict[str
         **{"target": target, "log_p": log_p, "log_p_se": 1.0, "particles": 200, "images": 1000},
         **dict.fromkeys(("log_p_summed", "elbo", "mean_strokes", "mean_absolute_error"), 0.0),
         **{"steps": 10, "seconds": 60.0, "format": FORMAT, "data_sha256": "d"},
-        "config_sha256": transfer.expected(training).settings_sha256(),
+        "config_sha256": expected(training).sha256(),
         **other,
     }
 
 
 def test_the_papers_table_unless_told_otherwise() -> None:
-    default = transfer.trainings(None, None, (0, 1))
+    default = trainings(None, None, (0, 1))
     assert len(default) == 2 * (2 * 5 + 3)
     assert [t.seed for t in default] == sorted(t.seed for t in default)
-    assert Training("air", "mnist", 0) in default and Training("air", "kmnist", 0) not in default
-    assert transfer.trainings(("air",), ("kmnist",), (3,)) == (Training("air", "kmnist", 3),)
+    assert TableRun("air", "mnist", 0) in default and TableRun("air", "kmnist", 0) not in default
+    assert trainings(("air",), ("kmnist",), (3,)) == (TableRun("air", "kmnist", 3),)
     with pytest.raises(UserError, match="no model 'aire'"):
-        transfer.trainings(("aire",), None, (0,))
+        trainings(("aire",), None, (0,))
 
 
 def test_settings_hash_is_shared_across_data_and_seeds_only() -> None:
     def of(*training: Any) -> str:
-        return transfer.expected(Training(*training)).settings_sha256()
+        return expected(TableRun(*training)).sha256()
 
     assert of("dood", "mnist", 0) == of("dood", "kmnist", 4)
     assert len({of(model, "mnist", 0) for model in ("dood", "dair", "air")}) == 3
@@ -67,7 +82,7 @@ def test_settings_hash_is_shared_across_data_and_seeds_only() -> None:
 
 def test_the_likelihood_is_the_papers() -> None:
     likelihoods = {
-        (model, source): transfer.expected(Training(model, source, 0)).model.likelihood
+        (model, source): expected(TableRun(model, source, 0)).model.likelihood
         for model in ("dood", "dair", "air")
         for source in ("mnist", "omniglot")
     }
@@ -78,8 +93,8 @@ def test_the_likelihood_is_the_papers() -> None:
 def test_rows_of_other_settings_are_left_out_and_seeds_averaged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transfer, "known_data", lambda _: {})
-    first, second = Training("dood", "mnist", 0), Training("dood", "mnist", 1)
+    know(monkeypatch, {})
+    first, second = TableRun("dood", "mnist", 0), TableRun("dood", "mnist", 1)
     wanted = plan(tmp_path, first, second)
     for each in (
         row(first, "mnist", 6000.0),
@@ -90,7 +105,7 @@ def test_rows_of_other_settings_are_left_out_and_seeds_averaged(
         row(first, "elsewhere", 9000.0),
     ):
         record(wanted.table, each)
-    found, notes = transfer.cells(read_rows(wanted.table), wanted)
+    found, notes = cells(read_rows(wanted.table), wanted)
     assert list(found) == [("dood", "mnist", "mnist")]
     cell = found["dood", "mnist", "mnist"]
     assert cell.mean == 6050 and cell.seeds == 2
@@ -103,9 +118,9 @@ def test_rows_of_other_settings_are_left_out_and_seeds_averaged(
 def test_rows_of_other_images_or_data_are_not_mixed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    training = Training("dood", "mnist", 0)
+    training = TableRun("dood", "mnist", 0)
     wanted = plan(tmp_path, training)
-    monkeypatch.setattr(transfer, "known_data", lambda _: {"mnist": transfer.Known("d", 900)})
+    know(monkeypatch, {"mnist": Known("d", 900)})
     of_now = {"train_data_sha256": "d", "images": 900}
     wanted = dataclasses.replace(wanted, limit=900)
     for each in (
@@ -115,12 +130,12 @@ def test_rows_of_other_images_or_data_are_not_mixed(
         row(training, "mnist", 4.0, **of_now | {"data_sha256": "older"}),
     ):
         record(wanted.table, each)
-    found, notes = transfer.cells(read_rows(wanted.table), wanted)
+    found, notes = cells(read_rows(wanted.table), wanted)
     cell = found["dood", "mnist", "mnist"]
     assert (cell.mean, cell.seeds) == (1.0, 1) and "3 rows" in notes[0]
     # Without the data nobody knows which of three rows is meant.
-    monkeypatch.setattr(transfer, "known_data", lambda _: {})
-    found, notes = transfer.cells(read_rows(wanted.table), wanted)
+    know(monkeypatch, {})
+    found, notes = cells(read_rows(wanted.table), wanted)
     assert not found and "several rows of one seed" in notes[-1]
     with pytest.raises(UserError, match="one name"):
         Plan((training,), ("elsewhere/mnist.npz",), 1.0, tmp_path, wanted.table)
@@ -135,7 +150,7 @@ def test_rows_of_other_images_or_data_are_not_mixed(
 )
 def test_a_malformed_number_is_named(tmp_path: Path, column: str, value: str) -> None:
     table = tmp_path / "table.csv"
-    good = row(Training("dood", "mnist", 0), "mnist", 1.0)
+    good = row(TableRun("dood", "mnist", 0), "mnist", 1.0)
     lines = [dict(good), {**good, "target": "kmnist", column: value}]
     with open(table, "w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS)
@@ -146,7 +161,7 @@ def test_a_malformed_number_is_named(tmp_path: Path, column: str, value: str) ->
 
 
 def test_measuring_without_training(tmp_path: Path) -> None:
-    problems = transfer.fill(plan(tmp_path, Training("dood", "digits", 0), train=False))
+    problems = fill(plan(tmp_path, TableRun("dood", "digits", 0), train=False))
     assert len(problems) == 1 and "there is no run" in problems[0]
 
 
@@ -154,25 +169,27 @@ def test_a_kept_run_stands_in_for_what_would_be_trained(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """If its settings, data and budget are the plan's, and the plan's folder has none of its own."""
-    monkeypatch.setattr(transfer, "known_data", lambda _: {"digits": transfer.Known("d", 9)})
-    training = Training("dood", "digits", 3)
+    know(monkeypatch, {"digits": Known("d", 9)})
+    training = TableRun("dood", "digits", 3)
     wanted = plan(tmp_path, training, kept=tmp_path / "kept")
     own, kept = Run(wanted.runs / str(training)), Run(tmp_path / "kept" / str(training))
 
-    def keep(until: TrainingBudget, **settings: Any) -> Path:
-        config = transfer.expected(training)
-        settled = dataclasses.replace(config.train, **{"data_sha256": "d", **settings})
+    def keep(budget: TrainingBudget, data_sha256: str = "d", **settings: Any) -> Path:
+        config = expected(training)
+        settled = dataclasses.replace(config.train, **settings)
         kept.path.mkdir(parents=True, exist_ok=True)
-        kept.write_config(dataclasses.replace(config, train=settled), until)
+        kept.write_config(dataclasses.replace(config, train=settled), budget)
+        kept.write_facts(RunFacts(data_sha256))
         return wanted.run(training).path
 
     assert wanted.run(training).path == own.path
-    assert keep(TrainingBudget(seconds=1.0)) == own.path, "it has no weights"
-    kept.write_tensors("best.safetensors", {})
+    assert keep(TrainingBudget(seconds=1.0)) == own.path, "it was never trained"
+    kept.append_metrics([{"kind": "held-out", "step": 1, "seconds": 1.0, "elbo": 0.0}])
     assert keep(TrainingBudget(seconds=1.0)) == kept.path
     assert keep(TrainingBudget(seconds=2.0)) == own.path
     assert keep(TrainingBudget(steps=5)) == own.path
     assert keep(TrainingBudget(seconds=1.0), data_sha256="other") == own.path
+    assert keep(TrainingBudget(seconds=1.0), data_sha256="") == own.path, "of data nobody knows"
     assert keep(TrainingBudget(seconds=1.0), seed=4) == own.path
     assert keep(TrainingBudget(seconds=1.0), beta=2.0) == own.path
     assert keep(TrainingBudget(seconds=1.0)) == kept.path
@@ -184,7 +201,7 @@ def test_a_kept_run_stands_in_for_what_would_be_trained(
 
 
 def test_a_longer_runs_row_replaces_a_shorter_ones_only(tmp_path: Path) -> None:
-    training, table = Training("dood", "mnist", 0), tmp_path / "table.csv"
+    training, table = TableRun("dood", "mnist", 0), tmp_path / "table.csv"
     for steps, log_p in ((10, 1.0), (30, 3.0), (20, 2.0)):
         record(table, row(training, "mnist", log_p, steps=steps))
     (only,) = read_rows(table)
@@ -198,9 +215,7 @@ def test_findings_say_what_the_table_shows() -> None:
     }  # fmt: skip
     published = {("dood", "a", "b"): Figure(5, None, 5), ("dood", "b", "b"): Figure(7, 2.0, 4)}
     lines = list(
-        transfer.findings(
-            {key: Cell(v, None, 1, 60.0, published.get(key)) for key, v in values.items()}
-        )
+        findings({key: Cell(v, None, 1, 60.0, published.get(key)) for key, v in values.items()})
     )
     assert lines == [
         "DooD: trained for 1 minutes, up to the best checkpoint",
@@ -222,7 +237,7 @@ def test_the_table_as_text_leaves_gaps_empty() -> None:
         ("dood", "a", "b"): Cell(-5.0, 1.0, 1, 60.0, None),
         ("dood", "b", "a"): Cell(7.0, 1.0, 1, 60.0, Figure(8, 1.0, 5)),
     }
-    lines = list(transfer.as_text(found, {"b": "of another kind"}))
+    lines = list(as_text(found, {"b": "of another kind"}))
     assert lines[:5] == [
         "| DooD: from ↓ on → | a | b† |",
         "| --- | ---: | ---: |",
@@ -238,8 +253,8 @@ def test_what_is_told_from_a_tie() -> None:
     """Two standard errors of the difference, the published one's over its seeds."""
     figure = published("dood", "omniglot", "omniglot")
     assert figure == Figure(7386, 7, 5)
-    for mean, expected in ((7417.0, "tie"), (7500.0, "above"), (7300.0, "below")):
-        assert Cell(mean, 38.0, 1, 60.0, figure).against_published() == expected
+    for mean, told in ((7417.0, "tie"), (7500.0, "above"), (7300.0, "below")):
+        assert Cell(mean, 38.0, 1, 60.0, figure).against_published() == told
     assert published("air", "mnist", "mnist") is None and published("dood", "mnist", "x") is None
     assert verdict(1.0, None, 1.0, None) == "tie"
 
@@ -265,11 +280,11 @@ def test_a_figure_shows_gaps_as_gaps(tmp_path: Path) -> None:
 
 
 def test_a_cut_table_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
-    wanted = plan(tmp_path, Training("dood", "digits", 0))
+    wanted = plan(tmp_path, TableRun("dood", "digits", 0))
     record(wanted.table, row(wanted.trainings[0], "digits", 1.0))
     wanted.table.write_text(wanted.table.read_text()[:-40])
     with pytest.raises(UserError, match="line 2"):
-        transfer.fill(wanted)
+        fill(wanted)
     assert not wanted.runs.exists()
 
 
@@ -278,13 +293,13 @@ def test_from_nothing_to_a_table_and_again(tmp_path: Path) -> None:
     """Trains, measures and draws; the second time nothing is left to do; a broken run is reported
     and its cells skipped."""
     common = (
-        *("transfer-table", "--models", "dood,dair", "--sources", "digits,doodles"),
+        *("transfer-table", "--models", "dood,dair", "--sources", "digits,random-strokes"),
         *("--budget", "3s", "--limit", "3", "--particles", "4", "--jobs", "2"),
         *("--runs-dir", str(tmp_path / "runs"), "--table", str(tmp_path / "table.csv")),
     )
     first = dood_pyro(*common)
     assert first.returncode == 0, first.stderr
-    assert first.stdout.count("training") == 4 and first.stdout.count("measured") == 8
+    assert begun(first, "training") == 4 and begun(first, "measured") == 8
     assert (tmp_path / "table.png").exists() and (tmp_path / "table.pdf").exists()
     with open(tmp_path / "table.csv", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -292,12 +307,12 @@ def test_from_nothing_to_a_table_and_again(tmp_path: Path) -> None:
     before = (tmp_path / "table.csv").read_bytes()
     again = dood_pyro(*common)
     assert again.returncode == 0, again.stderr
-    assert "training" not in again.stdout and "measured" not in again.stdout
+    assert begun(again, "training") == begun(again, "measured") == 0
     assert (tmp_path / "table.csv").read_bytes() == before
     broken = tmp_path / "runs" / "dair-digits-0" / "best.safetensors"
     broken.write_bytes(broken.read_bytes()[:100])
     (tmp_path / "table.csv").unlink()
     third = dood_pyro(*common)
-    assert third.returncode == 1 and third.stdout.count("measured") == 6
+    assert third.returncode == 1 and begun(third, "measured") == 6
     assert "dair-digits-0" in third.stderr and "damaged" in third.stderr
     assert "Traceback" not in third.stderr

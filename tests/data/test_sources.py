@@ -6,6 +6,7 @@ import gzip
 import io
 import os
 import struct
+import sys
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from dood_pyro import data
@@ -29,13 +31,16 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_load_resizes_and_shuffles(source: Path) -> None:
-    drawings = data.load(str(source), "train", 50)
-    assert drawings.images.shape == (60, 50, 50)
-    assert drawings.images.dtype.itemsize == 1
-    assert drawings.images.max() > 200
-    few = drawings.shuffled(7)
+    dataset = data.load(str(source), "train", 50)
+    assert dataset.images.shape == (60, 50, 50)
+    assert dataset.images.dtype.itemsize == 1
+    assert dataset.images.max() > 200
+    few = dataset.shuffled(7)
     assert few.shape == (7, 50, 50)
-    assert (drawings.shuffled(7) == few).all()
+    assert (dataset.shuffled(7) == few).all()
+    batch = dataset.batch(7)
+    assert batch.native_size == dataset.native_size == 20
+    assert torch.equal(batch.pixels, few.float() / 255)
 
 
 @pytest.mark.parametrize("keep", [0, 10, 200, 0.5, 0.95])
@@ -129,22 +134,65 @@ def test_a_folder_marked_read_only_is_left_alone(tmp_path: Path, own_cache: Path
     assert data.find("digits", folder) == path
 
 
-def test_doodles_keep_their_true_strokes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import torch
-
-    from dood_pyro.data import doodles
+def test_random_strokes_keep_their_true_strokes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dood_pyro.data import random_strokes
     from dood_pyro.rendering import canvas_from_ink, stroke_ink
 
-    monkeypatch.setattr(doodles, "COUNTS", {"train": 30, "test": 10})
-    arrays = doodles.prepare(tmp_path, tmp_path)
-    prepared.check(arrays, "doodles")
-    again = doodles.prepare(tmp_path, tmp_path)
+    monkeypatch.setattr(random_strokes, "COUNTS", {"train": 30, "test": 10})
+    arrays = random_strokes.prepare(tmp_path, tmp_path)
+    prepared.check(arrays, "random-strokes")
+    again = random_strokes.prepare(tmp_path, tmp_path)
     assert all((arrays[name] == again[name]).all() for name in arrays)
     strokes = int(arrays["test_strokes"][3])
     control = torch.from_numpy(arrays["test_control"][3, :strokes])
     sigma, darkness = (torch.tensor(arrays[f"test_{n}"][3]) for n in ("sigma", "darkness"))
     picture = canvas_from_ink(stroke_ink(control, sigma, darkness, 50).sum(0))
     assert np.abs(picture.numpy() * 255 - arrays["test_images"][3]).max() <= 0.51
+
+
+def test_a_source_under_its_former_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_cache: Path
+) -> None:
+    from dood_pyro.data import random_strokes
+
+    monkeypatch.setattr(random_strokes, "COUNTS", {"train": 30, "test": 10})
+    path = data.locate("doodles", tmp_path)
+    assert path == data.locate("random-strokes", tmp_path) == tmp_path / "random-strokes.npz"
+    assert data.load("doodles", "test", 50, tmp_path).images.shape == (10, 50, 50)
+
+
+OWN_SOURCE = """
+import numpy as np
+
+def prepare(folder, scratch):
+    images = np.zeros((12, 20, 20), np.uint8)
+    images[:, 5:15, 8:12] = 200 + np.arange(12, dtype=np.uint8)[:, None, None]
+    labels = np.arange(12) % 3
+    return {f"{part}_{name}": array for part in ("train", "test")
+            for name, array in (("images", images), ("labels", labels))}
+"""
+
+
+def test_a_source_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A function, in a module of the working directory: called once, and again once it changes."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own_source.py").write_text(OWN_SOURCE)
+    monkeypatch.delitem(sys.modules, "own_source", raising=False)
+    try:
+        dataset = data.load("own_source:prepare", "train", 20)
+        assert dataset.images.shape == (12, 20, 20) and dataset.native_size == 20
+        path = data.locate("own_source:prepare")
+        assert data.locate("own_source:prepare") == path
+        (tmp_path / "own_source.py").write_text(OWN_SOURCE.replace("200", "150"))
+        assert data.locate("own_source:prepare") != path
+        with pytest.raises(UserError, match="cannot load the source 'own_source:nothing'"):
+            data.locate("own_source:nothing")
+        with pytest.raises(UserError, match="cannot load the source 'nowhere:prepare'"):
+            data.locate("nowhere:prepare")
+    finally:
+        sys.modules.pop("own_source", None)
 
 
 def test_writing_is_all_or_nothing(
@@ -177,11 +225,11 @@ def test_a_folder_of_pictures(tmp_path: Path) -> None:
             picture(
                 tmp_path / "pictures" / label / f"{index}.png", index, "RGBA" if index % 2 else "L"
             )
-    drawings = data.load(str(tmp_path / "pictures"), "train", 50)
-    assert drawings.images.shape == (18, 50, 50)
-    assert set(drawings.labels.tolist()) == {0, 1}
+    dataset = data.load(str(tmp_path / "pictures"), "train", 50)
+    assert dataset.images.shape == (18, 50, 50)
+    assert set(dataset.labels.tolist()) == {0, 1}
     # Dark ink on white comes out bright on black, and a tall picture is padded, not squeezed.
-    assert drawings.images[:, 0].float().mean() < 5 and drawings.images.float().mean() > 5
+    assert dataset.images[:, 0].float().mean() < 5 and dataset.images.float().mean() > 5
     first = data.locate(str(tmp_path / "pictures"))
     picture(tmp_path / "pictures" / "a" / "more.jpg", 99)
     assert data.locate(str(tmp_path / "pictures")) != first

@@ -60,8 +60,8 @@ def test_the_guide_alone_needs_a_model_and_its_own_options(
 ) -> None:
     command = ["train", "--source", str(source), "--steps", "2", "--out", str(tmp_path / "run")]
     for options, said in (
-        (["--trainable", "guide"], "init_from"),
-        (["--trainable", "prior"], "init_from"),
+        (["--trainable", "guide"], "--init-from"),
+        (["--trainable", "prior"], "--init-from"),
         (
             ["--init-from", "omniglot", "--trainable", "prior", "--synthetic-ratio", "1"],
             "--synthetic-ratio",
