@@ -1,4 +1,6 @@
-"""The ``dood-pyro evaluate`` command."""
+"""The ``dood-pyro evaluate`` command: how well a run explains a target.
+`dood_pyro.registry` names the command, and `dood_pyro.tasks.evaluate` does the work.
+"""
 
 from __future__ import annotations
 

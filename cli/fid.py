@@ -1,4 +1,5 @@
 """The ``dood-pyro`` commands ``fid``, ``fid-samples``, ``fid-memorisers`` and ``train-features``.
+`dood_pyro.registry` names them; `dood_pyro.tasks.fid` and `dood_pyro.features` do the work.
 
 Fréchet distances between sets of pictures, and the network whose features are compared.
 """
@@ -130,7 +131,7 @@ def fid_samples(
     opened, rival_run = open_run(run), None if air is None else open_run(air)
     made_by = opened.provenance(use_model.which)
     trained = opened.read_config()[0].train
-    target = trained.source if target is None else target
+    target = options.own_source(trained.source, use_model.trusted) if target is None else target
     name = data.name_of(target)
     features = name if features is None else features
     key = options.entry(
@@ -192,7 +193,7 @@ def fid_memorisers(
     opened = open_run(run)
     made_by = opened.provenance(use.which)
     trained = opened.read_config()[0].train
-    target = trained.source if target is None else target
+    target = options.own_source(trained.source, use.trusted) if target is None else target
     name = data.name_of(target)
     features = name if features is None else features
     key = options.entry(

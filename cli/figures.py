@@ -1,4 +1,6 @@
-"""The ``dood-pyro`` commands ``compare``, ``stroke-counts``, ``clusters`` and ``anatomy``: figures."""
+"""The ``dood-pyro`` commands ``compare``, ``stroke-counts``, ``clusters`` and ``anatomy``: figures.
+`dood_pyro.registry` names them; modules of `dood_pyro.tasks` draw the figures.
+"""
 
 from __future__ import annotations
 

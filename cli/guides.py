@@ -1,4 +1,6 @@
-"""The ``dood-pyro`` commands ``compare-guides`` and ``calibrate``: quality and cost of guides."""
+"""The ``dood-pyro`` commands ``compare-guides`` and ``calibrate``: quality and cost of guides.
+`dood_pyro.registry` names them; the tasks of the same names do the work.
+"""
 
 from __future__ import annotations
 
@@ -82,6 +84,7 @@ def compare_guides(
         which=use.which,
         guide=use.guide,
         progress=show,
+        trusted=use.trusted,
     )
     for bar in bars.values():
         bar.close()

@@ -1,4 +1,6 @@
-"""Entry point: the group of commands, and the messages and exit statuses of errors."""
+"""Entry point of ``dood-pyro``: the group of commands, and the messages and exit statuses of errors.
+The installed script and ``python -m dood_pyro.cli`` call `main`.
+"""
 
 from __future__ import annotations
 

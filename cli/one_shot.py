@@ -1,4 +1,7 @@
-"""The ``dood-pyro one-shot`` command."""
+"""The ``dood-pyro one-shot`` command: classification of characters from one example each.
+`dood_pyro.registry` names it; `dood_pyro.tasks.one_shot` and its control without a model,
+`one_shot_image`, do the work.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Options that several commands share, and the types of option values."""
+"""Options that several commands share, and the types of option values. Used by every command."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from typing import (
 import click
 from click.core import ParameterSource
 
-from dood_pyro.config import Config
+from dood_pyro.config import UNSET, Config
 from dood_pyro.registry import KINDS, canonical, is_own_code
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def settings(*configs: tuple[str, type[Config]]) -> Callable[[F], F]:
 
 def _setting_option(part: str, each: dataclasses.Field[Any], kind: Any) -> Callable[[F], F]:
     flag, parameter = "--" + each.name.replace("_", "-"), part + SEPARATOR + each.name
-    what, default = each.metadata["what"], each.default
+    what, default = each.metadata["what"], None if each.default is UNSET else each.default
     if kind is bool:
         return click.option(
             f"{flag}/--no-{flag[2:]}", parameter, default=default, show_default=True, help=what
@@ -151,8 +151,8 @@ def option_of(ctx: click.Context, setting: str) -> str:
     """Name for a setting in messages: the setting's option if that was typed, else the setting."""
     for option in ctx.command.params:
         name = option.name or ""
-        mine = (setting_of(name) or name).rpartition(".")[2]
-        if mine == setting.rpartition(".")[2]:
+        mine = setting_of(name) or name
+        if setting in (mine, mine.rpartition(".")[2]):
             if ctx.get_parameter_source(name) != ParameterSource.COMMANDLINE:
                 return setting
             return (option.opts if ctx.params[name] is not False else option.secondary_opts)[0]
@@ -293,6 +293,22 @@ def trained_model(command: Callable[..., None]) -> Callable[..., None]:
         command(use_model=UseModel(which, device, trusted), **given)
 
     return which(trust(device(collected)))
+
+
+def own_source(source: str, trusted: Sequence[str]) -> str:
+    """The source that a run was trained on, if its code comes with the package or is trusted.
+
+    Raises:
+        UserError: the run names code of its own.
+    """
+    from dood_pyro.errors import UserError
+
+    if is_own_code(source) and source not in trusted:
+        raise UserError(
+            f"the run was trained on {source}, code of its own; name a --target, or, if you trust that "
+            f"code, --trust {source}"
+        )
+    return source
 
 
 def run_name(run: str) -> str:

@@ -1,4 +1,6 @@
-"""The ``dood-pyro parse`` command."""
+"""The ``dood-pyro parse`` command: pictures into pen strokes.
+`dood_pyro.registry` names it, and `dood_pyro.recognition` does the work.
+"""
 
 from __future__ import annotations
 

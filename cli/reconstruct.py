@@ -1,4 +1,6 @@
-"""The ``dood-pyro reconstruct`` command."""
+"""The ``dood-pyro reconstruct`` command: a target's test images, drawn stroke by stroke.
+`dood_pyro.registry` names it, and `dood_pyro.tasks.reconstruct` does the work.
+"""
 
 from __future__ import annotations
 

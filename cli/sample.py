@@ -1,4 +1,6 @@
-"""The ``dood-pyro sample`` command."""
+"""The ``dood-pyro sample`` command: new drawings from a run's prior.
+`dood_pyro.registry` names it, and `dood_pyro.tasks.generate` does the work.
+"""
 
 from __future__ import annotations
 

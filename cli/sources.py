@@ -1,4 +1,6 @@
-"""The ``dood-pyro sources`` command."""
+"""The ``dood-pyro sources`` command: the data sources, listed or prepared.
+`dood_pyro.registry` names it, and `dood_pyro.data` does the work.
+"""
 
 from __future__ import annotations
 

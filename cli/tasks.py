@@ -1,4 +1,6 @@
-"""The ``dood-pyro`` commands ``exemplars`` and ``complete``: Omniglot's drawing tasks (section 3.2)."""
+"""The ``dood-pyro`` commands ``exemplars`` and ``complete``: Omniglot's drawing tasks (section 3.2).
+`dood_pyro.registry` names them; the tasks of the same names do the work.
+"""
 
 from __future__ import annotations
 

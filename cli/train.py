@@ -1,4 +1,7 @@
-"""The ``dood-pyro train`` command."""
+"""The ``dood-pyro train`` command: a new training, or one that goes on.
+`dood_pyro.registry` names it; `dood_pyro.research` makes the settings, and `dood_pyro.training`
+trains.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--source", help=options.names("source", "a path"))
+@click.option("--source", type=options.Name(), help=options.names("source", "a path"))
 @click.option(
     "--model",
     "model__name",
@@ -112,10 +115,12 @@ def _resume(ctx: click.Context, given: dict[str, Any]) -> tuple[Training, Any]:
             f"{run.path} names weights that come with dood-pyro, without the state that resuming "
             f"needs; start from them: --init-from {run.path}"
         )
-    run.trusted_config(_typed(ctx, "train__guide"), given["trusted"], training=True)
+    guide = _typed(ctx, "train__guide")
+    run.trusted_config(guide, given["trusted"], training=True)
     _, budget = run.read_config()
     budget = budget.extended(given["steps"], given["budget"], *run.progress())
-    return Training.open(run, device, given["data_dir"]), budget
+    trusted = (*given["trusted"], *filter(None, [guide]))
+    return Training.open(run, device, given["data_dir"], trusted), budget
 
 
 def _begin(ctx: click.Context, given: dict[str, Any]) -> Training:

@@ -1,4 +1,6 @@
-"""The ``dood-pyro transfer-table`` command."""
+"""The ``dood-pyro transfer-table`` command: the table of source by target (Fig. 4).
+`dood_pyro.registry` names it, and `dood_pyro.tasks.transfer` does the work.
+"""
 
 from __future__ import annotations
 

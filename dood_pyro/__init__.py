@@ -1,4 +1,4 @@
-"""Drawing out of Distribution (DooD, NeurIPS 2022) as a Pyro program.
+"""Drawing out of Distribution (DooD, NeurIPS 2022) as a Pyro program: the names that users import.
 
 >>> import dood_pyro
 >>> dood = dood_pyro.load("omniglot")        # trained weights, or a run folder

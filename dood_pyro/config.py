@@ -1,4 +1,5 @@
 """Every setting of a run, as plain values: what they mean, their ranges and defaults, in one place.
+Used by the command line, by run folders, and to build models, guides and estimators.
 
 A setting is declared once, by `setting`; command-line options, ``--set``, configuration files, checks
 and docs follow from that. What earlier versions wrote is read by `dood_pyro.runs.formats`.
@@ -23,7 +24,7 @@ class SettingError(UserError):
     """A setting that cannot be.
 
     Args:
-        setting: its name; "" where it is a matter of several.
+        setting: its name, alone or after its part, as ``beta`` or ``train.beta``.
         what: what is wrong with it, to be read after the name.
     """
 
@@ -61,6 +62,8 @@ class Config:
         kinds = get_type_hints(type(self))
         for each in fields(self):
             value, kind = getattr(self, each.name), kinds[each.name]
+            if value is UNSET:
+                continue
             if isinstance(value, int) and kind is float and not isinstance(value, bool):
                 object.__setattr__(self, each.name, float(value))
             elif not _is_a(value, kind):
@@ -190,7 +193,8 @@ class ModelConfig(Config):
 
 SYNTHETIC_RATIO = 0.125
 """Default of `TrainConfig.synthetic_ratio`."""
-UNSET = -1.0
+UNSET: Any = object()
+"""Default of a setting that depends on others: settled as the configuration is made."""
 
 
 @dataclass(frozen=True)
@@ -299,7 +303,7 @@ class TrainConfig(Config):
         "Random strokes that the guide learns to parse, for each image of the source: pens and strokes "
         "that the source lacks; the model learns nothing from them. "
         f"[default: {SYNTHETIC_RATIO}; 0 for nvil and where the guide does not learn]",
-        UNSET,
+        0,
         10,
         option=True,
     )
@@ -312,14 +316,13 @@ class TrainConfig(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.synthetic_ratio == UNSET:
+        if self.synthetic_ratio is UNSET:
             none = self._estimator().trains_baselines or self.trainable == "prior"
             object.__setattr__(self, "synthetic_ratio", 0.0 if none else SYNTHETIC_RATIO)
-        _require(self.synthetic_ratio >= 0, "synthetic_ratio", "must not be negative")
         _require(
-            self.normalise or self.estimator == "nvil",
+            self.normalise or self._estimator().trains_baselines is not False,
             "normalise",
-            "is for the estimator nvil, whose signals it concerns: leave it on",
+            "is for estimators that train baselines, such as nvil: leave it on",
         )
         _require(
             self.particles == 1 or self._estimator().takes_particles,
@@ -357,7 +360,7 @@ class TrainConfig(Config):
         if name == TrainConfig.estimator:  # without importing torch
             return SimpleNamespace(takes_particles=False, trains_baselines=False)
         if is_own_code(name):
-            return SimpleNamespace(takes_particles=True, trains_baselines=False)
+            return SimpleNamespace(takes_particles=True, trains_baselines=None)
         return load_component("estimator", name)
 
     def exploration_steps(self) -> int:

@@ -1,4 +1,6 @@
-"""Devices: choice, names, parallel jobs, seeds and memory."""
+"""Devices: choice, names, parallel jobs, seeds and memory.
+Used by commands, training, tasks and searches.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
 """Strokes and drawings: the result of a parse, to be rendered again or written as SVG and JSON.
+Recognition returns drawings; tasks and plots take their colours from here.
 
 Coordinates are canvas units: the canvas is [−1, 1]², x to the right, y down.
 """

@@ -1,4 +1,6 @@
-"""Errors that end a command with a message to the user."""
+"""Errors that end a command with a message to the user.
+Raised in the whole package; the command line and the scripts in ``experiments`` print the message.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
 """Feature networks of the Fréchet distance: small classifiers of each source's characters.
+`dood_pyro.tasks.fid` compares pictures by their features, and ``dood-pyro train-features`` trains one.
 
 There is one network per source, trained on the labels of the source's training part; the weights
 come with the package. The paper does not describe its own network, so only ratios of distances can

@@ -1,4 +1,5 @@
 """Atomic replacement of files, locks, and errors for files that cannot be read or written.
+Used wherever the package reads or writes run folders, prepared sources, figures or records.
 
 A reader of a replaced file sees the old content or the new content, never a part.
 """

@@ -1,4 +1,5 @@
 """Geometry of a drawing: layouts, affine maps and pens.
+Used by models, guides, drawings and tasks to place strokes.
 
 The canvas is [−1, 1]², x to the right, y down. A layout places a glimpse's frame, also [−1, 1]², on the
 canvas: canvas point = scale · R(rotation) · frame point + translation (section 2.1).

@@ -1,4 +1,5 @@
 """Images as programs take them, with the number of pixels that they came with.
+Models, guides, inference, training and tasks take an `ImageBatch`.
 
 An image of fewer pixels than the canvas has was enlarged, and shows it: along its edges lies a pattern
 that no pen leaves, which costs hundreds of nats. It belongs to how the image was made, not to the

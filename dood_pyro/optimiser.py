@@ -1,4 +1,5 @@
 """Adam without torch's compiler: torch's function `torch.optim.adam.adam`, over state kept here.
+Used by training, the feature networks, the gradient searches and the fits of one-shot classification.
 
 The class `torch.optim.Adam` imports torch's compiler, and sympy with it, when an instance is made:
 memory and seconds that nothing here needs.

@@ -1,4 +1,6 @@
-"""Pictures of all usual forms as square grey tensors, bright ink on black."""
+"""Pictures of all usual forms as square grey tensors, bright ink on black.
+Used by recognition and by data sources.
+"""
 
 from __future__ import annotations
 

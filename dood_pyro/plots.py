@@ -1,5 +1,7 @@
 """Sheets of drawings, figures and their files: images, and each drawing after every stroke, strokes
-coloured by order."""
+coloured by order.
+Used by every task that writes a figure.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
 """Progress bars whose output may fail without stopping the work.
+Used by commands and by the preparation of data sources.
 
 A bar's output may go away: the terminal is closed, nobody reads the pipe any more, or the disk is
 full. The work continues without the bar.

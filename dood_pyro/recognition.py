@@ -1,4 +1,6 @@
-"""Recognition of pen strokes: a trained run, loaded, parses pictures into drawings."""
+"""Recognition of pen strokes: a trained run, loaded, parses pictures into drawings.
+`dood_pyro.load` is its entry point, and most tasks take its `Recognizer`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
 """Every model, guide, estimator, data source and command by name: the one place to add another.
+Used by the command line, settings, training, runs and data to look up names.
 
 A line is a name, the code as ``"module:Class"``, which is imported when it is needed and not before,
 and a few words for help and tables. Options, help, errors and tests follow. Wherever such a name is

@@ -1,4 +1,6 @@
 """Training and evaluation from Python, as the commands do them, for research code.
+`dood_pyro.train`, `dood_pyro.evaluate` and `dood_pyro.configure` come from here, and
+``dood-pyro train`` begins a training here.
 
 >>> import dood_pyro
 >>> run = dood_pyro.train("digits", seconds=300, settings={"model.features": 128})
@@ -21,8 +23,9 @@ from dood_pyro.config import ModelConfig, RunConfig, SettingError, TrainConfig
 from dood_pyro.data import name_of
 from dood_pyro.devices import choose_device
 from dood_pyro.errors import UserError
+from dood_pyro.files import read_bytes
 from dood_pyro.recognition import open_run
-from dood_pyro.registry import canonical, is_own_code, load_component
+from dood_pyro.registry import canonical, load_component
 from dood_pyro.runs.budget import TrainingBudget
 from dood_pyro.runs.run import Run
 from dood_pyro.runs.tensors import refuse_not_finite
@@ -117,6 +120,8 @@ def begin_training(
     """
     budget = TrainingBudget(steps, seconds)
     chosen = dict(settings or {})
+    source = source or chosen.pop("train.source", "")
+    init_from = init_from or chosen.pop("train.init_from", None)
     initial, sha256 = None, ""
     if init_from is not None:
         theirs, initial, sha256 = _initial_weights(str(init_from), trusted, chosen)
@@ -124,7 +129,7 @@ def begin_training(
         for name, value in theirs.items():
             chosen[name] = _same(name, chosen.get(name), value, str(init_from))
     config = configure(model or "dood", absolute_source(source), chosen)
-    stem = f"{config.model_name.replace(':', '-')}-{name_of(source)}-{config.train.seed}"
+    stem = f"{name_of(config.model_name)}-{name_of(source)}-{config.train.seed}"
     path = Path("runs") / stem if out is None else out
     return Training.begin(path, config, budget, choose_device(device), data_dir, initial, sha256)
 
@@ -153,10 +158,18 @@ def configure(
                 "model.features or train.beta",
             )
         parts[part][setting] = value
-    estimator = canonical(parts["train"].get("estimator", TrainConfig.estimator))
-    parts["train"]["estimator"] = estimator
-    if "particles" not in parts["train"] and load_component("estimator", estimator).takes_particles:
-        parts["train"]["particles"] = SAMPLES
+    chosen = parts["train"]
+    if not isinstance(chosen.setdefault("estimator", TrainConfig.estimator), str):
+        raise SettingError("estimator", f"must be a name, not {chosen['estimator']!r}")
+    chosen["estimator"] = canonical(chosen["estimator"])
+    estimator = load_component("estimator", chosen["estimator"])
+    if estimator.takes_particles:
+        chosen.setdefault("particles", SAMPLES)
+    if estimator.trains_baselines and chosen.setdefault("synthetic_ratio", 0.0):
+        raise SettingError(
+            "synthetic_ratio",
+            f"is not for the estimator {chosen['estimator']}, whose baselines know one kind of images",
+        )
     load_component("model", model)  # raises if the name is wrong
     return RunConfig(model, ModelConfig(**parts["model"]), TrainConfig(**parts["train"]))
 
@@ -171,8 +184,8 @@ def read_settings(path: Path) -> dict[str, Any]:
         UserError: the file cannot be read, or an entry stands outside a table.
     """
     try:
-        tables = tomllib.loads(path.read_text())
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        tables = tomllib.loads(read_bytes(path).decode())
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UserError(f"cannot read settings from {path}: {error}") from None
     if other := [name for name, table in tables.items() if not isinstance(table, dict)]:
         raise UserError(f"{path}: {other[0]} stands in no table; put it under [model] or [train]")
@@ -210,8 +223,7 @@ def absolute_source(source: str) -> str:
     if not source:
         raise UserError(f"say what to train on: {', '.join(SOURCES)}, or a path")
     path = os.path.abspath(os.path.expanduser(source))
-    known = source in SOURCES or (is_own_code(source) and not os.path.exists(path))
-    return source if known else path
+    return source if source in SOURCES or not os.path.exists(path) else path
 
 
 def _same(name: str, given: Any, theirs: Any, run: str) -> Any:

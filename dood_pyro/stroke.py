@@ -1,4 +1,6 @@
-"""One pen stroke of a drawing, and what follows from its parameters."""
+"""One pen stroke of a drawing, and what follows from its parameters.
+Used by drawings, their SVG and recognition.
+"""
 
 from __future__ import annotations
 

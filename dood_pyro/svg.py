@@ -1,4 +1,6 @@
-"""Drawings as SVG documents: Bézier curves of any degree as cubic paths, still or animated."""
+"""Drawings as SVG documents: Bézier curves of any degree as cubic paths, still or animated.
+Used by `dood_pyro.drawing.Drawing`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
 """Types and tokens (section 3.2): a parse is a character's type, a token one way of writing the type.
+Used by the tasks of section 3.2.
 
 A token moves the type's control points by Gaussian noise and the whole drawing by a Gaussian affine
 map. As in the paper, the standard deviations are settings chosen by eye, not learned.

@@ -1,4 +1,5 @@
 """Benchmarks: the renderer, a training step, Pyro's overhead, memory, a parse, a transfer cell.
+``make bench`` runs them.
 
     make bench            (or: python experiments/bench.py --out experiments/results/bench.json)
 

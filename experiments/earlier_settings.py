@@ -1,4 +1,5 @@
 """Effect of two choices of defaults, from results measured before and after the choices.
+Run by hand; docs/results.md cites its findings.
 
     python experiments/earlier_settings.py
 

@@ -1,4 +1,5 @@
 """Held-out ELBO against training time, from the metrics of runs.
+Run by hand; docs/results.md shows its figure.
 
     python experiments/elbo_against_time.py runs/dood-mnist-0 runs/dood-omniglot-0
 

@@ -1,4 +1,4 @@
-"""Stages of gpu_check.sh; each stage adds its findings to DIR/gpu_check.json.
+"""Stages of gpu_check.sh, which runs this file; each stage adds its findings to DIR/gpu_check.json.
 
     experiments/gpu_check.sh --out DIR [--dry-run] [--minutes 5]
 

@@ -1,4 +1,5 @@
 """Keep a run's best weights without the state that resuming needs: a tenth of the size.
+Run by hand, for the package's weights and the runs in experiments/runs.
 
     python experiments/keep_weights.py runs/dood-omniglot-0 dood_pyro/weights/omniglot
     python experiments/keep_weights.py runs/dair-mnist-0 experiments/runs/dair-mnist-0

@@ -1,4 +1,5 @@
 """Choice of the settings that score one-shot queries, on trials of Omniglot's background set.
+Run by hand where defaults of `dood_pyro.tasks.one_shot` and its control are to be chosen.
 
     python experiments/one_shot_settings.py dood omniglot
     python experiments/one_shot_settings.py image

@@ -1,4 +1,4 @@
-"""Every figure and table of the paper, from kept runs.
+"""Every figure and table of the paper, from kept runs. ``make figures`` and ``make tables`` run it.
 
     make figures          (or: python experiments/paper.py figures)
     make tables           (or: python experiments/paper.py tables)

@@ -1,4 +1,5 @@
 """Restore the weights of kept runs that no figure needs, from the repository's history.
+``make restore-runs`` runs it.
 
     make restore-runs        (or: python experiments/restore_runs.py)
 

@@ -1,4 +1,5 @@
 """Tables of docs/results.md, made from the files that hold their numbers, and what its sentences claim.
+Run by hand after new results; ``make verify`` and a test also check the page with it.
 
     python experiments/results_page.py            # writes the tables into docs/results.md
     python experiments/results_page.py --check    # says what differs; status 1 where something does

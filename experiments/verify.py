@@ -1,4 +1,5 @@
 """Recompute a sample of the results from the kept runs, and compare the pages with their files.
+``make verify`` runs it.
 
     make verify           (or: python experiments/verify.py)
 

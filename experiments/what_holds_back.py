@@ -1,4 +1,5 @@
 """Anatomy of a run's bound on each target: the likelihood's scale, number of strokes, and guide.
+Run by hand; docs/results.md cites its findings.
 
     python experiments/what_holds_back.py experiments/runs/dood-mnist-0 experiments/runs/dood-omniglot-0
 

@@ -46,7 +46,7 @@ EXPECTED = torch.nn.functional.pad(torch.from_numpy(stroke(np.float32, 1.0)), (4
         Image.fromarray(stroke(np.uint16, 65535)),
         Image.fromarray(stroke(np.float32, 1.0)),
     ],
-    ids=lambda p: f"{type(p).__name__} {getattr(p, 'mode', getattr(p, 'dtype', ''))}",
+    ids=lambda p: f"{type(p).__name__} {p.mode if isinstance(p, Image.Image) else p.dtype}",
 )
 @pytest.mark.parametrize("inverted", [False, True])
 def test_every_form_and_polarity_gives_the_same_square(picture: Any, inverted: bool) -> None:

@@ -1,4 +1,4 @@
-"""Data sources by name or path: found, or prepared once from the public originals, then loaded.
+"""Data sources by name or path, for training, tasks and commands: found, or prepared once, then loaded.
 
 A source is looked for in the data folder (``--data-dir``, else ``DOOD_DATA``, else the platform's cache
 folder), then in the cache folder. A source found in neither is prepared into the first of the two that
@@ -58,7 +58,8 @@ class ImageDataset:
 
 def name_of(source: str | Path) -> str:
     """Name of a source in tables and figures: its name, or its path's last part without a suffix."""
-    return named(source).stem
+    source = canonical(str(source))
+    return source.replace(":", "-") if is_own_code(source) else named(source).stem
 
 
 def cache_folder() -> Path:

@@ -1,4 +1,6 @@
-"""Handwritten digits, 8×8, that come with scikit-learn: real data without a download."""
+"""Handwritten digits, 8×8, that come with scikit-learn: real data without a download.
+`dood_pyro.data` calls `prepare` for the source ``digits``.
+"""
 
 from pathlib import Path
 

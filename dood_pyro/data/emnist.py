@@ -1,4 +1,6 @@
-"""EMNIST, balanced split: handwritten digits and letters, 47 classes, 28×28, from torchvision."""
+"""EMNIST, balanced split: handwritten digits and letters, 47 classes, 28×28, from torchvision.
+`dood_pyro.data` calls `prepare` for the source ``emnist``.
+"""
 
 from pathlib import Path
 

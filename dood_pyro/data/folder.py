@@ -1,4 +1,6 @@
-"""Folders of pictures as sources."""
+"""Folders of pictures as sources.
+Used by `dood_pyro.data` where a source is the path of a folder, and by the Fréchet distance.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""KMNIST: cursive Japanese characters, 28×28, from torchvision."""
+"""KMNIST: cursive Japanese characters, 28×28, from torchvision.
+`dood_pyro.data` calls `prepare` for the source ``kmnist``.
+"""
 
 from pathlib import Path
 

@@ -1,4 +1,6 @@
-"""MNIST: handwritten digits, 28×28, from torchvision."""
+"""MNIST: handwritten digits, 28×28, from torchvision.
+`dood_pyro.data` calls `prepare` for the source ``mnist``.
+"""
 
 from pathlib import Path
 

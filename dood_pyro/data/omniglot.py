@@ -1,4 +1,5 @@
 """Omniglot: characters of 50 alphabets, 105×105, from torchvision.
+`dood_pyro.data` calls `prepare` for the source ``omniglot``.
 
 The background set is ``train``, the evaluation set ``test``: their alphabets differ.
 """

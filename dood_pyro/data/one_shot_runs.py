@@ -1,4 +1,5 @@
 """One-shot classification trials of the Omniglot authors: 20 runs of 20 ways within an alphabet.
+Used by the one-shot tasks and their command.
 
 The original is a zip archive of pictures, black ink on white; ``runNN/class_labels.txt`` pairs test
 with training items.

@@ -1,4 +1,6 @@
-"""Downloads of the public originals into a scratch folder, with one clear error if a download fails."""
+"""Downloads of the public originals into a scratch folder, with one clear error if a download fails.
+Used by the sources that are downloaded.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
 """Prepared sources on disk: one compressed .npz file each, checked when read, written in one move.
+`dood_pyro.data` reads and writes them, and every source's ``prepare`` returns their arrays.
 
 Layout: ``train_images`` and ``test_images``, uint8 (count, height, width), ink bright (255) on black,
 upright, at native resolution; ``train_labels`` and ``test_labels``, integers (count,); and any further

@@ -1,4 +1,5 @@
 """Quick, Draw!: Google's doodles, 28×28, from the public numpy bitmaps (CC BY 4.0).
+`dood_pyro.data` calls `prepare` for the source ``quickdraw``.
 
 The first drawings of 25 of the 345 categories, with the numbers in `CATEGORIES`; a fifth of each
 category is for test.

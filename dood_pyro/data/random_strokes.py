@@ -1,4 +1,5 @@
 """Random strokes drawn by the renderer, with the true strokes kept.
+Used by `dood_pyro.data` for the source ``random-strokes``, and by training for synthetic images.
 
 Random strokes are a source that needs no data and whose true parses are known, unlike those of real
 sources. A guide can also learn to parse them beside its source's images

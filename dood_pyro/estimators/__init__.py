@@ -1,1 +1,1 @@
-"""Objectives that train model and guide, one file each; `dood_pyro.registry` names them."""
+"""Objectives of training, for model and guide, one file each; `dood_pyro.registry` names them."""

@@ -1,4 +1,5 @@
 """Base class of estimators: losses whose gradients train model and guide.
+Every estimator extends `Estimator`, and the trainer calls its `loss`.
 
 To write one, see docs/extending.md.
 """

@@ -1,4 +1,5 @@
 """Objectives of several samples per image: the importance-weighted bound, and reweighted wake-sleep.
+Trainings choose them by the names ``iwae`` and ``rws``.
 
 Both marginalise the stop variable, as `dood_pyro.inference.stop_marginal` does: weights belong to the
 pairs of a sample i and a number of strokes k,

@@ -1,4 +1,5 @@
 """The paper's estimator: score function for the stop variable with learned baselines (section 2.3).
+Trainings choose it by the name ``nvil``.
 
 NVIL (Mnih and Gregor 2014) over Pyro's ``TraceGraph_ELBO``: each ``on_t`` is charged with the costs
 that come after it, less a learned baseline; the rest, the learning signal, is centred by its

@@ -1,4 +1,6 @@
-"""The sleep phase of wake-sleep: the guide learns from drawings that the model makes."""
+"""The sleep phase of wake-sleep: the guide learns from drawings that the model makes.
+Used by the trainer for the first ``sleep_steps`` steps.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The bound with the stop variable marginalised exactly: the default estimator."""
+"""The bound with the stop variable marginalised exactly: the default estimator, ``stop-marginal``.
+Trainings use it unless another is named, and the multi-sample estimators extend it.
+"""
 
 from __future__ import annotations
 

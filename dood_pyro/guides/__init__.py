@@ -1,4 +1,4 @@
-"""Trainable guides q(drawing | images), one file each; `dood_pyro.registry` names them."""
+"""Trainable guides q(drawing | images), one file each: named in `dood_pyro.registry`, built by runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The guide of AIR and Difference-AIR: q(on, layout, part | image)."""
+"""The guide of AIR and Difference-AIR: q(on, layout, part | image).
+Trainings of these models use it under the name ``amortised``.
+"""
 
 from __future__ import annotations
 

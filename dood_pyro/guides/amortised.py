@@ -1,4 +1,5 @@
-"""The paper's recognition program q(strokes | image), section 2.2.
+"""The paper's recognition program q(strokes | image), section 2.2: the default guide of DooD and its
+ablations.
 
 The sites of `dood_pyro.models.dood` with single Gaussians, from the residual Δx_t = image − canvas so
 far, its glimpse, and the RNNs that the model shares. Departure from the paper: a stroke that was

@@ -1,4 +1,6 @@
 """Base classes of guides: recognition programs q(drawing | images) over the sites of a model.
+Every guide of the package extends one, search guides included; training, inference and tasks work with
+any guide through them.
 
 Bounds, parses and tasks ask a guide for its properties by this interface, and know no particular guide.
 `Guide` is enough for a guide that is written as a whole; `SequentialGuide` is for guides that go stroke

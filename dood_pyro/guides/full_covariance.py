@@ -1,4 +1,5 @@
 """The amortised guide with one Gaussian of full covariance over a stroke's control points.
+Trainings choose it by the name ``full-covariance``.
 
 Control points that slide along the stroke together leave the image as it is: under the posterior they
 are correlated, and independent Gaussians must be as narrow as the narrowest direction.

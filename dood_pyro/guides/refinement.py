@@ -1,4 +1,5 @@
 """Stroke refiners: cross-sections of the image along a proposed stroke, and how it should move.
+Used by the amortised guide on every stroke that it proposes.
 
 A regression from a glimpse places control points to within a pixel or so; at a likelihood of scale
 0.01 the remaining error costs hundreds of nats. A `StrokeRefiner` renders the proposal on the canvas so

@@ -1,1 +1,1 @@
-"""Inference over any model and guide: traces, bounds, parses, samplers and searches."""
+"""Inference for training and tasks, over any model and guide: traces, bounds, parses, searches."""

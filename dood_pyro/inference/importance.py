@@ -1,4 +1,5 @@
 """The importance-weighted bound on log p(x) (Burda et al. 2015), stop variable sampled or marginalised.
+Used by evaluation and by the comparison of guides.
 
 One pass that draws every stroke serves both: strokes do not depend on later stops, so k drawn from
 q_k after the fact has, with strokes 1…k, exactly the guide's joint distribution.

@@ -1,4 +1,6 @@
-"""Effect handlers for the programs' sites."""
+"""Effect handlers for the programs' sites: all strokes drawn, modes, common noise, bounds on stops.
+Used by inference, searches and estimators.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
 """The guide's best guess of an image's strokes: every latent variable at its mode.
+Used by recognition, and by tasks that draw or measure strokes.
 
 A guide that infers strokes one after the other amplifies what differs in its input, on some drawings
 tenfold with every stroke (`dood_pyro.tasks.sensitivity`). In single precision the rounding of a matrix

@@ -1,4 +1,5 @@
 """Sequential Monte Carlo: particles that draw stroke by stroke, and are resampled in between.
+Used by the search guide ``smc``.
 
 Particles propose each stroke by a guide. After stroke t they have the weights
 

@@ -1,4 +1,5 @@
 """The stop variable marginalised: the bound of equation 9 summed exactly over numbers of strokes.
+Used by estimators, bounds on log p(x), searches and the log of training.
 
 With every on_t = 1, one pass draws all K strokes, and the canvas after each is at hand. For
 k = 0…K strokes let q_k = Π_{t≤k} q(on_t = 1) · [1 − q(on_{k+1} = 1)], the bracket left out at k = K,

@@ -1,4 +1,5 @@
 """Traces of a guide, and of the model replayed on its samples.
+Used by estimators, bounds, parses and searches.
 
 A guide that advances the model's own states returns them (`dood_pyro.models.base.Trajectory`); they are
 handed to the model, which then neither encodes nor renders anything twice.

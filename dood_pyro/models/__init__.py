@@ -1,1 +1,3 @@
-"""Generative programs p(image, drawing), one file each; `dood_pyro.registry` names them."""
+"""Generative programs p(image, drawing), built by runs, one file each; `dood_pyro.registry` names
+them.
+"""

@@ -1,4 +1,6 @@
-"""DooD's ablations (section 3.1): what each leaves out of `dood_pyro.models.dood.DooD`."""
+"""DooD's ablations (section 3.1): what each leaves out of `dood_pyro.models.dood.DooD`.
+Trainings choose them by the names in `dood_pyro.registry`.
+"""
 
 from __future__ import annotations
 

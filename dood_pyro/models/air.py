@@ -1,4 +1,5 @@
 """Attend-Infer-Repeat (Eslami et al. 2016) and Difference-AIR, the baselines of section 3.1.
+Trainings choose them by the names ``air`` and ``dair``.
 
 An image is made of parts: a latent vector that a network decodes into a patch of ink, and a layout
 by which a spatial transformer puts it on the canvas. The sites are DooD's, with ``part_t`` in place

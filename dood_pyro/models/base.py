@@ -1,4 +1,6 @@
-"""What all generative programs share: a drawing made step by step, and the image's likelihood.
+"""Base class of generative programs: a drawing made step by step, and the image's likelihood.
+Every model of the package extends `DrawingModel`; training, inference and tasks work with any model
+through it.
 
 A program draws for t = 1…K: a Bernoulli ``on_t``, latent variables of its own, then the deterministic
 ``canvas_t``; last ``image`` around the last canvas (`dood_pyro.models.sites`). Estimators, bounds and

@@ -1,4 +1,6 @@
-"""Distributions that Pyro lacks."""
+"""Distributions that Pyro lacks, for points and mixtures.
+Used by DooD's prior and by the full-covariance guide.
+"""
 
 from __future__ import annotations
 

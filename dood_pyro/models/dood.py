@@ -1,4 +1,5 @@
-"""DooD's generative program p(image, strokes), section 2.1, as a Pyro model.
+"""DooD's generative program p(image, strokes), section 2.1, as a Pyro model: the default model of
+trainings.
 
 For t = 1…K, inside ``pyro.plate("images")``:
 

@@ -1,4 +1,5 @@
 """The networks that parameterise the conditionals: encoders, glimpses, heads.
+Used by every model and by trainable guides.
 
 Each takes any leading batch dimensions; nothing here knows about Pyro sites.
 """

@@ -1,4 +1,5 @@
 """Model and guide in Pyro's parameter store, where something asks for their parameters.
+Used by the base classes of models and guides.
 
 `pyro.infer.SVI` trains what programs register by `pyro.param` or `pyro.module`, and nothing else. The
 project's own trainer optimises torch modules directly and leaves the store, which is global, alone. So

@@ -1,4 +1,5 @@
 """Names of the programs' Pyro sites: the one place that knows their grammar.
+Used by models, guides, inference and estimators.
 
 For t = 1…K a program has ``on_t``, latent variables of its own (``layout_t``, ``stroke_t``…) and the
 deterministic ``canvas_t``; all in the plate ``images``. Last comes the observed ``image``. Estimators

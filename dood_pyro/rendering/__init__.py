@@ -1,4 +1,4 @@
-"""Differentiable rendering of strokes, on any device (section 2.1, Rendering and Compositing)."""
+"""Differentiable rendering of strokes (section 2.1), for models, guides, drawings and tasks."""
 
 from dood_pyro.rendering.compositing import MAX_BRIGHTNESS, canvas_from_ink, ink_from_canvas
 from dood_pyro.rendering.strokes import (

@@ -1,4 +1,5 @@
 """Compositing of strokes (section 2.1, Compositing module): ink adds up, then saturates.
+Used by models, drawings and tasks, through `dood_pyro.rendering`.
 
 Addition makes the order of strokes irrelevant. Saturation keeps edges sharp, and crossings no
 brighter than the pen.

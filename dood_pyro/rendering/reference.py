@@ -1,4 +1,5 @@
 """Reference renderer: the formula as written, one Gaussian for every pixel and curve point.
+Used by tests and benchmarks, beside the fast renderer.
 
 Slow and plain on purpose: `dood_pyro.rendering.strokes` is tested and timed against this module.
 """

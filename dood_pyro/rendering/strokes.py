@@ -1,4 +1,5 @@
 """Differentiable renderer δR (section 2.1, Rendering module): Bézier strokes to ink.
+Used by models, guides, drawings and tasks, through `dood_pyro.rendering`.
 
 A stroke is a curve c(t) walked by a round pen whose profile is a Gaussian of standard deviation σ.
 Its ink at a pixel is

@@ -1,1 +1,1 @@
-"""Run folders: settings, facts, metrics and weights of a training, on disk."""
+"""Run folders, written by training and read by tasks: settings, facts, metrics and weights, on disk."""

@@ -1,4 +1,6 @@
-"""Budgets of trainings, in steps and seconds."""
+"""Budgets of trainings, in steps and seconds.
+Used by the training loop, which ends with its budget, and kept in run folders.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Model and guide from a run's settings."""
+"""Model and guide from a run's settings. Used by new trainings and by run folders that are loaded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Facts about a run, as opposed to its settings: hashes of what it learned from, and versions."""
+"""Facts about a run, as opposed to its settings: hashes of what it learned from, and versions.
+Run folders keep them in facts.json.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
 """A run folder: what a training leaves on disk, and how it is read back without running code.
+Training writes it; recognition, evaluation and the transfer table read it.
 
 A run folder holds
 
@@ -332,17 +333,21 @@ class Run:
         return model.eval()
 
     def load_guide(
-        self, model: DrawingModel[Any], which: str = "best", guide: str | None = None
+        self,
+        model: DrawingModel[Any],
+        which: str = "best",
+        guide: str | None = None,
+        trusted: Iterable[str] = (),
     ) -> Guide:
         """The run's guide over a model that has the very weights of the run's own.
 
         Args:
-            guide: as for `trusted_config`.
+            guide, trusted: as for `trusted_config`.
 
         Raises:
             UserError: as for `load`, or the model is another one.
         """
-        config = self.trusted_config(guide)
+        config = self.trusted_config(guide, trusted)
         tensors, _ = self.read_tensors(f"{which}.safetensors")
         mine, theirs = part_of(tensors, "model"), model.state_dict()
         if mine.keys() != theirs.keys() or any(
@@ -409,7 +414,7 @@ class Run:
         kept, as its metrics say."""
         lines = [line for line in self.read_metrics() if line["kind"] == "held-out"]
         if which == "best" and lines and not any(self.path.glob("*.safetensors")):
-            return int(max(lines, key=lambda line: line["elbo"] or -math.inf)["step"])
+            return int(max(lines, key=lambda line: line.get("elbo") or -math.inf)["step"])
         _, notes = self.read_tensors(f"{which}.safetensors")
         return number_in(notes, "step", int, f"{self.path}/{which}.safetensors")
 

@@ -1,4 +1,5 @@
 """Tensors on disk: safetensors files, with checksums that are verified whenever they are read.
+Used by run folders, checkpoints and feature networks.
 
 A file notes the checksum of all its content. Older files without one may be listed in a file
 ``SHA256SUMS`` of a folder above, in the form of the command ``sha256sum``.

@@ -1,4 +1,6 @@
-"""The guide's inputs and strokes at each step of one drawing (Fig. 2)."""
+"""The guide's inputs and strokes at each step of one drawing (Fig. 2).
+``dood-pyro anatomy`` draws them.
+"""
 
 from __future__ import annotations
 

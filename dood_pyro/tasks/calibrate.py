@@ -1,4 +1,5 @@
 """Simulation-based calibration (Talts et al. 2018): is a guide the model's posterior?
+``dood-pyro calibrate`` runs it.
 
 Drawings and their images are simulated from the model, and the guide is sampled for each image. If
 the guide is the posterior, the rank of each true value among the guide's draws is uniform. A latent

@@ -1,4 +1,6 @@
-"""Clusters of a model's strokes, or parts: k-means, t-SNE and silhouette coefficients (Fig. 5)."""
+"""Clusters of a model's strokes, or parts: k-means, t-SNE and silhouette coefficients (Fig. 5).
+``dood-pyro clusters`` draws them.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
 """Models side by side on the same images: stepwise reconstructions (Fig. 3a) and the number of strokes
-per drawing (Fig. 3b to d)."""
+per drawing (Fig. 3b to d).
+``dood-pyro compare`` and ``stroke-counts`` draw them.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Guides over one trained model, on the same images: bound, gap and time of each."""
+"""Guides over one trained model, on the same images: bound, gap and time of each.
+``dood-pyro compare-guides`` measures and draws them.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,11 @@ from dood_pyro.tasks.sensitivity import sensitivity
 
 
 def load_guides(
-    run: Run, names: Sequence[str] | None, which: str = "best", guide: str | None = None
+    run: Run,
+    names: Sequence[str] | None,
+    which: str = "best",
+    guide: str | None = None,
+    trusted: Sequence[str] = (),
 ) -> tuple[DrawingModel[Any], dict[str, Guide], RunConfig]:
     """Load a run's model and guides over the model.
 
@@ -57,7 +63,7 @@ def load_guides(
     settings = {name: folder.read_config()[0].train for name, folder in folders.items()}
     if guide not in (None, mine, *(each.guide for each in settings.values())):
         raise UserError(f"no run here was trained with the guide {guide!r}")
-    model, own, config = run.load(which, guide if mine == guide else None)
+    model, own, config = run.load(which, guide if mine == guide else None, trusted)
     if names is None:
         names = [mine, *(["smc"] if own.sequential else []), "refined"]
     found: dict[str, Guide] = {}
@@ -69,7 +75,7 @@ def load_guides(
         elif name in folders:
             theirs = settings[name]
             permitted = guide if theirs.guide == guide else None
-            other = folders[name].load_guide(model, which, permitted)
+            other = folders[name].load_guide(model, which, permitted, trusted)
             found[f"{theirs.guide} by {theirs.estimator}, {Path(name)}"] = other
         else:
             raise UserError(
@@ -90,11 +96,12 @@ def compare_guides(
     which: str = "best",
     guide: str | None = None,
     progress: Callable[[str, float, int], None] | None = None,
+    trusted: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
     """Measure guides on the first ``limit`` test images of the target's shuffle of seed 0.
 
     Args:
-        names, guide: as for `load_guides`.
+        names, guide, trusted: as for `load_guides`.
         progress: called with a guide's name, images done since the last call, and images in all.
 
     Returns:
@@ -110,7 +117,7 @@ def compare_guides(
         UserError: a guide or the target cannot be had.
     """
     device = device or torch.device("cpu")
-    model, guides, config = load_guides(run, names, which, guide)
+    model, guides, config = load_guides(run, names, which, guide, trusted)
     model = model.to(device)
     dataset = data.load(target, "test", config.model.canvas_size, data_dir)
     images = dataset.batch(limit, device)

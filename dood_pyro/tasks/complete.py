@@ -1,4 +1,5 @@
 """Partial completion (section 3.2, Fig. 8): possible continuations of a partial drawing.
+``dood-pyro complete`` draws them.
 
 The guide parses the partial picture, which gives the states of the RNNs. The canvas so far is set
 to the partial picture itself, and the prior draws the remaining strokes.

@@ -1,14 +1,18 @@
-"""Importance-weighted bound on a target's log p(x) under a run, with ELBO, strokes and error."""
+"""Importance-weighted bound on a target's log p(x) under a run, with ELBO, strokes and error.
+Used by ``dood-pyro evaluate``, which the transfer table calls, and by `dood_pyro.evaluate`.
+"""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
+import queue
 import signal
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -176,27 +180,35 @@ def _by_processes(
 ) -> list[_Measured]:
     """Compute the shards' bounds and errors in worker processes."""
     context = torch.multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(jobs, context, _start_worker)
-    try:
-        futures = [
-            # Arrays, because tensors would travel by shared memory, and containers have little.
-            pool.submit(_work, arguments, index, s.pixels.numpy(), s.native_size, particles)
-            for index, s in enumerate(shards)
-        ]
-        for future in as_completed(futures):
-            show(len(future.result()[-1]))
-    except BrokenProcessPool:
-        raise UserError(
-            "a process that measured died, perhaps for lack of memory; free some memory, or let one "
-            "process measure: OMP_NUM_THREADS=1"
-        ) from None
-    except BaseException:
-        for process in torch.multiprocessing.active_children():
-            process.terminate()
-        raise
-    finally:
-        pool.shutdown(cancel_futures=True)
-    found = [list(map(torch.from_numpy, future.result())) for future in futures]
+    with context.Manager() as manager:
+        done = manager.Queue()
+        pool = ProcessPoolExecutor(jobs, context, _start_worker)
+        try:
+            futures = [
+                # Arrays rather than tensors, which would travel by shared memory, of which containers
+                # have little.
+                pool.submit(
+                    _work, arguments, index, s.pixels.numpy(), s.native_size, particles, done
+                )
+                for index, s in enumerate(shards)
+            ]
+            while any(not future.done() for future in futures) or not done.empty():
+                with suppress(queue.Empty):
+                    show(done.get(timeout=0.2))
+                if any(future.done() and future.exception() for future in futures):
+                    break
+            found = [list(map(torch.from_numpy, future.result())) for future in futures]
+        except BrokenProcessPool:
+            raise UserError(
+                "a process that measured died, perhaps for lack of memory; free some memory, or let "
+                "one process measure: OMP_NUM_THREADS=1"
+            ) from None
+        except BaseException:
+            for process in torch.multiprocessing.active_children():
+                process.terminate()
+            raise
+        finally:
+            pool.shutdown(cancel_futures=True)
     return [_Measured(ImportanceBound(*columns[:-1]), columns[-1]) for columns in found]
 
 
@@ -225,10 +237,15 @@ def _programs(arguments: LoadArguments) -> ModelAndGuide:
 
 
 def _work(
-    arguments: LoadArguments, index: int, pixels: np.ndarray, native_size: int, particles: int
+    arguments: LoadArguments,
+    index: int,
+    pixels: np.ndarray,
+    native_size: int,
+    particles: int,
+    done: Any,
 ) -> tuple[np.ndarray, ...]:
     """Measure one shard in a worker; return the fields of `_Measured` as arrays, the error last."""
     images = ImageBatch(torch.from_numpy(pixels), native_size)
     with torch.no_grad():
-        bound, error = _shard(_programs(arguments), index, images, particles)
+        bound, error = _shard(_programs(arguments), index, images, particles, done.put)
     return tuple(values.numpy() for values in (*bound, error))

@@ -1,4 +1,6 @@
-"""New exemplars of a character (section 3.2, Fig. 7): tokens of the type that its parse defines."""
+"""New exemplars of a character (section 3.2, Fig. 7): tokens of the type that its parse defines.
+``dood-pyro exemplars`` draws them.
+"""
 
 from __future__ import annotations
 

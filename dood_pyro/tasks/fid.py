@@ -1,4 +1,6 @@
-"""Fréchet distances between sets of pictures (section 3.2, the figures beside Fig. 6)."""
+"""Fréchet distances between sets of pictures (section 3.2, the figures beside Fig. 6).
+The commands ``fid``, ``fid-samples`` and ``fid-memorisers`` measure them.
+"""
 
 from __future__ import annotations
 

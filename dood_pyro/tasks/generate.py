@@ -1,4 +1,6 @@
-"""Unconditional generation (section 3.2, Fig. 6): drawings sampled from the prior, and animations."""
+"""Unconditional generation (section 3.2, Fig. 6): drawings sampled from the prior, and animations.
+Used by ``dood-pyro sample`` and by the Fréchet distance.
+"""
 
 from __future__ import annotations
 

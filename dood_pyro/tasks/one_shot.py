@@ -1,4 +1,5 @@
 """One-shot classification (section 3.2, Table 1): which of twenty characters is a query image?
+``dood-pyro one-shot`` runs it.
 
 The parses of a support image are types. For each type, a token is fitted to the query by gradient steps
 on log p(query | token, type) + log p(token): the token's variables are set to their best values, in

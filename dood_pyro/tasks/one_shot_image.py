@@ -1,4 +1,5 @@
 """One-shot classification without a model: the control for a model's accuracy.
+``dood-pyro one-shot image`` runs it.
 
 The support image itself is fitted to the query, with the blurs, penalties and optimiser that fit tokens
 of a parse (`dood_pyro.tasks.one_shot`). The control's accuracy is due to the matching alone; the value

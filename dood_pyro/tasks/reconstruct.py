@@ -1,4 +1,6 @@
-"""Stepwise reconstructions (Fig. 1 and 3): images, and each drawing after every stroke."""
+"""Stepwise reconstructions (Fig. 1 and 3): images, and each drawing after every stroke.
+Used by ``dood-pyro reconstruct``, by training and by the comparison of models.
+"""
 
 from __future__ import annotations
 

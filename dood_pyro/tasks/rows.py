@@ -1,4 +1,6 @@
-"""Tables of evaluations: CSV files with a row per run, guide and target."""
+"""Tables of evaluations: CSV files with a row per run, guide and target.
+Used by ``dood-pyro evaluate``, the transfer table and the page of results.
+"""
 
 from __future__ import annotations
 

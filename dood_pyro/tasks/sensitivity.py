@@ -1,4 +1,5 @@
 """Conditioning of a guide: displacements of its strokes under noise of 10⁻⁵ on the picture.
+Used by the comparison of guides.
 
 Every stroke is inferred from the residual that earlier strokes leave, so a stroke that moves also
 moves the next one. A guide whose strokes leap under such noise is ill-conditioned: its strokes

@@ -1,4 +1,4 @@
-"""Training: one loop for every model, guide and estimator (section 2.3)."""
+"""Training, for commands and `dood_pyro.research`: one loop for all models and guides (section 2.3)."""
 
 from dood_pyro.training.loop import Training, train
 from dood_pyro.training.trainer import Trainer

@@ -1,4 +1,4 @@
-"""Training batches by step number, and the images held out from them."""
+"""Training batches by step number, and the images held out from them. Used by the training loop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""A trainer's state as tensors and notes, to go on from; and initial weights from another run."""
+"""A trainer's state as tensors and notes, to go on from; and initial weights from another run.
+Used by the training loop.
+"""
 
 from __future__ import annotations
 

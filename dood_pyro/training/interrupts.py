@@ -1,4 +1,4 @@
-"""Signals that wait for the end of a training step."""
+"""Signals that wait for the end of a training step. Used by the training loop."""
 
 from __future__ import annotations
 

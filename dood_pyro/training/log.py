@@ -1,4 +1,4 @@
-"""Records of a training under way: metrics, TensorBoard, progress."""
+"""Records of a training under way: metrics, TensorBoard, progress. The training loop writes them."""
 
 from __future__ import annotations
 

@@ -1,10 +1,13 @@
-"""The training loop: from a run folder's start or last checkpoint to the end of its budget."""
+"""The training loop: from a run folder's start or last checkpoint to the end of its budget.
+The command line and `dood_pyro.research` train through it.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -68,13 +71,22 @@ class Training:
         return cls(run, trainer, dataset)
 
     @classmethod
-    def open(cls, run: Run, device: torch.device, data_dir: str | Path | None = None) -> Training:
-        """A run folder that is there already, as its training begins or goes on.
+    def open(
+        cls,
+        run: Run,
+        device: torch.device,
+        data_dir: str | Path | None = None,
+        trusted: Iterable[str] = (),
+    ) -> Training:
+        """Open a run folder that is there already, to begin or continue its training.
+
+        Args:
+            trusted: names ``module:Class`` of code of its own that the run may run.
 
         Raises:
-            UserError: it is no run, or its data cannot be had.
+            UserError: the folder is no run, its data cannot be had, or its code is not trusted.
         """
-        config, _ = run.read_config()
+        config = run.trusted_config(trusted=trusted, training=True)
         dataset = _load_dataset(config, data_dir)
         return cls(run, _new_trainer(config, device, dataset.native_size), dataset)
 
@@ -157,10 +169,12 @@ def train(
     show: Show | None = None,
     tensorboard: bool = True,
     budget: TrainingBudget | None = None,
+    trusted: Iterable[str] = (),
 ) -> Trainer:
     """Train a run, from its start or its last checkpoint, until its end.
 
     Args:
+        trusted: names ``module:Class`` of code of its own that the run may run.
         tensorboard: whether to log for it; with ``budget`` the run keeps that, too.
         budget: another end than the run's own, which takes its place.
         show: called with the trainer and a line of kind ``"start"`` when training begins, then
@@ -172,7 +186,8 @@ def train(
             last checkpoint stays as it was.
         Interrupted: by SIGINT (Ctrl-C) or SIGTERM, after a checkpoint.
     """
-    return Training.open(run, device, data_dir).until_end(show, tensorboard, budget)
+    training = Training.open(run, device, data_dir, trusted)
+    return training.until_end(show, tensorboard, budget)
 
 
 def _load_dataset(config: RunConfig, data_dir: str | Path | None) -> data.ImageDataset:

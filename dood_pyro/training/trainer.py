@@ -1,4 +1,5 @@
 """The trainer: model, guide and estimator, and all that changes from step to step.
+Used by the training loop at every step, and by checkpoints.
 
 The learning rate falls as a power of the step, and a running average of the weights is what is kept and
 evaluated: there is no horizon, so that a run can be evaluated at any time and go on from there.

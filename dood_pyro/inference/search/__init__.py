@@ -1,1 +1,1 @@
-"""Guides that search image by image over a trained one; `dood_pyro.registry` names them."""
+"""Guides that search image by image over a trained one, for tasks; `dood_pyro.registry` names them."""

@@ -1,4 +1,6 @@
-"""Guides that search image by image, over a trained one."""
+"""Base class of guides that search image by image, over a trained one.
+Every search guide of the package extends `SearchGuide`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Mean-field guides: independent sites for each image, as searches find them."""
+"""Mean-field guides: independent sites for each image, as searches find them.
+Every search returns a `MeanFieldGuide`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
 """No amortisation: each image's Gaussians climb its bound from drawings that know nothing of it.
+Commands that take a guide choose it by the name ``per-image``.
 
 The slow reference: what can be inferred of an image without having learned to see. Bounds over strokes
 have many local optima, so each image has several starts and keeps the best.

@@ -1,4 +1,5 @@
 """The trained guide's answer, refined image by image: semi-amortised inference (Kim et al. 2018).
+Commands that take a guide choose it by the name ``refined``.
 
 Of the trained guide's modes and a few of its samples, the drawing that is likeliest under the model is
 where each image starts: an ascent mends strokes, but does not find another order of them. From there

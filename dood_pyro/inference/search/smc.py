@@ -1,4 +1,6 @@
-"""Sequential Monte Carlo with a trained guide as its proposal (`dood_pyro.inference.smc`)."""
+"""Sequential Monte Carlo with a trained guide as its proposal (`dood_pyro.inference.smc`).
+Commands that take a guide choose it by the name ``smc``.
+"""
 
 from __future__ import annotations
 

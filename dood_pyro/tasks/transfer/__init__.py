@@ -1,1 +1,1 @@
-"""Zero-shot transfer (section 3.1, Fig. 4): log p(x) of every target under every source's model."""
+"""Zero-shot transfer (section 3.1, Fig. 4), for ``dood-pyro transfer-table``: log p(x) by source."""

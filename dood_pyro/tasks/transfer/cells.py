@@ -1,4 +1,6 @@
-"""Cells of the transfer table, from the rows of evaluations."""
+"""Cells of the transfer table, from the rows of evaluations.
+Used by the table's text and figure, and by the page of results.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Figure of the transfer table (Fig. 4): log p(x) and reconstructions per cell, models side by side."""
+"""Figure of the transfer table (Fig. 4): log p(x) and reconstructions per cell, models side by side.
+``dood-pyro transfer-table`` draws it.
+"""
 
 from __future__ import annotations
 

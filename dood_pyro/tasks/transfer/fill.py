@@ -1,4 +1,5 @@
 """Training and measuring of the cells that the transfer table lacks, in several processes at once.
+Used by ``dood-pyro transfer-table``.
 
 Trainings and measurements are the commands ``dood-pyro train`` and ``dood-pyro evaluate``, each in a
 process of its own. Existing results are kept: runs resume where they stopped, and cells that the table

@@ -1,4 +1,6 @@
-"""Plan of the transfer table: its trainings, targets and settings (section 3.1, Fig. 4)."""
+"""Plan of the transfer table: its trainings, targets and settings (section 3.1, Fig. 4).
+Used by ``dood-pyro transfer-table`` and by the table's other modules.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Text of the transfer table: Markdown tables, notes and findings."""
+"""Text of the transfer table: Markdown tables, notes and findings.
+Used by ``dood-pyro transfer-table`` and by the page of results.
+"""
 
 from __future__ import annotations
 

@@ -1,0 +1,166 @@
+"""Training from Python: what `dood_pyro.train` and its like do, and what they refuse."""
+
+from __future__ import annotations
+
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import dood_pyro
+import dood_pyro.research
+from dood_pyro.config import SettingError
+from dood_pyro.errors import UserError
+from dood_pyro.runs.budget import TrainingBudget
+from dood_pyro.runs.run import Run
+
+SETTINGS: dict[str, Any] = {
+    "model.canvas_size": 16,
+    "model.max_strokes": 2,
+    "model.features": 8,
+    "train.batch_size": 4,
+}
+
+
+def test_train_and_evaluate(source: Path, tmp_path: Path) -> None:
+    lines: list[str] = []
+
+    def show(trainer: Any, line: dict[str, Any]) -> None:
+        lines.append(line["kind"])
+
+    run = dood_pyro.train(
+        str(source), steps=2, out=tmp_path / "run", settings=SETTINGS, device="cpu", show=show
+    )
+    assert run.progress()[0] == 2 and lines[0] == "start" and lines[-1] == "held-out"
+    config, budget = run.read_config()
+    assert budget == TrainingBudget(steps=2) and config.model_name == "dood"
+    assert config == dood_pyro.configure("dood", str(source), SETTINGS)
+    assert not list(run.path.glob("events*")), "TensorBoard is not asked for"
+    row = dood_pyro.evaluate(run, str(source), particles=2, limit=3)
+    assert row["images"] == 3 and row["steps"] == 2
+    assert dood_pyro.load(run.path).config == config
+
+
+def test_a_run_folder_has_a_name_of_its_own(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = SETTINGS | {"train.seed": 7}
+    run = dood_pyro.train(str(source), "air", steps=1, settings=settings, device="cpu")
+    assert run.path == Path("runs") / f"air-{source.stem}-7"
+
+
+def test_a_relative_source_is_found_again_from_elsewhere(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(source.parent)
+    training = dood_pyro.begin_training(source.name, steps=1, out="run", settings=SETTINGS)
+    assert training.run.read_config()[0].train.source == str(source)
+
+
+def test_going_on_from_another_runs_weights(source: Path, tmp_path: Path) -> None:
+    settings = SETTINGS | {"train.num_refiners": 1}
+    first = dood_pyro.train(
+        str(source), steps=1, out=tmp_path / "a", settings=settings, device="cpu"
+    )
+    # Settings of the model, and some of the guide's, are those of the run that is gone on from.
+    more = {"train.batch_size": 2, "train.trainable": "guide"}
+    second = dood_pyro.train(
+        str(source), steps=1, out=tmp_path / "b", settings=more, init_from=first.path, device="cpu"
+    )
+    config, _ = second.read_config()
+    assert config.model == first.read_config()[0].model and config.train.num_refiners == 1
+    assert second.read_facts().initial_sha256.startswith(config.train.init_from) != ""
+    ours, theirs = (run.read_tensors("best.safetensors")[0] for run in (second, first))
+    model = [name for name in ours if name.startswith("model.")]
+    assert model and all(bool((ours[name] == theirs[name]).all()) for name in model)
+    for wrong, said in (
+        ({"model.features": 9}, "model.features is that of"),
+        ({"train.num_refiners": 2}, "train.num_refiners is that of"),
+        ({"train.trainable": "guide", "train.estimator": "magic"}, "no estimator 'magic'"),
+    ):
+        with pytest.raises(UserError, match=said):
+            dood_pyro.begin_training(
+                str(source), steps=1, out=tmp_path / "c", settings=wrong, init_from=first.path
+            )
+    with pytest.raises(UserError, match=r"model\.name is that of"):
+        dood_pyro.begin_training(str(source), "air", steps=1, out="c", init_from=first.path)
+    assert not (tmp_path / "c").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"source": ""}, "say what to train on"),
+        ({"source": "minst"}, "no source"),
+        ({"model": "gan"}, "no model 'gan'"),
+        ({"steps": None}, "say how long to train"),
+        ({"steps": 0}, "--steps must be at least 1"),
+        ({"steps": None, "seconds": float("nan")}, "--budget must be a positive time"),
+        ({"settings": {"train.beta": 0}}, "beta"),
+        ({"settings": {"beta": 1}}, "beta is not a setting"),
+        ({"settings": {"model.features": "8"}}, "features must be a whole number, not '8'"),
+        ({"settings": {"train.estimator": "magic"}}, "no estimator 'magic'"),
+        ({"settings": {"train.guide": "none"}}, "no guide 'none'"),
+        ({"init_from": "nothing"}, "neither a run folder"),
+    ],
+)
+def test_what_cannot_be_writes_nothing(
+    change: dict[str, Any], said: str, source: Path, tmp_path: Path
+) -> None:
+    given: dict[str, Any] = {
+        "source": str(source),
+        "steps": 1,
+        "out": tmp_path / "run",
+        "device": "cpu",
+    }
+    given["settings"] = SETTINGS | change.get("settings", {})
+    with pytest.raises(UserError, match=said):
+        dood_pyro.train(**(given | {n: v for n, v in change.items() if n != "settings"}))
+    assert not (tmp_path / "run").exists()
+
+
+def test_estimators_of_ones_own_say_what_they_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As those that come with the package do."""
+    from dood_pyro.estimators.multi_sample import IWAE
+    from dood_pyro.estimators.nvil import NVIL
+
+    class Weighs(IWAE):
+        pass
+
+    class Baselines(NVIL):
+        pass
+
+    module = types.ModuleType("own_estimators")
+    module.__dict__.update(Weighs=Weighs, Baselines=Baselines)
+    monkeypatch.setitem(sys.modules, "own_estimators", module)
+
+    def configured(name: str, **more: Any) -> Any:
+        settings = {"train.estimator": f"own_estimators:{name}"}
+        return dood_pyro.configure(settings=settings | more).train
+
+    assert configured("Weighs").particles == dood_pyro.research.SAMPLES
+    assert configured("Weighs", **{"train.particles": 3}).particles == 3
+    assert configured("Baselines").synthetic_ratio == 0
+    with pytest.raises(SettingError, match="synthetic_ratio is not for the estimator"):
+        configured("Baselines", **{"train.synthetic_ratio": 0.1})
+    with pytest.raises(UserError, match="cannot load the estimator 'nowhere:Nothing'"):
+        dood_pyro.configure(settings={"train.estimator": "nowhere:Nothing"})
+
+
+def test_a_folder_that_is_taken_stays(source: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "mine").touch()
+    with pytest.raises(UserError, match="no run"):
+        dood_pyro.train(str(source), steps=1, out=tmp_path / "run", settings=SETTINGS)
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["mine"]
+
+
+def test_everything_public_is_there() -> None:
+    for name in dood_pyro.__all__:
+        assert getattr(dood_pyro, name) is not None and name in dir(dood_pyro)
+    assert issubclass(SettingError, UserError) and dood_pyro.Run is Run
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = dood_pyro.nothing
