@@ -114,7 +114,7 @@ def fid_samples(
     limit: int,
     seeds: tuple[int, ...],
     record: Path | None,
-    use_model: options.UseModel,
+    use: options.Use,
     data_dir: Path | None,
 ) -> None:
     """Measure how far RUN's samples are from a target.
@@ -129,9 +129,9 @@ def fid_samples(
     from dood_pyro.tasks.fid import report
 
     opened, rival_run = open_run(run), None if air is None else open_run(air)
-    made_by = opened.provenance(use_model.which)
+    made_by = opened.provenance(use.which)
     trained = opened.read_config()[0].train
-    target = options.own_source(trained.source, use_model.trusted) if target is None else target
+    target = options.own_source(trained.source, use.trusted) if target is None else target
     name = data.name_of(target)
     features = name if features is None else features
     key = options.entry(
@@ -144,12 +144,12 @@ def fid_samples(
     )
     refuse_another_run(record, key, made_by)
     network = load_features(features)
-    model = use_model.load(run).model
-    rival = None if air is None else use_model.load(air).model
+    model = use.load_model(run)[0]
+    rival = None if air is None else use.load_model(air)[0]
     found = report(model, rival, target, network, limit, seeds, part, data_dir)
     found |= {"seeds": list(seeds), "run": made_by}
     if rival_run is not None:
-        found["air_run"] = rival_run.provenance(use_model.which)
+        found["air_run"] = rival_run.provenance(use.which)
     update_object(record, {key: found})
     click.echo(json.dumps({key: found}, indent=2))
 

@@ -74,12 +74,14 @@ def one_shot(
     from dood_pyro.recognition import open_run
     from dood_pyro.tasks.one_shot import Settings
     from dood_pyro.tasks.one_shot import one_shot as classify
+    from dood_pyro.tokens import require_types
 
     if run == CONTROL:
         _control(runs, background, record, data_dir)
         return
     made_by = open_run(run).provenance(use.which)
     dood = use.load(run)
+    require_types(dood.model)
     given = {"parses": parses, "steps": steps, "two_way": two_way}
     chosen = {name: value for name, value in given.items() if value is not None}
     settings, usual = dataclasses.replace(Settings(), **chosen), Settings()  # type: ignore[arg-type]

@@ -209,6 +209,14 @@ class Use(NamedTuple):
 
         return load(run, self.device, self.which, self.guide, self.trusted)
 
+    def load_model(self, run: str) -> tuple[DrawingModel[Any], int]:
+        """Load the model of a run without its guide, and the native size of its training images."""
+        from dood_pyro.recognition import open_run
+
+        opened = open_run(run)
+        model = opened.load_model(self.which, self.trusted).to(self.torch_device())
+        return model, opened.read_facts().native_size
+
     def load_all(self, runs: Sequence[str]) -> list[Recognizer]:
         """Load several runs.
 
@@ -239,31 +247,6 @@ class Use(NamedTuple):
         return choose_device(self.device)
 
 
-class LoadedModel(NamedTuple):
-    """Model of a run, without the guide."""
-
-    model: DrawingModel[Any]
-    native_size: int
-    """Native size of the training images, pixels per side."""
-
-
-class UseModel(NamedTuple):
-    """Options for loading the models of trained runs, collected by `trained_model`."""
-
-    which: str
-    device: str
-    trusted: tuple[str, ...] = ()
-
-    def load(self, run: str) -> LoadedModel:
-        """Load the model of a run folder, or of weights that come with the package."""
-        from dood_pyro.devices import choose_device
-        from dood_pyro.recognition import open_run
-
-        opened = open_run(run)
-        model = opened.load_model(self.which, self.trusted).to(choose_device(self.device))
-        return LoadedModel(model, opened.read_facts().native_size)
-
-
 def trained(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options of every command that takes trained runs, passed together as ``use``."""
 
@@ -283,14 +266,12 @@ IMAGES = (
 
 
 def trained_model(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options of every command that takes a trained run's model without the guide.
-
-    The options are passed together as ``use_model``.
-    """
+    """Add the options of every command that takes a trained run's model without the guide, passed
+    together as ``use``."""
 
     @functools.wraps(command)
     def collected(which: str, device: str, trusted: tuple[str, ...], **given: Any) -> None:
-        command(use_model=UseModel(which, device, trusted), **given)
+        command(use=Use(which, None, device, trusted), **given)
 
     return which(trust(device(collected)))
 

@@ -17,7 +17,7 @@ from . import options
 @options.seed
 @click.option("--out", type=options.Png(), help="PNG.  [default: RUN-samples.png]")
 @options.trained_model
-def sample(run: str, count: int, seed: int, out: Path | None, use_model: options.UseModel) -> None:
+def sample(run: str, count: int, seed: int, out: Path | None, use: options.Use) -> None:
     """Draw new drawings, sampled from RUN's prior.
 
     Writes a sheet of drawings (Fig. 6), an animation of the sheet, and a folder with a PNG, an SVG and
@@ -25,7 +25,7 @@ def sample(run: str, count: int, seed: int, out: Path | None, use_model: options
     """
     from dood_pyro.tasks.generate import sample as draw
 
-    model, native_size = use_model.load(run)
+    model, native_size = use.load_model(run)
     out = out or Path(f"{options.run_name(run)}-samples.png")
     written = draw(model, out, count, seed, native_size)
     folder = out.with_suffix("")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dood_pyro.config import ModelConfig, SettingError, TrainConfig
+from dood_pyro.config import ModelConfig, SettingError, TrainConfig, UnknownSettingError
 from dood_pyro.errors import UserError
 
 from . import options
@@ -132,23 +132,25 @@ def _begin(ctx: click.Context, given: dict[str, Any]) -> Training:
         setting = options.setting_of(name)
         if setting is not None and _typed(ctx, name) is not None:
             settings[setting] = ctx.params[name]
-    if _typed(ctx, "seed") is not None:
-        settings["train.seed"] = given["seed"]
+    for name in ("source", "init_from", "seed"):
+        if _typed(ctx, name) is not None:
+            settings[f"train.{name}"] = given[name]
     settings |= dict(parse_assignment(text) for text in given["assignments"])
-    model, source = settings.pop("model.name", None), settings.pop("train.source", "")
     try:
         return begin_training(
-            given["source"] or source,
-            model,
+            settings.pop("train.source", None),
+            settings.pop("model.name", None),
             steps=given["steps"],
             seconds=given["budget"],
             out=given["out"],
             settings=settings,
-            init_from=given["init_from"],
+            init_from=settings.pop("train.init_from", None),
             device=given["device"],
             data_dir=given["data_dir"],
             trusted=given["trusted"],
         )
+    except UnknownSettingError:
+        raise
     except SettingError as error:
         name = options.option_of(ctx, error.setting)
         what = error.what.replace("init_from", "--init-from")
@@ -179,7 +181,7 @@ def _train(training: Training, budget: Any, tensorboard: bool) -> Trainer:
             )
 
     try:
-        return training.until_end(show, tensorboard, budget)
+        return training.train(show, tensorboard, budget)
     finally:
         if bar is not None:
             bar.close()

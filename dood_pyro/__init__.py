@@ -5,8 +5,9 @@
 >>> drawing = dood.parse("character.png")    # strokes out of pixels
 >>> drawing.svg(), drawing.json(), drawing.render(200)
 
-Research goes by the same names as the commands: `train`, `evaluate`, `Run`, `configure`; models, guides
-and estimators are Pyro programs and torch modules to subclass (docs/extending.md, docs/pyro.md).
+Research goes by the same names as the commands: `train`, `resume`, `evaluate`, `Run`, `configure`.
+Models, guides and estimators are Pyro programs and torch modules to subclass (docs/extending.md,
+docs/pyro.md).
 """
 
 from importlib import import_module
@@ -17,52 +18,76 @@ if TYPE_CHECKING:
     from dood_pyro.drawing import Drawing
     from dood_pyro.errors import UserError
     from dood_pyro.estimators.base import Estimator
+    from dood_pyro.estimators.multi_sample import IWAE, ReweightedWakeSleep
+    from dood_pyro.estimators.nvil import NVIL
+    from dood_pyro.estimators.stop_marginal import StopMarginalELBO
+    from dood_pyro.guides.amortised import AmortisedGuide
     from dood_pyro.guides.base import Guide, SequentialGuide
+    from dood_pyro.guides.full_covariance import FullCovarianceGuide
     from dood_pyro.images import ImageBatch
     from dood_pyro.models.base import DrawingModel, Trajectory
-    from dood_pyro.models.dood import DooD
+    from dood_pyro.models.dood import DooD, StepValues
     from dood_pyro.recognition import Recognizer, load
     from dood_pyro.research import begin_training, configure, evaluate, train
+    from dood_pyro.runs.budget import TrainingBudget
     from dood_pyro.runs.run import Run
     from dood_pyro.stroke import Stroke
+    from dood_pyro.training.loop import Training, resume
 
 _MODULES = {
     "config": ("ModelConfig", "RunConfig", "SettingError", "TrainConfig"),
     "drawing": ("Drawing",),
     "errors": ("UserError",),
     "estimators.base": ("Estimator",),
+    "estimators.multi_sample": ("IWAE", "ReweightedWakeSleep"),
+    "estimators.nvil": ("NVIL",),
+    "estimators.stop_marginal": ("StopMarginalELBO",),
+    "guides.amortised": ("AmortisedGuide",),
     "guides.base": ("Guide", "SequentialGuide"),
+    "guides.full_covariance": ("FullCovarianceGuide",),
     "images": ("ImageBatch",),
     "models.base": ("DrawingModel", "Trajectory"),
-    "models.dood": ("DooD",),
+    "models.dood": ("DooD", "StepValues"),
     "recognition": ("Recognizer", "load"),
     "research": ("begin_training", "configure", "evaluate", "train"),
+    "runs.budget": ("TrainingBudget",),
     "runs.run": ("Run",),
     "stroke": ("Stroke",),
+    "training.loop": ("Training", "resume"),
 }
 _PUBLIC = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
+    "IWAE",
+    "NVIL",
+    "AmortisedGuide",
     "DooD",
     "Drawing",
     "DrawingModel",
     "Estimator",
+    "FullCovarianceGuide",
     "Guide",
     "ImageBatch",
     "ModelConfig",
     "Recognizer",
+    "ReweightedWakeSleep",
     "Run",
     "RunConfig",
     "SequentialGuide",
     "SettingError",
+    "StepValues",
+    "StopMarginalELBO",
     "Stroke",
     "TrainConfig",
+    "Training",
+    "TrainingBudget",
     "Trajectory",
     "UserError",
     "begin_training",
     "configure",
     "evaluate",
     "load",
+    "resume",
     "train",
 ]
 

@@ -12,10 +12,10 @@ import hashlib
 import json
 import math
 from dataclasses import dataclass, field, fields
-from types import SimpleNamespace
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from dood_pyro.errors import UserError
+from dood_pyro.registry import canonical, is_own_code
 
 C = TypeVar("C", bound="Config")
 
@@ -31,6 +31,14 @@ class SettingError(UserError):
     def __init__(self, setting: str, what: str) -> None:
         super().__init__(f"{setting} {what}".strip())
         self.setting, self.what = setting, what
+
+
+class UnknownSettingError(SettingError):
+    """A name that is no setting's."""
+
+    def __init__(self, setting: str) -> None:
+        settings = "the settings are those of ModelConfig and TrainConfig, as model.features"
+        super().__init__(setting, f"is not a setting; {settings} or train.beta")
 
 
 def setting(
@@ -193,6 +201,8 @@ class ModelConfig(Config):
 
 SYNTHETIC_RATIO = 0.125
 """Default of `TrainConfig.synthetic_ratio`."""
+PARTICLES = 5
+"""Default of `TrainConfig.particles` for estimators that weigh samples."""
 UNSET: Any = object()
 """Default of a setting that depends on others: settled as the configuration is made."""
 
@@ -222,8 +232,9 @@ class TrainConfig(Config):
     )
     batch_size: int = setting(64, "Images per step.", 1, 2**20, option=True)
     particles: int = setting(
-        1,
-        "Samples per image, of estimators that weigh samples. [default: 5 for those, else 1]",
+        UNSET,
+        "Samples per image, of estimators that weigh samples. "
+        f"[default: {PARTICLES} for those, else 1]",
         1,
         10_000,
         option=True,
@@ -316,52 +327,70 @@ class TrainConfig(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        object.__setattr__(self, "estimator", canonical(self.estimator))
+        # What a run folder names is not run to check its settings, all of which it holds.
+        settled = self.particles is not UNSET and self.synthetic_ratio is not UNSET
+        if settled and is_own_code(self.estimator):
+            self._check_trainable()
+            return
+        self.check_estimator()
+
+    def check_estimator(self) -> None:
+        """Settle by the estimator what is unset, and check the settings against it.
+
+        Raises:
+            UserError: there is no such estimator.
+            SettingError: a setting is not for it.
+        """
+        takes_particles, trains_baselines = self._estimator()
+        if self.particles is UNSET:
+            object.__setattr__(self, "particles", PARTICLES if takes_particles else 1)
         if self.synthetic_ratio is UNSET:
-            none = self._estimator().trains_baselines or self.trainable == "prior"
+            none = trains_baselines or self.trainable == "prior"
             object.__setattr__(self, "synthetic_ratio", 0.0 if none else SYNTHETIC_RATIO)
+        self._check_trainable()
         _require(
-            self.normalise or self._estimator().trains_baselines is not False,
+            self.normalise or trains_baselines,
             "normalise",
             "is for estimators that train baselines, such as nvil: leave it on",
         )
         _require(
-            self.particles == 1 or self._estimator().takes_particles,
+            self.particles == 1 or takes_particles,
             "particles",
             "are for estimators that weigh samples, such as iwae and rws",
         )
+        _require(
+            self.trainable != "prior" or not trains_baselines,
+            "estimator",
+            f"{self.estimator} trains baselines, which belong to the guide: with trainable prior "
+            "choose another",
+        )
+        _require(
+            self.synthetic_ratio == 0 or not trains_baselines,
+            "synthetic_ratio",
+            f"is not for the estimator {self.estimator}, whose baselines know one kind of images",
+        )
+
+    def _check_trainable(self) -> None:
         _require(
             self.trainable == "both" or self.init_from != "",
             "trainable",
             f"{self.trainable} needs trained weights: init_from must name a run",
         )
-        if self.trainable == "prior":
-            _require(
-                not self._estimator().trains_baselines,
-                "estimator",
-                f"{self.estimator} trains baselines, which belong to the guide: with "
-                "trainable prior choose another",
-            )
-            _require(
-                self.synthetic_ratio == self.sleep_steps == 0,
-                "synthetic_ratio",
-                "and sleep_steps teach the guide, which trainable prior leaves as it is",
-            )
         _require(
-            self.synthetic_ratio == 0 or not self._estimator().trains_baselines,
+            self.trainable != "prior" or self.synthetic_ratio == self.sleep_steps == 0,
             "synthetic_ratio",
-            f"is not for the estimator {self.estimator}, whose baselines know one kind of images",
+            "and sleep_steps teach the guide, which trainable prior leaves as it is",
         )
 
-    def _estimator(self) -> Any:
-        """The estimator's class, or what is assumed of one that nobody may have vouched for yet."""
-        from dood_pyro.registry import canonical, is_own_code, load_component
+    def _estimator(self) -> tuple[bool, bool]:
+        """Whether the estimator takes particles, and whether it trains baselines."""
+        if self.estimator == TrainConfig.estimator:  # without importing torch
+            return False, False
+        from dood_pyro.estimators import load_estimator
 
-        name = canonical(self.estimator)
-        if name == TrainConfig.estimator:  # without importing torch
-            return SimpleNamespace(takes_particles=False, trains_baselines=False)
-        if is_own_code(name):
-            return SimpleNamespace(takes_particles=True, trains_baselines=None)
-        return load_component("estimator", name)
+        found = load_estimator(self.estimator)
+        return found.takes_particles, found.trains_baselines
 
     def exploration_steps(self) -> int:
         """``explore_steps`` of a run that begins with random weights; others have explored."""
@@ -402,8 +431,6 @@ class RunConfig:
     def own_code(self, training: bool = False) -> list[str]:
         """Names ``module:Class`` of code that is not the package's: of model and guide, and if the
         run is to be trained, of estimator and source."""
-        from dood_pyro.registry import is_own_code
-
         names = [self.model_name, self.train.guide]
         if training:
             names += [self.train.estimator, self.train.source]

@@ -11,6 +11,7 @@ import platform
 from collections.abc import Iterator
 
 import torch
+from torch import Tensor
 
 from dood_pyro.errors import UserError
 
@@ -33,7 +34,7 @@ def choose_device(name: str | torch.device = "auto") -> torch.device:
     if device.type not in ("cpu", "cuda"):
         raise UserError(f"dood-pyro does not compute on {name}; use auto, cpu or cuda")
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda: torch finds no CUDA GPU here; use --device cpu")
+        raise UserError("torch finds no CUDA GPU here; use the device cpu")
     return device
 
 
@@ -70,6 +71,21 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         yield
+
+
+def random_state(device: torch.device) -> dict[str, Tensor]:
+    """States of torch's generators that computations on a device draw from."""
+    states = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(device)
+    return states
+
+
+def set_random_state(states: dict[str, Tensor], device: torch.device) -> None:
+    """Set torch's generators to what `random_state` gave; one without a state stays as it is."""
+    torch.set_rng_state(states["cpu"])
+    if device.type == "cuda" and "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"], device)
 
 
 def keep_freed_memory() -> None:

@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ImageBatch:
     """Images at the canvas's size, and the size that they came in."""
 
@@ -29,21 +29,22 @@ class ImageBatch:
     square, which stands for the canvas's own size."""
 
     @classmethod
-    def of(cls, images: Images) -> ImageBatch:
-        """``images`` as a batch; a plain tensor came at the canvas's own size."""
-        return images if isinstance(images, ImageBatch) else cls(images)
-
-    @classmethod
     def concatenated(cls, parts: Sequence[ImageBatch]) -> ImageBatch:
         """Batches of one native size as one."""
-        (native_size,) = {part.native_size for part in parts}
+        sizes = {part.native_size for part in parts}
+        if len(sizes) > 1:
+            raise ValueError(f"batches of different native sizes cannot be joined: {sorted(sizes)}")
+        (native_size,) = sizes
         return cls(torch.cat([part.pixels for part in parts]), native_size)
 
     def __len__(self) -> int:
         return self.pixels.shape[-3]
 
     def __getitem__(self, rows: Any) -> ImageBatch:
-        """The images of a slice, mask or index tensor, of the same native size."""
+        """The images of a slice, mask, list or index tensor, of the same native size; of a number, a
+        batch of that one."""
+        if isinstance(rows, int):
+            rows = [rows]
         return ImageBatch(self.pixels[rows], self.native_size)
 
     @property
@@ -66,3 +67,8 @@ class ImageBatch:
 
 Images = Tensor | ImageBatch
 """Images for a program: a batch, or a tensor (images, size, size) at the canvas's own size."""
+
+
+def as_batch(images: Images) -> ImageBatch:
+    """Images as a batch; a plain tensor came at the canvas's own size."""
+    return images if isinstance(images, ImageBatch) else ImageBatch(images)

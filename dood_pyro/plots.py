@@ -17,7 +17,11 @@ from torch import Tensor
 from dood_pyro.data import name_of
 from dood_pyro.drawing import STROKE_COLOURS, Drawing
 from dood_pyro.files import write_atomically
-from dood_pyro.inference.parsing import Parse
+from dood_pyro.guides.base import Guide
+from dood_pyro.images import Images, as_batch
+from dood_pyro.inference.parsing import Parse, parse
+from dood_pyro.models.base import DrawingModel
+from dood_pyro.recognition import drawings_from_parse
 from dood_pyro.rendering import canvas_from_ink, ink_from_canvas
 
 CELL = 80
@@ -93,6 +97,28 @@ def stepwise_sheet(
         cells = [grey_cell(enlarge(image)), *colour_steps(strokes, steps)]
         columns.append(np.concatenate([_framed(cell) for cell in cells]))
     return np.concatenate(columns, axis=1)
+
+
+def draw_steps(
+    images: Images, parsed: Parse, curves: bool
+) -> tuple[UInt8[np.ndarray, "height width 3"], list[Drawing]]:
+    """Sheet of images and their drawings after every stroke, and the drawings as strokes.
+
+    Args:
+        curves: whether the model draws curves (`DrawingModel.draws_curves`). If not, the list is empty
+            and the sheet shows the parse's canvases.
+    """
+    drawings = drawings_from_parse(parsed) if curves else []
+    pixels = as_batch(images).pixels
+    return stepwise_sheet(pixels, step_inks(parsed, drawings), len(parsed.alive)), drawings
+
+
+def preview(
+    model: DrawingModel[Any], guide: Guide, images: Images
+) -> UInt8[Tensor, "3 height width"]:
+    """Sheet of images and their drawings, channels first as TensorBoard takes pictures."""
+    sheet, _ = draw_steps(images, parse(model, guide, images), model.draws_curves)
+    return torch.from_numpy(sheet).permute(2, 0, 1)
 
 
 def grid_sheet(

@@ -8,7 +8,7 @@ import os
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from dood_pyro.devices import choose_device
 from dood_pyro.drawing import Drawing
 from dood_pyro.errors import UserError
 from dood_pyro.guides.base import Guide
-from dood_pyro.images import ImageBatch, Images
+from dood_pyro.images import ImageBatch, Images, as_batch
 from dood_pyro.inference.parsing import ModelAndGuide, Parse, in_double, parse
 from dood_pyro.models.base import DrawingModel
 from dood_pyro.pictures import CHANNELS, CHANNELS_FIRST, Polarity, read_picture, resize
@@ -41,12 +41,15 @@ def trained_weights() -> list[str]:
     return sorted(entry.name for entry in folder.iterdir() if (entry / "config.json").is_file())
 
 
-def open_run(run: str | os.PathLike[str]) -> Run:
-    """Open the run folder at a path, or the trained weights of that name that come with the package.
+def open_run(run: Run | str | os.PathLike[str]) -> Run:
+    """Open the run folder at a path, or the trained weights of that name that come with the package;
+    a run is open already.
 
     Raises:
         UserError: there is neither a folder nor such weights.
     """
+    if isinstance(run, Run):
+        return run
     if str(run) == "":
         raise UserError("the run has no name: give a run folder's path or the name of weights")
     # A folder of the weights' name that is no run folder must not hide the weights.
@@ -61,13 +64,13 @@ def open_run(run: str | os.PathLike[str]) -> Run:
 
 
 def load(
-    run: str | os.PathLike[str],
+    run: Run | str | os.PathLike[str],
     device: str | torch.device = "cpu",
     which: str = "best",
     guide: str | None = None,
     trusted: Sequence[str] = (),
 ) -> Recognizer:
-    """Load a run folder, or trained weights by name (``"omniglot"``), to parse with.
+    """Load a run, by its folder or by the name of trained weights (``"omniglot"``), to parse with.
 
     Args:
         device: ``"cpu"``, ``"cuda"`` or ``"auto"``.
@@ -88,6 +91,14 @@ def load(
     return Recognizer(model.to(chosen), recognition.to(chosen), config, native_size)
 
 
+class _InDouble(NamedTuple):
+    """Copies of model and guide in float64, and what they were made of."""
+
+    tensors: list[Tensor]
+    versions: list[tuple[int, int]]
+    programs: ModelAndGuide
+
+
 class Recognizer:
     """A trained model and guide, to parse pictures with.
 
@@ -102,7 +113,7 @@ class Recognizer:
     ) -> None:
         self.model, self.guide, self.config = model, guide, config
         self.native_size = native_size
-        self._double: tuple[list[int], ModelAndGuide] | None = None
+        self._double: _InDouble | None = None
 
     @property
     def size(self) -> int:
@@ -147,17 +158,27 @@ class Recognizer:
 
     def _in_double(self) -> ModelAndGuide:
         """Copies of model and guide in float64, made again if model, guide or their weights changed."""
-        if self.guide.search_share:
+        if self.guide.searches:
             # A search guide's model and guide are not submodules, so changes of their weights would go
             # unnoticed; beside a search, the time of a copy is negligible.
             return in_double(self.model, self.guide)
-        key = [id(self.model), id(self.guide)]
-        for module in (self.model, self.guide):
-            for tensor in module.state_dict(keep_vars=True).values():
-                key += [tensor.data_ptr(), tensor._version]
-        if self._double is None or self._double[0] != key:
-            self._double = key, in_double(self.model, self.guide)
-        return self._double[1]
+        tensors = [
+            tensor
+            for module in (self.model, self.guide)
+            for tensor in module.state_dict(keep_vars=True).values()
+        ]
+        # The tensors themselves are kept: an address or id alone may come back for another one.
+        versions = [(tensor.data_ptr(), tensor._version) for tensor in tensors]
+        kept = self._double
+        if (
+            kept is None
+            or len(kept.tensors) != len(tensors)
+            or any(a is not b for a, b in zip(kept.tensors, tensors, strict=True))
+            or kept.versions != versions
+        ):
+            kept = _InDouble(tensors, versions, in_double(self.model, self.guide))
+            self._double = kept
+        return kept.programs
 
     def parse(self, images: Any, polarity: Polarity = "auto") -> Any:
         """Parse one picture, or many, into strokes.
@@ -203,7 +224,7 @@ class Recognizer:
                 f"a {self.config.model_name} model draws no pen strokes; its reconstructions are "
                 "shown by dood-pyro reconstruct"
             )
-        for batch in ImageBatch.of(images).split(BATCH):
+        for batch in as_batch(images).split(BATCH):
             found += drawings_from_parse(self.infer(batch.to(self.device)))
         return found
 

@@ -167,7 +167,8 @@ def canonical(name: str) -> str:
 def is_own_code(name: str) -> bool:
     """Whether a name is anyone's own ``module:Class``."""
     module, colon, attribute = name.partition(":")
-    return bool(colon and attribute) and all(part.isidentifier() for part in module.split("."))
+    parts = [*module.split("."), attribute]
+    return bool(colon) and all(part.isidentifier() for part in parts)
 
 
 def load_component(kind: str, name: str) -> Any:
@@ -191,6 +192,11 @@ def load_component(kind: str, name: str) -> Any:
         )
     try:
         return load_target(name)
+    except ModuleNotFoundError as error:
+        top = name.partition(":")[0].partition(".")[0]
+        here = f"call from the folder that holds {top}.py, or add that folder to PYTHONPATH"
+        remedy = f"; {here}" if error.name == top else ""
+        raise UserError(f"cannot load the {kind} {name!r}: {first_line(error)}{remedy}") from None
     # Whatever somebody's module raises is about that module.
     except Exception as error:
         raise UserError(f"cannot load the {kind} {name!r}: {first_line(error)}") from None

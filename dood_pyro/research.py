@@ -19,13 +19,13 @@ from typing import Any
 
 from torch import Tensor
 
-from dood_pyro.config import ModelConfig, RunConfig, SettingError, TrainConfig
+from dood_pyro.config import ModelConfig, RunConfig, SettingError, TrainConfig, UnknownSettingError
 from dood_pyro.data import name_of
 from dood_pyro.devices import choose_device
 from dood_pyro.errors import UserError
 from dood_pyro.files import read_bytes
 from dood_pyro.recognition import open_run
-from dood_pyro.registry import canonical, load_component
+from dood_pyro.registry import SOURCES, canonical, load_component
 from dood_pyro.runs.budget import TrainingBudget
 from dood_pyro.runs.run import Run
 from dood_pyro.runs.tensors import refuse_not_finite
@@ -35,8 +35,6 @@ from dood_pyro.training.loop import Training
 
 __all__ = ["begin_training", "configure", "evaluate", "read_settings", "train"]
 
-SAMPLES = 5
-"""Default of ``particles`` for estimators that weigh samples."""
 INHERITED = ("num_refiners", "guide_channels")
 """Training settings inherited from the run that training starts from."""
 
@@ -60,7 +58,7 @@ def train(
 
     Args:
         show: called with the trainer and a line of metrics, as each is written
-            (`dood_pyro.training.train`).
+            (`dood_pyro.training.resume`).
         tensorboard: whether to log for TensorBoard.
 
     Returns:
@@ -81,12 +79,12 @@ def train(
         data_dir=data_dir,
         trusted=trusted,
     )
-    training.until_end(show, tensorboard)
+    training.train(show, tensorboard)
     return training.run
 
 
 def begin_training(
-    source: str,
+    source: str | None,
     model: str | None = None,
     *,
     steps: int | None = None,
@@ -103,7 +101,7 @@ def begin_training(
     Args:
         source: name of a data source, path of a folder or file, or ``module:function`` of a user's own
             source.
-        model: a name in `dood_pyro.registry.MODELS`, or ``module:Class``.
+        model: a name in `dood_pyro.registry.MODELS`, or ``module:Class``; default ``"dood"``.
         steps, seconds: training budget; at least one of the two.
         out: run folder; default runs/MODEL-SOURCE-SEED.
         settings: values in place of the defaults, by names such as ``"model.features"`` or
@@ -120,58 +118,52 @@ def begin_training(
     """
     budget = TrainingBudget(steps, seconds)
     chosen = dict(settings or {})
-    source = source or chosen.pop("train.source", "")
-    init_from = init_from or chosen.pop("train.init_from", None)
+    model = _once(chosen, "model.name", model)
+    source = _once(chosen, "train.source", source) or ""
+    init_from = _once(chosen, "train.init_from", init_from)
     initial, sha256 = None, ""
     if init_from is not None:
         theirs, initial, sha256 = _initial_weights(str(init_from), trusted, chosen)
         model = _same("model.name", model, theirs.pop("model.name"), str(init_from))
         for name, value in theirs.items():
             chosen[name] = _same(name, chosen.get(name), value, str(init_from))
-    config = configure(model or "dood", absolute_source(source), chosen)
+    config = configure(model, absolute_source(source), chosen)
     stem = f"{name_of(config.model_name)}-{name_of(source)}-{config.train.seed}"
     path = Path("runs") / stem if out is None else out
     return Training.begin(path, config, budget, choose_device(device), data_dir, initial, sha256)
 
 
 def configure(
-    model: str = "dood", source: str = "", settings: Mapping[str, Any] | None = None
+    model: str | None = None,
+    source: str | None = None,
+    settings: Mapping[str, Any] | None = None,
 ) -> RunConfig:
     """Configuration of a run: defaults, with ``settings`` in their place.
 
     Args:
-        settings: values by ``"model.NAME"`` and ``"train.NAME"``.
+        model: default ``"dood"``.
+        settings: values by ``"model.NAME"`` and ``"train.NAME"``; ``"model.name"`` and
+            ``"train.source"`` stand for ``model`` and ``source``.
 
     Raises:
-        SettingError: the name of a setting is unknown, or its value is not valid.
+        SettingError: the name of a setting is unknown, or its value is not valid, or it is given twice.
         UserError: there is no such model or estimator.
     """
-    parts: dict[str, dict[str, Any]] = {"model": {}, "train": {"source": source}}
+    left = dict(settings or {})
+    model = _once(left, "model.name", model) or "dood"
+    parts: dict[str, dict[str, Any]] = {"model": {}, "train": {}}
+    parts["train"]["source"] = _once(left, "train.source", source) or ""
     kinds = {"model": ModelConfig, "train": TrainConfig}
-    for name, value in (settings or {}).items():
+    for name, value in left.items():
         part, _, setting = name.partition(".")
         known = {each.name for each in dataclasses.fields(kinds[part])} if part in kinds else set()
         if setting not in known:
-            raise SettingError(
-                name,
-                "is not a setting; the settings are those of ModelConfig and TrainConfig, as "
-                "model.features or train.beta",
-            )
+            raise UnknownSettingError(name)
         parts[part][setting] = value
-    chosen = parts["train"]
-    if not isinstance(chosen.setdefault("estimator", TrainConfig.estimator), str):
-        raise SettingError("estimator", f"must be a name, not {chosen['estimator']!r}")
-    chosen["estimator"] = canonical(chosen["estimator"])
-    estimator = load_component("estimator", chosen["estimator"])
-    if estimator.takes_particles:
-        chosen.setdefault("particles", SAMPLES)
-    if estimator.trains_baselines and chosen.setdefault("synthetic_ratio", 0.0):
-        raise SettingError(
-            "synthetic_ratio",
-            f"is not for the estimator {chosen['estimator']}, whose baselines know one kind of images",
-        )
     load_component("model", model)  # raises if the name is wrong
-    return RunConfig(model, ModelConfig(**parts["model"]), TrainConfig(**parts["train"]))
+    config = RunConfig(model, ModelConfig(**parts["model"]), TrainConfig(**parts["train"]))
+    config.train.check_estimator()  # the caller named it: it may be loaded
+    return config
 
 
 def read_settings(path: Path) -> dict[str, Any]:
@@ -217,13 +209,23 @@ def absolute_source(source: str) -> str:
     Raises:
         UserError: the source is empty.
     """
-    from dood_pyro.registry import SOURCES
-
     source = canonical(source)
     if not source:
         raise UserError(f"say what to train on: {', '.join(SOURCES)}, or a path")
     path = os.path.abspath(os.path.expanduser(source))
     return source if source in SOURCES or not os.path.exists(path) else path
+
+
+def _once(settings: dict[str, Any], name: str, given: Any) -> Any:
+    """Take a setting that is also an argument out of the settings; return the one of the two given.
+
+    Raises:
+        SettingError: both are given, and differ.
+    """
+    value = settings.pop(name, None)
+    if given is not None and value is not None and str(given) != str(value):
+        raise SettingError(name, f"is given twice: {value!r} among the settings, beside {given!r}")
+    return value if given is None else given
 
 
 def _same(name: str, given: Any, theirs: Any, run: str) -> Any:

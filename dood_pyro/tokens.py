@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -18,6 +18,7 @@ from torch import Tensor
 from dood_pyro import geometry
 from dood_pyro.errors import UserError
 from dood_pyro.inference.parsing import Parse
+from dood_pyro.models.base import DrawingModel
 from dood_pyro.models.networks import glimpse
 from dood_pyro.rendering import CURVE_POINTS, canvas_from_ink
 
@@ -135,16 +136,33 @@ PART_NOISE = 0.3
 """Standard deviation of the noise on part vectors of models without curves; the prior's is 1."""
 
 
-def parts_from_parse(parsed: Parse) -> tuple[Tensor, Tensor, Tensor]:
+def require_types(model: DrawingModel[Any]) -> None:
+    """Check that a model's drawings are types that tokens can be made of.
+
+    Raises:
+        UserError: the model draws neither curves nor parts.
+    """
+    if not model.draws_curves and not model.part_sites:
+        raise UserError(
+            f"{model.title} draws neither curves (draws_curves) nor parts (part_sites), which is what "
+            "tokens are made of"
+        )
+
+
+def parts_from_parse(model: DrawingModel[Any], parsed: Parse) -> tuple[Tensor, Tensor, Tensor]:
     """Part vectors (images, steps, dims), layouts (images, steps, 4) and ``alive`` (images, steps) of a
-    parse by a model without curves."""
-    names = ("part",) if "part" in parsed.values else ("stroke", "pen")
-    part = torch.cat([parsed.values[name].flatten(2) for name in names], dim=-1)
+    parse by a model whose parts a network draws.
+
+    Raises:
+        UserError: the model draws neither curves nor parts.
+    """
+    require_types(model)
+    part = torch.cat([parsed.values[name].flatten(2) for name in model.part_sites], dim=-1)
     return part.movedim(0, 1), parsed.values["layout"].movedim(0, 1), parsed.alive.movedim(0, 1)
 
 
 def render_parts(
-    decoder: Callable[[Tensor], Tensor],
+    part_ink: Callable[[Tensor], Tensor],
     parts: tuple[Tensor, ...],
     token: Token,
     noise: TokenNoise,
@@ -153,13 +171,13 @@ def render_parts(
     """Ink of a token's parts: noise is added to part vectors, and the affine map moves the picture.
 
     Args:
-        decoder: function from part vectors to ink in the part's frame.
+        part_ink: function from part vectors to ink in the part's frame (`DrawingModel.part_ink`).
         parts: part vectors, layouts and ``alive`` (`parts_from_parse`).
         token: its ``control`` has the shape of the part vectors.
         size: pixels per side.
     """
     part, layout, alive = parts
-    patch = decoder(part + PART_NOISE * token.control)
+    patch = part_ink(part + PART_NOISE * token.control)
     whole = affine_map(token, noise)[..., None, :, :]
     placing = geometry.compose_affine(whole, geometry.affine_matrix(layout))
     # The placing maps a part's frame to the canvas; a glimpse needs the inverse.

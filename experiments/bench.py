@@ -37,7 +37,7 @@ from dood_pyro.estimators.base import Loss
 from dood_pyro.estimators.stop_marginal import StopMarginalELBO
 from dood_pyro.files import write_atomically
 from dood_pyro.guides.amortised import AmortisedGuide
-from dood_pyro.images import ImageBatch, Images
+from dood_pyro.images import ImageBatch, Images, as_batch
 from dood_pyro.inference.importance import importance_bound
 from dood_pyro.inference.parsing import ModelAndGuide, in_double, parse
 from dood_pyro.inference.stop_marginal import StopMarginalTerms, stop_log_probs
@@ -50,7 +50,7 @@ from dood_pyro.runs.budget import TrainingBudget
 from dood_pyro.runs.build import build
 from dood_pyro.runs.facts import revision
 from dood_pyro.runs.run import Run
-from dood_pyro.training.loop import train
+from dood_pyro.training.loop import resume
 from dood_pyro.training.trainer import Trainer
 
 RESULTS = Path(__file__).parent / "results"
@@ -145,7 +145,7 @@ class PlainElbo(StopMarginalELBO):
     """Training objective over `plain_terms`."""
 
     def loss(self, model: Any, guide: Any, images: Images, step: int) -> Loss:
-        terms = plain_terms(model, guide, ImageBatch.of(images).pixels)
+        terms = plain_terms(model, guide, as_batch(images).pixels)
         return -self.objective(terms).sum(), terms.averages()
 
 
@@ -225,7 +225,7 @@ def train_in(folder: Path, steps: int = 25) -> None:
     settings = TrainConfig(str(folder / "bench.npz"), **at_once)  # type: ignore[arg-type]
     config = RunConfig("dood", ModelConfig(), settings)
     cpu = torch.device("cpu")
-    train(Run.create(folder / "run", config, TrainingBudget(steps=steps), cpu), cpu)
+    resume(Run.create(folder / "run", config, TrainingBudget(steps=steps), cpu), cpu)
 
 
 def untrained() -> tuple[RunConfig, ModelAndGuide]:

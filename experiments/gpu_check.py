@@ -38,7 +38,7 @@ from dood_pyro.rendering.reference import stroke_ink_per_pixel
 from dood_pyro.runs.budget import TrainingBudget
 from dood_pyro.runs.facts import revision
 from dood_pyro.runs.run import Run
-from dood_pyro.training.loop import train
+from dood_pyro.training.loop import resume
 from dood_pyro.training.trainer import Trainer
 
 TREE = Path(__file__).resolve().parent.parent
@@ -156,7 +156,7 @@ def training(check: Check, name: str) -> dict[str, Any]:
         if line["kind"] == "held-out":
             print(f"    step {line['step']}: held-out ELBO {line['elbo']}", flush=True)
 
-    trainer = train(run, check.device, show=show, tensorboard=False)
+    trainer = resume(run, check.device, show=show, tensorboard=False)
     lines = run.read_metrics()
     found: dict[str, Any] = {
         "source": chosen,

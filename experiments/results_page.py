@@ -77,7 +77,7 @@ def cells() -> dict[tuple[str, str, str], Cell]:
 
 
 def transfer_table() -> list[str]:
-    """Who explains whose drawings."""
+    """Rows of the transfer table: held-out bounds, trained on one source, tested on another."""
     return list(as_text(cells(), other_data(rows())))
 
 
@@ -135,7 +135,7 @@ def guides_table() -> list[str]:
 
 
 def one_shot_table() -> list[str]:
-    """Which of twenty characters is it?"""
+    """Rows of the table of one-shot classification, 20 ways."""
     found = result("one_shot")
     image = found["image"]
     entries = [
@@ -208,7 +208,7 @@ def clusters_table() -> list[str]:
 
 
 def holds_back_table() -> list[str]:
-    """What holds runs back on other drawings than their own."""
+    """Rows of the table of what limits a run on other sources than its own."""
     found = result("what_holds_back")
     lines = [
         "| | log p(x), 10 samples | twelve strokes | the target's own scale | a search per image | "
@@ -249,7 +249,7 @@ TABLES: dict[str, Callable[[], list[str]]] = {
 
 
 def claims() -> list[str]:
-    """What must occur in the sentences of docs/results.md; white space does not matter."""
+    """Phrases of docs/results.md with figures from the result files; white space does not matter."""
     parts = (
         *(main_claims, _claims_of_transfer, _claims_of_defaults, _claims_of_tasks),
         *(_claims_of_estimators, _claims_of_costs),
@@ -258,7 +258,7 @@ def claims() -> list[str]:
 
 
 def main_claims() -> list[str]:
-    """What must occur in the README's sentences, too."""
+    """Phrases that the README must contain, too."""
     found, shot, omniglot = cells(), result("one_shot"), result("fid")["omniglot"]
     dood = {key[1:]: cell for key, cell in found.items() if key[0] == "dood"}
     rival = {key[1:]: cell for key, cell in found.items() if key[0] == "dair"}
@@ -363,7 +363,7 @@ def _claims_of_tasks() -> list[str]:
 
 
 def _claims_of_estimators() -> list[str]:
-    """What marginalisation and the score function come to in equal time."""
+    """Phrases on the marginalised stop variable and the score function in equal time."""
     with open(RESULTS / "elbo_against_time.csv", newline="") as file:
         lines = list(csv.DictReader(file))
     by_run = {
@@ -425,7 +425,7 @@ def says(text: str, claim: str) -> bool:
 
 
 def problems(page: str, readme: str) -> list[str]:
-    """What in docs/results.md and the README differs from the files, a line each."""
+    """Differences between docs/results.md, the README and the result files, a line each."""
     found = [f"not in docs/results.md: {each}" for each in claims() if not says(page, each)]
     found += [f"not in README.md: {each}" for each in main_claims() if not says(readme, each)]
     if with_tables(page) != page:

@@ -92,6 +92,11 @@ class Finding(NamedTuple):
         )
 
 
+def has_weights(model: str, source: str) -> bool:
+    """Whether the weights of a run are in the tree; those of some are in the history alone."""
+    return (RUNS / f"{model}-{source}-0" / "best.safetensors").exists()
+
+
 def cells() -> Iterator[Finding]:
     """Bounds of some cells on the cells' first images, nats per image."""
     kept = result("verify")
@@ -104,7 +109,7 @@ def cells() -> Iterator[Finding]:
         if data.read(target, "test")[2] != row["data_sha256"]:
             print(f"  left out: {target} is not the data file that the table was measured on")
             continue
-        if not (RUNS / f"{model}-{source}-0" / "best.safetensors").exists():
+        if not has_weights(model, source):
             print(f"  left out: weights of {model} on {source} are not here: make restore-runs")
             continue
         found, cell = first_images(model, source, target), f"{model}, {source} on {target}"

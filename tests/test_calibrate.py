@@ -15,7 +15,7 @@ from torch import Tensor
 from dood_pyro.config import ModelConfig
 from dood_pyro.guides.amortised import AmortisedGuide
 from dood_pyro.guides.base import Guide
-from dood_pyro.images import ImageBatch, Images
+from dood_pyro.images import Images, as_batch
 from dood_pyro.inference.search.refined import RefinedGuide
 from dood_pyro.models.base import DrawingModel
 from dood_pyro.models.dood import DooD
@@ -61,7 +61,7 @@ class ShiftsGuide(Guide):
         self.share, self.std = share, std
 
     def forward(self, images: Images) -> None:
-        pixels = ImageBatch.of(images).pixels
+        pixels = as_batch(images).pixels
         with pyro.plate("images", len(pixels), dim=-1):
             pyro.sample("on_1", dist.Bernoulli(logits=torch.full((len(pixels),), 30.0)))
             mean = self.share * pixels[:, 0]
@@ -113,7 +113,7 @@ class Twice(DrawingModel[Shift]):
     def forward(  # type: ignore[override]
         self, images: Images | None = None, count: int = 1, native_size: int = 0
     ) -> Tensor:
-        count = count if images is None else len(ImageBatch.of(images))
+        count = count if images is None else len(as_batch(images))
         with pyro.plate("images", count, dim=-1):
             state = self.both_strokes(count)
             pyro.sample("image", dist.Normal(torch.zeros(count, 1, 1), 1.0).to_event(2))
@@ -137,7 +137,7 @@ class Prior(Guide):
     """A model's prior as a guide."""
 
     def forward(self, images: Images) -> None:
-        count = len(ImageBatch.of(images))
+        count = len(as_batch(images))
         with pyro.plate("images", count, dim=-1):
             self.model.both_strokes(count)
 

@@ -12,7 +12,7 @@ from dood_pyro.cli.main import main
 from dood_pyro.config import RunConfig, TrainConfig
 from dood_pyro.runs.budget import TrainingBudget
 from dood_pyro.runs.run import Run
-from dood_pyro.training import train
+from dood_pyro.training import resume
 from tests.conftest import TINY
 
 CPU = torch.device("cpu")
@@ -22,7 +22,7 @@ CPU = torch.device("cpu")
 def run(tmp_path: Path, source: Path) -> Run:
     config = RunConfig("dood", TINY, TrainConfig(source=str(source), batch_size=8))
     made = Run.create(tmp_path / "run", config, TrainingBudget(steps=4), CPU)
-    train(made, CPU, tensorboard=False)
+    resume(made, CPU, tensorboard=False)
     return made
 
 
@@ -64,7 +64,7 @@ def test_what_is_no_guide_over_the_model_is_refused(
 ) -> None:
     config, budget = run.read_config()
     other = Run.create(tmp_path / "other", config, budget, CPU)
-    train(other, CPU, tensorboard=False)
+    resume(other, CPU, tensorboard=False)
     tensors, notes = other.read_tensors("best.safetensors")
     other.write_tensors("best.safetensors", {k: t + 1 for k, t in tensors.items()}, notes)
     damaged = tmp_path / "damaged.json"

@@ -111,7 +111,7 @@ def test_settings_on_disk_that_cannot_be(change: dict[str, Any], said: str) -> N
     ("wrong", "said"),
     [
         ({"synthetic_ratio": -1}, "synthetic_ratio"),
-        ({"synthetic_ratio": -0.5}, "synthetic_ratio must not be negative"),
+        ({"synthetic_ratio": -0.5}, "synthetic_ratio must be at least 0"),
         (
             {"estimator": "nvil", "synthetic_ratio": 0.1},
             "synthetic_ratio is not for the estimator nvil",
@@ -121,7 +121,7 @@ def test_settings_on_disk_that_cannot_be(change: dict[str, Any], said: str) -> N
         ({"batch_size": 0}, "batch_size"),
         ({"beta": float("inf")}, "beta"),
         ({"beta": 0}, "beta"),
-        ({"normalise": False}, "normalise is for the estimator nvil"),
+        ({"normalise": False}, "normalise is for estimators that train baselines"),
         ({"particles": 2}, "particles are for estimators that weigh samples"),
         ({"trainable": "guide"}, "trainable guide needs trained weights"),
         (
@@ -295,10 +295,10 @@ def test_set_reaches_what_goes_together(
         # What an option said goes by the option's name.
         (("--beta", "0"), "--beta must be more than 0 and at most 1e+09; it is 0"),
         (("--num-refiners", "99"), "--num-refiners must be at least 0 and at most 16; it is 99"),
-        (("--synthetic-ratio", "-0.5"), "--synthetic-ratio must not be negative"),
+        (("--synthetic-ratio", "-0.5"), "--synthetic-ratio must be at least 0"),
         (("--synthetic-ratio", "-1"), "--synthetic-ratio"),
         (("--estimator", "nvil", "--synthetic-ratio", "1"), "--synthetic-ratio is not for the"),
-        (("--no-normalise",), "--no-normalise is for the estimator nvil"),
+        (("--no-normalise",), "--no-normalise is for estimators that train baselines"),
         (("--particles", "3"), "--particles are for estimators that weigh samples"),
         (("--trainable", "guide"), "--trainable guide needs trained weights"),
         # Of both, that which is wrong.
@@ -323,7 +323,7 @@ def test_what_cannot_be_set(
         ("[train]\nbeta = 0\n", "beta must be more than 0 and at most 1e+09; it is 0"),
         ("[train]\nbeta = 2020-01-01\n", "beta must be a number"),
         ('[model]\nname = "gan"\n', "no model 'gan'"),
-        (None, "cannot read settings"),
+        (None, "there is no"),
     ],
 )
 def test_files_that_cannot_be_taken(
@@ -351,7 +351,7 @@ def test_a_run_does_not_say_that_it_began_with_weights_that_it_never_saw(
 ) -> None:
     small = ("--canvas-size", 16, "--max-strokes", 1, "--batch-size", 2, *QUICK)
     begin = ("train", "--source", source, "--out", tmp_path / "run", *small)
-    assert "init" in refused(capsys, *begin, "--set", "train.init_from=nothing")
+    assert "neither a run folder" in refused(capsys, *begin, "--set", "train.init_from=nothing")
     assert not (tmp_path / "run").exists()
 
 

@@ -25,7 +25,7 @@ from dood_pyro.rendering.reference import stroke_ink_per_pixel
 from dood_pyro.runs.budget import TrainingBudget
 from dood_pyro.runs.build import build
 from dood_pyro.runs.run import Run, make_search_guide
-from dood_pyro.training.loop import train
+from dood_pyro.training.loop import resume
 from dood_pyro.training.trainer import Trainer
 from tests.conftest import TINY, nudge, random_pictures
 
@@ -112,7 +112,7 @@ def test_a_training_that_is_gone_on_with(tmp_path: Path, source: Path) -> None:
             if run is None:
                 config = RunConfig("dood", TINY, TrainConfig(str(source), batch_size=4))
                 run = Run.create(tmp_path / name, config, budget, DEVICE)
-            train(run, DEVICE, tensorboard=False, budget=budget)
+            resume(run, DEVICE, tensorboard=False, budget=budget)
         assert run is not None
         return run.read_tensors("last.safetensors")[0]
 

@@ -156,7 +156,7 @@ def test_what_is_not_finite_is_not_saved(run: Run, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(training.Trainer, "train_step", poisoned)
     with pytest.raises(UserError, match="not finite"):
-        training.train(run, CPU, tensorboard=False, budget=TrainingBudget(steps=6))
+        training.resume(run, CPU, tensorboard=False, budget=TrainingBudget(steps=6))
     assert (run.path / "state.safetensors").read_bytes() == before
 
 
@@ -228,7 +228,7 @@ def test_a_run_that_is_deleted_while_it_trains(
 
     monkeypatch.setattr(loop, "_evaluate", deleted)
     with pytest.raises(UserError, match="no longer") as refusal:
-        training.train(run, CPU, tensorboard=False)
+        training.resume(run, CPU, tensorboard=False)
     assert "space" not in str(refusal.value)
 
 

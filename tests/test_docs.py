@@ -11,7 +11,7 @@ import pyro
 import pytest
 from dood_pyro.cli.main import main
 
-from dood_pyro.registry import TASKS, Component
+from dood_pyro.registry import ESTIMATORS, GUIDES, MODELS, SEARCH_GUIDES, SOURCES, TASKS, Component
 
 DOCS = Path(__file__).parent.parent / "docs"
 
@@ -76,3 +76,17 @@ def test_the_page_on_extending_runs(
         for name in names:
             sys.modules.pop(name, None)
     assert "% of the ink is missing" in out
+
+
+@pytest.mark.parametrize(
+    ("page", "names"),
+    [
+        ("guides.md", [*GUIDES, *SEARCH_GUIDES, *ESTIMATORS]),
+        ("departures.md", [name for name in MODELS if name != "dood"]),
+        ("data.md", list(SOURCES)),
+    ],
+)
+def test_tables_list_what_the_registry_has(page: str, names: list[str]) -> None:
+    cells = re.findall(r"^\| ([^|]+) \|", (DOCS / page).read_text(), re.MULTILINE)
+    listed = {name for cell in cells for name in re.findall(r"`([^`]+)`", cell)}
+    assert set(names) <= listed

@@ -23,7 +23,7 @@ def test_a_row_is_the_same_however_many_processes_measure_it(
 ) -> None:
     config = RunConfig("dood", TINY, TrainConfig(source=str(source), batch_size=8))
     run = Run.create(tmp_path / "run", config, TrainingBudget(steps=3), CPU)
-    training.train(run, CPU, tensorboard=False)
+    training.resume(run, CPU, tensorboard=False)
     monkeypatch.setattr(module, "SHARD", 5)
     rows, done = [], []
     for enough, jobs in ((10**9, 1), (1, 2)):

@@ -23,9 +23,9 @@ from dood_pyro.inference.importance import importance_bound
 from dood_pyro.inference.parsing import parse
 from dood_pyro.inference.stop_marginal import stop_marginal_terms
 from dood_pyro.models.distributions import AutoregressivePoints
+from dood_pyro.plots import preview
 from dood_pyro.registry import MODELS
 from dood_pyro.runs.build import build
-from dood_pyro.tasks.reconstruct import preview
 from dood_pyro.training.trainer import Trainer
 from tests.conftest import TINY
 
@@ -239,7 +239,7 @@ def test_a_step_leaves_no_tensors_to_the_garbage_collector(
 
 def test_the_command_line_takes_every_model() -> None:
     """By the registry's names, which its help lists."""
-    (option,) = (o for o in train.params if isinstance(o, click.Option) and o.name == "model")
+    (option,) = (o for o in train.params if isinstance(o, click.Option) and o.name == "model__name")
     for name in MODELS:
         assert option.type.convert(name, option, None) == name
         assert name in (option.help or "")

@@ -98,7 +98,7 @@ def test_command_says_what_was_measured(
 ) -> None:
     config = RunConfig("dood", ModelConfig(features=8), TrainConfig(str(source_50), batch_size=8))
     run = Run.create(tmp_path / "run", config, TrainingBudget(steps=1), torch.device("cpu"))
-    training.train(run, torch.device("cpu"), tensorboard=False)
+    training.resume(run, torch.device("cpu"), tensorboard=False)
     network, figures = tmp_path / "network.safetensors", tmp_path / "fid.json"
     features.save_features(features.FeatureNetwork(), network)
     options = ("--features", network, "--seeds", "0", "--record", figures)
@@ -186,7 +186,7 @@ def test_memorisers_stand_beside_the_samples(
         TrainingBudget(steps=1),
         torch.device("cpu"),
     )
-    training.train(run, torch.device("cpu"), tensorboard=False)
+    training.resume(run, torch.device("cpu"), tensorboard=False)
     network, figures = tmp_path / "network.safetensors", tmp_path / "fid.json"
     features.save_features(features.FeatureNetwork(), network)
     figures.write_text('{"memorisers": {"other": 1}, "many": 2}')

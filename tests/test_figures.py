@@ -29,7 +29,7 @@ def runs(tmp_path: Path, source: Path) -> list[Run]:
     for name in MODELS:
         config = RunConfig(name, TINY, TrainConfig(source=str(source), batch_size=8))
         run = Run.create(tmp_path / name, config, TrainingBudget(steps=2), torch.device("cpu"))
-        training.train(run, torch.device("cpu"), tensorboard=False)
+        training.resume(run, torch.device("cpu"), tensorboard=False)
         made.append(run)
     return made
 

@@ -55,7 +55,7 @@ def test_sample_command(
 ) -> None:
     config = RunConfig(name, TINY, TrainConfig(str(source), batch_size=8))
     run = Run.create(tmp_path / "run", config, TrainingBudget(steps=1), torch.device("cpu"))
-    training.train(run, torch.device("cpu"), tensorboard=False)
+    training.resume(run, torch.device("cpu"), tensorboard=False)
     out = tmp_path / "samples.png"
     status, text, err = call(capsys, "sample", run.path, "--count", 5, "--out", out)
     assert status == 0 and str(out) in text, err

@@ -18,7 +18,7 @@ from dood_pyro.data import prepared
 from dood_pyro.data.one_shot_runs import Trials
 from dood_pyro.errors import UserError
 from dood_pyro.guides import check_guide, make_guide
-from dood_pyro.images import ImageBatch
+from dood_pyro.images import ImageBatch, as_batch
 from dood_pyro.inference.importance import bound_of
 from dood_pyro.inference.stop_marginal import stop_marginal_terms
 from dood_pyro.models.dood import DooD, StepValues
@@ -35,7 +35,7 @@ from dood_pyro.tasks.compare import draw_reconstructions
 from dood_pyro.tasks.complete import complete
 from dood_pyro.tasks.fid import samples, shuffled_strokes
 from dood_pyro.tasks.one_shot import Settings, classify
-from dood_pyro.training import Trainer, train
+from dood_pyro.training import Trainer, resume
 from tests.conftest import TINY, random_pictures
 
 CPU = torch.device("cpu")
@@ -86,12 +86,12 @@ def test_the_size_that_images_are_drawn_at(native_size: int, drawn: int) -> None
 def test_a_batch_keeps_its_native_size() -> None:
     images = ImageBatch(torch.rand(5, 16, 16), COARSE)
     parts = [*images.split(2), images[1:3], images[torch.tensor([0, 4])], images[torch.ones(5) > 0]]
-    parts += [images.repeat(2), images.to(torch.float64), ImageBatch.of(images)]
+    parts += [images.repeat(2), images.to(torch.float64), as_batch(images)]
     assert [len(part) for part in parts] == [2, 2, 1, 2, 2, 5, 10, 5, 5]
     assert {part.native_size for part in parts} == {COARSE}
     assert torch.equal(ImageBatch.concatenated(images.split(2)).pixels, images.pixels)
     assert torch.equal(images.repeat(2).pixels[5:], images.pixels)
-    assert ImageBatch.of(images.pixels).native_size == 0
+    assert as_batch(images.pixels).native_size == 0
     with pytest.raises(ValueError):
         ImageBatch.concatenated([images, ImageBatch(images.pixels)])
 
@@ -133,7 +133,7 @@ def trained(path: Path, source: Path, steps: int = 3, **settings: Any) -> Run:
     model = dataclasses.replace(TINY, **settings)
     config = RunConfig("dood", model, TrainConfig(str(source), batch_size=8, synthetic_ratio=1.0))
     run = Run.create(path, config, TrainingBudget(steps=steps), CPU)
-    train(run, CPU, tensorboard=False)
+    resume(run, CPU, tensorboard=False)
     return run
 
 

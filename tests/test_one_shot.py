@@ -154,7 +154,7 @@ def test_command_keeps_different_measurements_apart(
     archive(tmp_path / NAME)
     config = RunConfig("dood", TINY, TrainConfig(str(source), batch_size=8))
     run = Run.create(tmp_path / "run", config, TrainingBudget(steps=1), torch.device("cpu"))
-    training.train(run, torch.device("cpu"), tensorboard=False)
+    training.resume(run, torch.device("cpu"), tensorboard=False)
     figures = tmp_path / "one_shot.json"
     command = ("one-shot", run.path, "--data-dir", tmp_path, "--runs", 1, "--record", figures)
     for more in ((), ("--two-way",), ("--parses", 2)):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import types
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import dood_pyro
 import dood_pyro.research
@@ -97,8 +99,8 @@ def test_going_on_from_another_runs_weights(source: Path, tmp_path: Path) -> Non
         ({"source": "minst"}, "no source"),
         ({"model": "gan"}, "no model 'gan'"),
         ({"steps": None}, "say how long to train"),
-        ({"steps": 0}, "--steps must be at least 1"),
-        ({"steps": None, "seconds": float("nan")}, "--budget must be a positive time"),
+        ({"steps": 0}, "steps must be at least 1"),
+        ({"steps": None, "seconds": float("nan")}, "budget must be a positive time"),
         ({"settings": {"train.beta": 0}}, "beta"),
         ({"settings": {"beta": 1}}, "beta is not a setting"),
         ({"settings": {"model.features": "8"}}, "features must be a whole number, not '8'"),
@@ -141,7 +143,7 @@ def test_estimators_of_ones_own_say_what_they_take(monkeypatch: pytest.MonkeyPat
         settings = {"train.estimator": f"own_estimators:{name}"}
         return dood_pyro.configure(settings=settings | more).train
 
-    assert configured("Weighs").particles == dood_pyro.research.SAMPLES
+    assert configured("Weighs").particles == dood_pyro.config.PARTICLES
     assert configured("Weighs", **{"train.particles": 3}).particles == 3
     assert configured("Baselines").synthetic_ratio == 0
     with pytest.raises(SettingError, match="synthetic_ratio is not for the estimator"):
@@ -164,3 +166,58 @@ def test_everything_public_is_there() -> None:
     assert issubclass(SettingError, UserError) and dood_pyro.Run is Run
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = dood_pyro.nothing
+
+
+def test_a_training_depends_on_its_seed_alone(source: Path, tmp_path: Path) -> None:
+    """Not on the random numbers drawn before it runs, or by another training that was begun."""
+    made = []
+    for name in ("a", "b"):
+        training = dood_pyro.begin_training(
+            str(source), steps=2, out=tmp_path / name, settings=SETTINGS, device="cpu"
+        )
+        if name == "b":
+            dood_pyro.begin_training(
+                str(source), steps=2, out=tmp_path / "c", settings=SETTINGS, device="cpu"
+            )
+            torch.rand(5)
+        training.train(tensorboard=False)
+        made.append(training.run.read_tensors("last.safetensors")[0])
+    for tensor_name, tensor in made[0].items():
+        assert torch.equal(tensor, made[1][tensor_name])
+
+
+def test_beginning_leaves_the_random_state_alone(source: Path, tmp_path: Path) -> None:
+    before = torch.get_rng_state()
+    dood_pyro.begin_training(str(source), steps=2, out=tmp_path / "run", settings=SETTINGS)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_what_train_returns_is_taken_everywhere(source: Path, tmp_path: Path) -> None:
+    run = dood_pyro.train(str(source), steps=1, out=tmp_path / "run", settings=SETTINGS)
+    assert dood_pyro.load(run).config == run.read_config()[0]
+    rows = [dood_pyro.evaluate(each, str(source), 2, 3) for each in (run, run.path, str(run.path))]
+    assert rows[0] == rows[1] == rows[2]
+    assert json.loads((run.path / "config.json").read_text())["tensorboard"] is False
+    longer = dood_pyro.resume(
+        run, torch.device("cpu"), tensorboard=False, budget=TrainingBudget(steps=2)
+    )
+    assert longer.step == 2 and run.read_config()[1].steps == 2
+
+
+def test_a_setting_is_given_once(source: Path, tmp_path: Path) -> None:
+    given = SETTINGS | {"train.source": str(source), "model.name": "air"}
+    config = dood_pyro.configure(settings=given)
+    assert (config.model_name, config.train.source) == ("air", str(source))
+    with pytest.raises(SettingError, match=r"train.source is given twice"):
+        dood_pyro.begin_training("digits", steps=1, out=tmp_path / "run", settings=given)
+    with pytest.raises(SettingError, match=r"model.name is given twice"):
+        dood_pyro.configure("dair", settings=given)
+    training = dood_pyro.begin_training(None, steps=1, out=tmp_path / "run", settings=given)
+    assert training.run.read_config()[0] == config
+
+
+def test_a_folder_that_lost_its_facts_says_so(source: Path, tmp_path: Path) -> None:
+    run = dood_pyro.train(str(source), steps=1, out=tmp_path / "run", settings=SETTINGS)
+    (run.path / "facts.json").unlink()
+    with pytest.raises(UserError, match=r"has lost its facts\.json"):
+        dood_pyro.load(run)

@@ -130,7 +130,7 @@ def test_completions_keep_what_is_given_and_add_to_it(images: Tensor) -> None:
 def test_commands(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = RunConfig("dood", TINY, TrainConfig(str(source), batch_size=8))
     run = Run.create(tmp_path / "run", config, TrainingBudget(steps=1), torch.device("cpu"))
-    training.train(run, torch.device("cpu"), tensorboard=False)
+    training.resume(run, torch.device("cpu"), tensorboard=False)
     for command in ("exemplars", "complete"):
         out = tmp_path / f"{command}.png"
         options = ("--target", source, "--count", 3, "--each", 2, "--out", out)

@@ -18,7 +18,7 @@ import torch
 
 from dood_pyro.config import RunConfig, TrainConfig
 from dood_pyro.data import prepared
-from dood_pyro.devices import choose_device
+from dood_pyro.devices import choose_device, set_random_state
 from dood_pyro.errors import UserError
 from dood_pyro.files import locked
 from dood_pyro.images import ImageBatch
@@ -29,7 +29,7 @@ from dood_pyro.runs.run import LOCK, Run
 from dood_pyro.training import loop
 from dood_pyro.training import trainer as trainer_module
 from dood_pyro.training.batches import Batches, split_held_out
-from dood_pyro.training.loop import train
+from dood_pyro.training.loop import resume
 from dood_pyro.training.trainer import Trainer
 from tests.conftest import TINY
 
@@ -64,13 +64,13 @@ def test_a_stopped_and_resumed_run_ends_with_the_same_weights(
 ) -> None:
     """Stopped at step 13, in the middle of an epoch, and raised from there to 30."""
     whole = start(tmp_path / "whole", source, 30, estimator)
-    train(whole, CPU, tensorboard=False)
+    resume(whole, CPU, tensorboard=False)
     parts = start(tmp_path / "parts", source, 13, estimator)
-    train(parts, CPU, tensorboard=False)
+    resume(parts, CPU, tensorboard=False)
     config, budget = parts.read_config()
     parts.write_config(config, budget.extended(30, None))
     torch.manual_seed(99)  # whatever the new process's random state is
-    train(parts, CPU, tensorboard=False)
+    resume(parts, CPU, tensorboard=False)
     a, b = weights(whole), weights(parts)
     assert set(a) == set(b)
     for key in a:
@@ -81,7 +81,7 @@ def test_a_stopped_and_resumed_run_ends_with_the_same_weights(
 def test_a_killed_run_resumes_bit_for_bit(tmp_path: Path, source: Path) -> None:
     """Killed without warning, three times, whatever it is doing."""
     whole = start(tmp_path / "whole", source, 60)
-    train(whole, CPU, tensorboard=False)
+    resume(whole, CPU, tensorboard=False)
     killed = start(tmp_path / "killed", source, 60)
     program = (
         "import sys, torch\n"
@@ -89,7 +89,7 @@ def test_a_killed_run_resumes_bit_for_bit(tmp_path: Path, source: Path) -> None:
         "from dood_pyro.training import loop\n"
         "loop.CHECKPOINT_SECONDS = 0.0\n"
         "run = Run(sys.argv[1])\n"
-        "loop.train(run, torch.device('cpu'), tensorboard=False)\n"
+        "loop.resume(run, torch.device('cpu'), tensorboard=False)\n"
     )
     kills = 0
     while kills < 3:
@@ -103,7 +103,7 @@ def test_a_killed_run_resumes_bit_for_bit(tmp_path: Path, source: Path) -> None:
         process.wait()
         kills += 1
     assert _step(killed) < 60
-    train(killed, CPU, tensorboard=False)
+    resume(killed, CPU, tensorboard=False)
     a, b = weights(whole), weights(killed)
     for key in a:
         assert torch.equal(a[key], b[key]), key
@@ -121,13 +121,13 @@ def _step(run: Run) -> int:
 def test_the_same_seed_gives_the_same_run(tmp_path: Path, source: Path) -> None:
     runs = [start(tmp_path / name, source, 5) for name in ("a", "b")]
     for run in runs:
-        train(run, CPU, tensorboard=False)
+        resume(run, CPU, tensorboard=False)
     assert_same_weights(*runs)
 
 
 def test_a_run_folder_holds_what_it_should(tmp_path: Path, source: Path) -> None:
     run = start(tmp_path / "run", source, 20)
-    train(run, CPU)
+    resume(run, CPU)
     names = {path.name.split(".")[0] for path in run.path.iterdir() if path.name != LOCK}
     assert names == {"config", "facts", "metrics", "best", "last", "state", "events"}
     config = json.loads((run.path / "config.json").read_text())
@@ -169,7 +169,7 @@ def test_many_bad_steps_end_the_run_and_keep_the_checkpoint(
     tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = start(tmp_path / "run", source, 20)
-    train(run, CPU, tensorboard=False)
+    resume(run, CPU, tensorboard=False)
     good = weights(run)
     config, budget = run.read_config()
     run.write_config(config, budget.extended(500, None))
@@ -178,7 +178,7 @@ def test_many_bad_steps_end_the_run_and_keep_the_checkpoint(
         Batches, "__getitem__", lambda self, step: ImageBatch(whole(self, step).pixels * torch.nan)
     )
     with pytest.raises(UserError, match=r"diverged.*last good checkpoint"):
-        train(run, CPU, tensorboard=False)
+        resume(run, CPU, tensorboard=False)
     after = weights(run)
     assert all(torch.equal(good[key], after[key]) for key in good)
 
@@ -189,7 +189,7 @@ def test_ctrl_c_saves_a_whole_step(
 ) -> None:
     """Whenever it comes: the run that goes on ends as one that was never interrupted."""
     whole = start(tmp_path / "whole", source, 12)
-    train(whole, CPU, tensorboard=False)
+    resume(whole, CPU, tensorboard=False)
     run = start(tmp_path / "run", source, 12)
     step_inputs = DooD.step_inputs
 
@@ -203,17 +203,17 @@ def test_ctrl_c_saves_a_whole_step(
     interrupts = [number]
     monkeypatch.setattr(DooD, "step_inputs", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        train(run, CPU, tensorboard=False)
+        resume(run, CPU, tensorboard=False)
     assert 3 < _step(run) < 12
-    train(run, CPU, tensorboard=False)
+    resume(run, CPU, tensorboard=False)
     assert_same_weights(whole, run)
 
 
 def test_a_run_is_trained_by_one_process_at_a_time(tmp_path: Path, source: Path) -> None:
     run = start(tmp_path / "run", source, 3)
     with locked(run.path / LOCK), pytest.raises(UserError, match="another process"):
-        train(run, CPU, tensorboard=False)
-    train(run, CPU, tensorboard=False)
+        resume(run, CPU, tensorboard=False)
+    resume(run, CPU, tensorboard=False)
 
 
 def test_the_last_evaluation_is_made_up_for(
@@ -223,7 +223,7 @@ def test_the_last_evaluation_is_made_up_for(
     monkeypatch.setattr(loop, "EVALUATE_EVERY", 5)
     monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0)
     whole, cut = (start(tmp_path / name, source, 7) for name in ("whole", "cut"))
-    train(whole, CPU, tensorboard=False)
+    resume(whole, CPU, tensorboard=False)
     evaluate = loop._evaluate
 
     def killed(run: Run, trainer: Trainer, *rest: Any) -> Any:
@@ -233,8 +233,8 @@ def test_the_last_evaluation_is_made_up_for(
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(loop, "_evaluate", killed)
-        train(cut, CPU, tensorboard=False)
-    assert train(cut, CPU, tensorboard=False).evaluated == 7
+        resume(cut, CPU, tensorboard=False)
+    assert resume(cut, CPU, tensorboard=False).evaluated == 7
     held_out = [line["step"] for line in cut.read_metrics() if line["kind"] == "held-out"]
     assert held_out == [5, 7]
     assert_same_weights(whole, cut)
@@ -242,7 +242,7 @@ def test_the_last_evaluation_is_made_up_for(
 
 def test_a_guides_own_buffers_survive(tmp_path: Path, source: Path) -> None:
     run = start(tmp_path / "run", source, 3)
-    trainer = train(run, CPU, tensorboard=False)
+    trainer = resume(run, CPU, tensorboard=False)
     gate = trainer.guide.refinement.gate  # type: ignore[union-attr]
     assert len(gate) > 0  # type: ignore[arg-type]
     assert torch.equal(weights(run)["buffer.guide.refinement.gate"], gate)  # type: ignore[arg-type]
@@ -250,15 +250,15 @@ def test_a_guides_own_buffers_survive(tmp_path: Path, source: Path) -> None:
 
 def test_weights_without_a_state_are_not_overwritten(tmp_path: Path, source: Path) -> None:
     run = start(tmp_path / "run", source, 3)
-    train(run, CPU, tensorboard=False)
+    resume(run, CPU, tensorboard=False)
     (run.path / "state.safetensors").unlink()
     with pytest.raises(UserError, match=r"no state\.safetensors"):
-        train(run, CPU, tensorboard=False)
+        resume(run, CPU, tensorboard=False)
 
 
 def test_a_state_that_lacks_something_is_refused(tmp_path: Path, source: Path) -> None:
     run = start(tmp_path / "run", source, 3)
-    train(run, CPU, tensorboard=False)
+    resume(run, CPU, tensorboard=False)
     tensors, notes = run.read_tensors("state.safetensors")
     moments = {name for name in tensors if name.startswith("adam.")}
     for missing in (
@@ -269,12 +269,12 @@ def test_a_state_that_lacks_something_is_refused(tmp_path: Path, source: Path) -
             "state.safetensors", {k: v for k, v in tensors.items() if k not in missing}, notes
         )
         with pytest.raises(UserError, match=r"state\.safetensors"):
-            train(run, CPU, tensorboard=False)
+            resume(run, CPU, tensorboard=False)
     for missing_note in ("step", "seconds", "best"):
         fewer = {name: value for name, value in notes.items() if name != missing_note}
         run.write_tensors("state.safetensors", tensors, fewer)
         with pytest.raises(UserError, match=r"state\.safetensors"):
-            train(run, CPU, tensorboard=False)
+            resume(run, CPU, tensorboard=False)
     for wrong in (
         {"step": "x"},
         {"step": "-7"},
@@ -284,17 +284,17 @@ def test_a_state_that_lacks_something_is_refused(tmp_path: Path, source: Path) -
     ):
         run.write_tensors("state.safetensors", tensors, notes | wrong)
         with pytest.raises(UserError, match=r"state\.safetensors"):
-            train(run, CPU, tensorboard=False)
+            resume(run, CPU, tensorboard=False)
     run.write_tensors(
         "state.safetensors", tensors | {"random.cpu": torch.zeros(3, dtype=torch.float64)}, notes
     )
     with pytest.raises(UserError, match=r"state\.safetensors"):
-        train(run, CPU, tensorboard=False)
+        resume(run, CPU, tensorboard=False)
 
 
 def test_lines_of_metrics_around_a_damaged_one_are_kept(tmp_path: Path, source: Path) -> None:
     run = start(tmp_path / "run", source, 40)
-    train(run, CPU, tensorboard=False)
+    resume(run, CPU, tensorboard=False)
     path, lines = run.path / "metrics.jsonl", run.read_metrics()
     first, *others = path.read_bytes().splitlines(keepends=True)
     assert len(others) + 1 == len(lines) > 2
@@ -306,7 +306,7 @@ def test_lines_of_metrics_around_a_damaged_one_are_kept(tmp_path: Path, source: 
 
 def test_weights_that_are_not_finite_are_refused(tmp_path: Path, source: Path) -> None:
     run = start(tmp_path / "run", source, 3)
-    train(run, CPU, tensorboard=False)
+    resume(run, CPU, tensorboard=False)
     tensors, notes = run.read_tensors("best.safetensors")
     tensors["model.raw_scale"] = torch.tensor(torch.nan)
     run.write_tensors("best.safetensors", tensors, notes)
@@ -324,7 +324,7 @@ def test_a_short_run_that_diverged_says_so(
         lambda self, images: StopMarginalTerms(*(t * torch.nan for t in whole(self, images))),
     )
     with pytest.raises(UserError, match="training diverged: no held-out bound"):
-        train(start(tmp_path / "run", source, 2), CPU, tensorboard=False)
+        resume(start(tmp_path / "run", source, 2), CPU, tensorboard=False)
 
 
 def test_what_a_killed_write_leaves_is_removed(tmp_path: Path, source: Path) -> None:
@@ -334,9 +334,9 @@ def test_what_a_killed_write_leaves_is_removed(tmp_path: Path, source: Path) -> 
     (folder / ".config.json.x1y2").write_bytes(b"half")
     run = start(folder, source, 3)
     (run.path / ".state.safetensors.x1y2").write_bytes(b"half")
-    train(run, CPU, tensorboard=False)
+    resume(run, CPU, tensorboard=False)
     assert [path.name for path in run.path.glob(".*")] == [LOCK]
-    with pytest.raises(UserError, match="go on with it by --resume"):
+    with pytest.raises(UserError, match="go on with it"):
         start(folder, source, 3)
 
 
@@ -356,7 +356,7 @@ def test_tiny_sources_train(tmp_path: Path, source: Path, count: int, estimator:
     for kind in ("images", "labels"):
         arrays[f"train_{kind}"] = arrays[f"train_{kind}"][:count]
     prepared.write(source, arrays)
-    train(start(tmp_path / "run", source, 2, estimator), CPU, tensorboard=False)
+    resume(start(tmp_path / "run", source, 2, estimator), CPU, tensorboard=False)
 
 
 def test_a_single_image_is_too_few() -> None:
@@ -374,17 +374,17 @@ def test_tensorboard_on_a_full_disk_is_given_up(
 
     monkeypatch.setattr(SummaryWriter, "add_scalar", full)
     with pytest.warns(UserWarning, match="TensorBoard is given up"):
-        train(start(tmp_path / "run", source, 20), CPU)
+        resume(start(tmp_path / "run", source, 20), CPU)
 
 
 def test_other_data_are_refused(tmp_path: Path, source: Path) -> None:
     run = start(tmp_path / "run", source, 2)
-    train(run, CPU, tensorboard=False)
+    resume(run, CPU, tensorboard=False)
     arrays = prepared.read(source)
     arrays["train_images"][0, 0, 0] ^= 255
     prepared.write(source, arrays)
     with pytest.raises(UserError, match="not those that"):
-        train(run, CPU, tensorboard=False)
+        resume(run, CPU, tensorboard=False)
 
 
 def test_batches_cover_an_epoch_and_differ_between_epochs() -> None:
@@ -441,13 +441,13 @@ def test_choosing_a_device() -> None:
 def test_kept_weights_say_how_long_they_were_trained(source: Path, tmp_path: Path) -> None:
     """A run without its state still knows its progress, and is not trained on by mistake."""
     run = start(tmp_path / "run", source, steps=3)
-    train(run, CPU, tensorboard=False)
+    resume(run, CPU, tensorboard=False)
     steps, seconds = run.progress()
     (run.path / "state.safetensors").unlink()
     assert run.progress()[0] == steps == 3
     assert run.progress()[1] == pytest.approx(seconds, abs=0.5)
     with pytest.raises(UserError, match=r"no state\.safetensors"):
-        train(run, CPU, tensorboard=False)
+        resume(run, CPU, tensorboard=False)
 
 
 @pytest.mark.parametrize("estimator", ["stop-marginal", "iwae", "rws"])
@@ -455,14 +455,14 @@ def test_the_prior_alone_learns_from_what_the_guide_draws(
     tmp_path: Path, source: Path, estimator: Any
 ) -> None:
     first = start(tmp_path / "first", source, 30)
-    train(first, CPU, tensorboard=False)
+    resume(first, CPU, tensorboard=False)
     kept, _ = first.read_tensors("last.safetensors")
     settings = TrainConfig(
         str(source), batch_size=8, estimator=estimator, trainable="prior", init_from="first"
     )
     config = RunConfig("dood", TINY, settings)
     second = Run.create(tmp_path / "second", config, TrainingBudget(steps=40), CPU, kept, "0" * 64)
-    trainer = train(second, CPU, tensorboard=False)
+    trainer = resume(second, CPU, tensorboard=False)
     after = weights(second, "last.safetensors")
     own = {id(parameter) for parameter in trainer.model.prior_parameters()}
     for name, parameter in trainer.parameters.items():
@@ -484,14 +484,14 @@ def test_the_prior_alone_learns_from_what_the_guide_draws(
 
 def test_the_prior_alone_is_refused_a_guide_of_other_weights(tmp_path: Path, source: Path) -> None:
     first = start(tmp_path / "first", source, 2)
-    train(first, CPU, tensorboard=False)
+    resume(first, CPU, tensorboard=False)
     kept, _ = first.read_tensors("last.safetensors")
     del kept["guide.layout_head.0.weight"]
     settings = TrainConfig(str(source), batch_size=8, trainable="prior", init_from="first")
     config, budget = RunConfig("dood", TINY, settings), TrainingBudget(steps=4)
     second = Run.create(tmp_path / "second", config, budget, CPU, kept, "0" * 64)
     with pytest.raises(UserError, match="other weights"):
-        train(second, CPU, tensorboard=False)
+        resume(second, CPU, tensorboard=False)
 
 
 def test_the_prior_alone_is_taught_by_nothing_that_teaches_the_guide() -> None:
@@ -530,6 +530,7 @@ def test_random_strokes_that_are_not_finite_cost_the_images_nothing(
     for synthetic_ratio in (0.0, 1.0):
         settings = TrainConfig("none", batch_size=4, synthetic_ratio=synthetic_ratio)
         trainer = Trainer.from_config(RunConfig("dood", TINY, settings), CPU)
+        set_random_state(trainer.random_state, CPU)
         synthetic_gradient = trainer.synthetic_gradient
 
         def of_other_chance(count: int, synthetic_gradient: Any = synthetic_gradient) -> Any:

@@ -245,7 +245,7 @@ def test_the_table_as_text_leaves_gaps_empty() -> None:
         "| b† | 7 ± 1 (8)= |  |",
         "",
     ]
-    assert "seeds a cell: 1" in lines[5] and "over images" in lines[5]
+    assert "seeds per cell: 1" in lines[5] and "over images" in lines[5]
     assert lines[7].startswith("† of another kind")
 
 

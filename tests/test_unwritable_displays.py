@@ -73,7 +73,7 @@ def test_a_display_of_ones_own_that_fails(source: Path, tmp_path: Path) -> None:
         shown.append(line["kind"])
         raise BrokenPipeError(32, "Broken pipe")
 
-    training.train(run, torch.device("cpu"), show=show, tensorboard=False)
+    training.resume(run, torch.device("cpu"), show=show, tensorboard=False)
     assert shown == ["start"], "it is not tried again"
     assert run.progress()[0] == STEPS
 
@@ -90,9 +90,9 @@ def test_all_is_saved_before_it_is_said(
             raise SystemExit(9)
 
     with pytest.raises(SystemExit):
-        training.train(run, torch.device("cpu"), show=show, tensorboard=False)
+        training.resume(run, torch.device("cpu"), show=show, tensorboard=False)
     assert run.progress()[0] == run.step_of() == STEPS
-    assert training.train(run, torch.device("cpu"), tensorboard=False).evaluated == STEPS
+    assert training.resume(run, torch.device("cpu"), tensorboard=False).evaluated == STEPS
 
 
 def test_bars_drop_what_cannot_be_written(capsys: pytest.CaptureFixture[str]) -> None:

@@ -28,7 +28,7 @@ from dood_pyro.errors import UserError
 from dood_pyro.files import named, refuse_special
 from dood_pyro.images import ImageBatch
 from dood_pyro.pictures import resize_bytes
-from dood_pyro.registry import SOURCES, canonical, is_own_code, load_component
+from dood_pyro.registry import SOURCES, canonical, first_line, is_own_code, load_component
 
 
 @dataclass(frozen=True)
@@ -182,8 +182,15 @@ def _write_prepared(name: str, folder: Path, path: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{path.stem}.", dir=path.parent) as scratch:
             arrays = prepare(folder, Path(scratch))
+        if is_own_code(name):
+            prepared.check(arrays, f"what {name} returns")
     except OSError as error:
         reason = error.strerror or error
         raise UserError(f"cannot prepare {name} in {path.parent}: {reason}") from None
+    except Exception as error:
+        if not is_own_code(name) or isinstance(error, UserError):
+            raise
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        raise UserError(f"the source {name} cannot be prepared: {reason}") from None
     prepared.write(path, arrays)
     return path

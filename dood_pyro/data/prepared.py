@@ -42,7 +42,7 @@ def check(arrays: Arrays, what: str, parts: Sequence[str] = PARTS) -> None:
         images, labels = arrays.get(f"{part}_images"), arrays.get(f"{part}_labels")
         if images is None or labels is None:
             raise UserError(
-                f"{what} lacks {part}_images or {part}_labels; it must be an .npz with "
+                f"{what} lacks {part}_images or {part}_labels; it must have "
                 "train_images, train_labels, test_images and test_labels"
             )
         if images.dtype != np.uint8 or images.ndim != 3 or min(images.shape) < 1:

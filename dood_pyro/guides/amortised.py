@@ -1,5 +1,5 @@
-"""The paper's recognition program q(strokes | image), section 2.2: the default guide of DooD and its
-ablations.
+"""The paper's recognition program q(strokes | image), section 2.2.
+Trainings of DooD and its ablations use it unless another guide is named.
 
 The sites of `dood_pyro.models.dood` with single Gaussians, from the residual Δx_t = image − canvas so
 far, its glimpse, and the RNNs that the model shares. Departure from the paper: a stroke that was
@@ -72,7 +72,7 @@ class AmortisedGuide(SequentialGuide[State]):
         refinable = model.sees_canvas and model.draws_curves
         refiners = training.num_refiners if refinable else 0
         self.refinement = StrokeRefinement(
-            self.controls, values, width, refiners, RefinerSchedule.of(training)
+            self.controls, values, width, refiners, RefinerSchedule.from_config(training)
         )
         reach = geometry.CONTROL_REACH
         self.stroke_range = IntervalTransform([-reach, -reach], [reach, reach])

@@ -37,9 +37,11 @@ class Guide(nn.Module):
     has_density: ClassVar[bool] = True
     """Whether its samples are draws of a distribution whose density is known; weighted particles are
     not."""
+    searches: ClassVar[bool] = False
+    """Whether it searches image by image, so that its `posterior` is another guide."""
     search_share: ClassVar[float] = 0.0
-    """For guides that search image by image: the share of the time per image that the search takes,
-    roughly, where bounds are measured; else 0."""
+    """For guides that search: the share of the time per image that the search takes, roughly, where
+    bounds are measured."""
 
     def __init__(self, model: DrawingModel[Any]) -> None:
         super().__init__()
@@ -117,7 +119,7 @@ class SequentialGuide(Guide, Generic[G]):
 
     def forward(self, images: Images) -> Trajectory:
         """Sample all steps' sites; return the model's states."""
-        batch = ImageBatch.of(images)
+        batch = self.model.batch(images)
         steps = range(1, self.model.config.max_strokes + 1)
         with pyro.plate(IMAGES, len(batch), dim=-1):
             state = self.initial_state(batch)

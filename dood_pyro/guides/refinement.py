@@ -154,7 +154,7 @@ class RefinerSchedule(NamedTuple):
     """Steps by which each further gate opens later."""
 
     @classmethod
-    def of(cls, config: TrainConfig) -> RefinerSchedule:
+    def from_config(cls, config: TrainConfig) -> RefinerSchedule:
         """The schedule of a training's settings."""
         return cls(config.gate_begin, config.gate_full, config.gate_stagger)
 

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dood_pyro.guides.base import Guide, Progress
-from dood_pyro.images import ImageBatch, Images
+from dood_pyro.images import Images, as_batch
 from dood_pyro.inference.smc import effective_samples
 from dood_pyro.inference.stop_marginal import StopMarginalTerms, stop_marginal_terms
 
@@ -86,7 +86,7 @@ def importance_bound(
         chunk: particles × images in memory at once; by default what suits the device.
         progress: called with the number of images done since the last call.
     """
-    everything = ImageBatch.of(images)
+    everything = as_batch(images)
     chunk = chunk_on(everything.device) if chunk is None else chunk
     per_pass = min(particles, chunk)
     parts = []
@@ -135,7 +135,7 @@ def bound_of(
             (`Guide.search_share`).
         posterior: result of the guide's search for these images, if it was made (`Guide.posterior`).
     """
-    everything = ImageBatch.of(images)
+    everything = as_batch(images)
     if not guide.search_share:
         return importance_bound(model, guide, everything, particles, progress=progress)
     searched = posterior is not None

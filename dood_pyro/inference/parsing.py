@@ -24,7 +24,7 @@ from torch import Tensor
 
 from dood_pyro.devices import seeded
 from dood_pyro.guides.base import Guide, SequentialGuide
-from dood_pyro.images import ImageBatch, Images
+from dood_pyro.images import ImageBatch, Images, as_batch
 from dood_pyro.inference.messengers import ModeMessenger, bernoulli_logits
 from dood_pyro.inference.traces import model_and_guide_traces
 from dood_pyro.models.base import DrawingModel
@@ -89,7 +89,7 @@ def parse(model: DrawingModel[Any], guide: Guide, images: Images) -> Parse:
     found for an image does not depend on the images beside it or on the number of threads, to within
     10⁻³ pixels.
     """
-    batch = ImageBatch.of(images)
+    batch = as_batch(images)
     seen = batch.to(model.raw_scale.dtype)
     found, sampled = _parse(model, guide, seen)
     if sampled and len(seen) > 1:  # by random numbers that are each image's own
@@ -101,22 +101,22 @@ def _parse(model: DrawingModel[Any], guide: Guide, images: ImageBatch) -> tuple[
     """A parse, and whether some of it was sampled."""
     modes = ModeMessenger()
     with seeded(0, images.device), pyro.validation_enabled(False), modes:
-        if isinstance(guide, SequentialGuide) and _knows_all(guide, model):
+        if isinstance(guide, SequentialGuide) and _tells_all(guide, model):
             return _step_by_step(guide, images), modes.sampled
         return _from_both(model, guide, images), modes.sampled
 
 
-def _knows_all(guide: SequentialGuide[Any], model: DrawingModel[Any]) -> bool:
-    """Whether the steps of a guide leave nothing that only the model's program tells."""
+def _tells_all(guide: SequentialGuide[Any], model: DrawingModel[Any]) -> bool:
+    """Whether the steps of a guide, without the model's program, give every value of a parse."""
     own_forward = type(guide).forward is not SequentialGuide.forward
-    return not own_forward and guide.model is model and model.config.pen != "shared"
+    return not own_forward and guide.model is model and model.samples_all
 
 
 @torch.no_grad()
 def sample_parse(model: DrawingModel[Any], guide: Guide, images: Images) -> Parse:
     """A sample of the guide for each image."""
     with pyro.validation_enabled(False):
-        return _from_both(model, guide, ImageBatch.of(images))
+        return _from_both(model, guide, as_batch(images))
 
 
 def _from_both(model: DrawingModel[Any], guide: Guide, images: ImageBatch) -> Parse:

@@ -31,7 +31,7 @@ from torch import Tensor
 
 from dood_pyro.errors import UserError
 from dood_pyro.guides.base import SequentialGuide
-from dood_pyro.images import ImageBatch, Images
+from dood_pyro.images import Images, as_batch
 from dood_pyro.inference.messengers import AllOnMessenger, bernoulli_logits
 from dood_pyro.models.sites import IMAGES, PARTICLES, latent_sites, on_site
 
@@ -112,7 +112,7 @@ def smc(
         threshold: an image's particles are resampled where their effective number falls below
             this share of them.
     """
-    batch = ImageBatch.of(images)
+    batch = as_batch(images)
     count, image = len(batch), batch.pixels
     started = guide.initial_state(batch)
     blank = guide.model_state(started)

@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from dood_pyro.images import ImageBatch, Images
+from dood_pyro.images import Images, as_batch
 from dood_pyro.inference.messengers import bernoulli_logits
 from dood_pyro.inference.traces import stroke_traces
 from dood_pyro.models.sites import canvas_site, latent_sites, on_site
@@ -146,7 +146,7 @@ def collect_terms(
             will be given, where the likelihood's scale is to learn as if they were weighed by q_k: its
             gradient is made up for that.
     """
-    batch = ImageBatch.of(images)
+    batch = as_batch(images)
     blank = model.initial_state(len(batch), batch.native_size).canvas
     logits: list[tuple[Tensor, Tensor]] = []
     log_p, log_q, canvases = [], [], [blank]

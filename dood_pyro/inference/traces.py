@@ -15,14 +15,19 @@ from pyro import poutine
 
 from dood_pyro.images import Images
 from dood_pyro.inference.messengers import AllOnMessenger
-from dood_pyro.models.base import Trajectory
+from dood_pyro.models.base import DrawingModel, Trajectory
 from dood_pyro.models.sites import PARTICLES
 
 
 def replayed(model: Any, q_trace: Any) -> Any:
-    """The model, replayed on the samples of a guide's trace, its states taken over."""
+    """The model, replayed on the samples of a guide's trace, its states taken over.
+
+    A model that is conditioned or otherwise wrapped may go through other states than the guide's: it
+    computes its own.
+    """
     returned = q_trace.nodes["_RETURN"]["value"] if "_RETURN" in q_trace.nodes else None
-    trajectory = returned if isinstance(returned, Trajectory) else None
+    same = isinstance(model, DrawingModel) and isinstance(returned, Trajectory)
+    trajectory = returned if same else None
 
     def program(images: Images) -> Any:
         return model(images, trajectory=trajectory) if trajectory is not None else model(images)

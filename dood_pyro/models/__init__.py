@@ -1,3 +1,1 @@
-"""Generative programs p(image, drawing), built by runs, one file each; `dood_pyro.registry` names
-them.
-"""
+"""Generative programs p(image, drawing), for runs; one file each, named in `dood_pyro.registry`."""

@@ -20,6 +20,7 @@ class DooDNoRenderer(DooD):
 
     title = "DooD−δR"
     draws_curves: ClassVar[bool] = False
+    part_sites: ClassVar[tuple[str, ...]] = ("stroke", "pen")
 
     def __init__(self, config: ModelConfig, detach: bool = True) -> None:
         super().__init__(config, detach)
@@ -28,8 +29,12 @@ class DooDNoRenderer(DooD):
 
     def stroke_ink(self, layout: Tensor, stroke: Tensor, pen: Tensor, size: int) -> Tensor:
         matrix = geometry.affine_matrix(layout)
-        patch = self.decoder(concatenate(stroke.flatten(-2), pen))
+        patch = self.part_ink(concatenate(stroke.flatten(-2), pen))
         return glimpse(patch, geometry.invert_affine(matrix), size)
+
+    def part_ink(self, part: Tensor) -> Tensor:
+        ink: Tensor = self.decoder(part)
+        return ink
 
 
 class DooDNoGuidance(DooD):

@@ -47,6 +47,7 @@ class DifferenceAIR(DrawingModel[Parts]):
 
     title = "Difference-AIR"
     amortised_guide = "dood_pyro.guides.air:AIRGuide"
+    part_sites: ClassVar[tuple[str, ...]] = ("part",)
 
     def __init__(self, config: ModelConfig, detach: bool = True) -> None:
         super().__init__(config, detach)
@@ -83,8 +84,13 @@ class DifferenceAIR(DrawingModel[Parts]):
         alive = state.alive * on
         drawn = detach_provenance(alive)[..., None, None]
         placing = geometry.invert_affine(geometry.affine_matrix(layout))
-        ink = state.ink + drawn * glimpse(self.decoder(part), placing, state.ink.shape[-1])
+        ink = state.ink + drawn * glimpse(self.part_ink(part), placing, state.ink.shape[-1])
         return Parts(ink, self.picture(ink), alive)
+
+    def part_ink(self, part: Tensor) -> Tensor:
+        """Ink of parts in their own frames, (*batch, glimpse_size, glimpse_size)."""
+        ink: Tensor = self.decoder(part)
+        return ink
 
     def prior_parameters(self) -> list[nn.Parameter]:
         """Parameters of ``on_t`` and ``layout_t``; the part's prior has none."""

@@ -22,7 +22,8 @@ from pyro.ops.provenance import get_provenance, track_provenance
 from torch import Tensor, nn
 
 from dood_pyro.config import ModelConfig
-from dood_pyro.images import ImageBatch, Images
+from dood_pyro.errors import UserError
+from dood_pyro.images import ImageBatch, Images, as_batch
 from dood_pyro.models.parameter_store import register_parameters
 from dood_pyro.models.sites import IMAGE, IMAGES
 from dood_pyro.rendering import canvas_from_ink
@@ -81,7 +82,11 @@ class DrawingModel(nn.Module, Generic[S]):
     amortised_guide: ClassVar[str]
     """The program's own trainable guide, as ``module:Class``."""
     draws_curves: ClassVar[bool] = False
-    """Whether strokes are Bézier curves under the renderer."""
+    """Whether strokes are Bézier curves under the renderer, in sites of the kinds ``layout``,
+    ``stroke`` and ``pen``."""
+    part_sites: ClassVar[tuple[str, ...]] = ()
+    """Kinds of the sites whose values, joined, are a part's vector, for models whose parts a network
+    draws (`part_ink`) and a site of kind ``layout`` places; none for others."""
     sees_canvas: ClassVar[bool] = True
     """Execution guidance: whether model and guide see the canvas so far."""
 
@@ -111,12 +116,24 @@ class DrawingModel(nn.Module, Generic[S]):
         sites nor what a guide sees of it changes with them."""
         raise NotImplementedError
 
+    def part_ink(
+        self, part: Float[Tensor, "*batch dims"]
+    ) -> Float[Tensor, "*batch glimpse_size glimpse_size"]:
+        """Ink of parts in their own frames, for models with ``part_sites``."""
+        raise NotImplementedError
+
     # What all share.
 
     @property
     def device(self) -> torch.device:
         """Device of the parameters."""
         return self.raw_scale.device
+
+    @property
+    def samples_all(self) -> bool:
+        """Whether latent variables alone decide what is drawn; if not, the program has deterministic
+        sites beside ``canvas_t``."""
+        return True
 
     def scale_parameters(self) -> list[nn.Parameter]:
         """Parameters of the likelihood's scale, which learn at a rate of their own."""
@@ -128,6 +145,20 @@ class DrawingModel(nn.Module, Generic[S]):
         size = self.config.canvas_size
         coarse = self.config.native_resolution and MIN_INK_SCALE * size <= native_size < size
         return native_size if coarse else size
+
+    def batch(self, images: Images) -> ImageBatch:
+        """Images as a batch.
+
+        Raises:
+            UserError: they are not of the canvas's size.
+        """
+        size, shape = self.config.canvas_size, tuple(as_batch(images).pixels.shape)
+        if len(shape) != 3 or shape[1:] != (size, size):
+            raise UserError(
+                f"images of shape {shape} do not fit a canvas of {size} pixels per side: they must be "
+                f"(images, {size}, {size}); dood_pyro.load(run).parse takes pictures of any size"
+            )
+        return as_batch(images)
 
     def picture(
         self, ink: Float[Tensor, "*batch ink_size ink_size"]
@@ -182,7 +213,7 @@ class DrawingModel(nn.Module, Generic[S]):
         """
         observed = None
         if images is not None:
-            batch = ImageBatch.of(images)
+            batch = self.batch(images)
             count, native_size, observed = len(batch), batch.native_size, batch.pixels
         steps = range(1, self.config.max_strokes + 1)
         with pyro.plate(IMAGES, count, dim=-1):

@@ -1,5 +1,5 @@
-"""DooD's generative program p(image, strokes), section 2.1, as a Pyro model: the default model of
-trainings.
+"""DooD's generative program p(image, strokes), section 2.1, as a Pyro model.
+Trainings use it unless another model is named.
 
 For t = 1…K, inside ``pyro.plate("images")``:
 
@@ -91,6 +91,11 @@ class DooD(DrawingModel[State]):
     title = "DooD"
     amortised_guide = "dood_pyro.guides.amortised:AmortisedGuide"
     draws_curves: ClassVar[bool] = True
+
+    @property
+    def samples_all(self) -> bool:
+        """Whether the pen is latent, too."""
+        return self.config.pen == "latent"
 
     def __init__(self, config: ModelConfig, detach: bool = True) -> None:
         super().__init__(config, detach)

@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+from dood_pyro.geometry import LAYOUT_NAMES, PEN_NAMES
+
 IMAGE = "image"
 """The observed picture."""
 IMAGES = "images"
@@ -34,12 +36,12 @@ def site_name(kind: str, step: int) -> str:
 
 
 def on_site(step: int) -> str:
-    """Whether step t draws: a Bernoulli variable."""
+    """Name of the site of o_t, the Bernoulli variable of whether step t draws."""
     return site_name("on", step)
 
 
 def canvas_site(step: int) -> str:
-    """The canvas after step t: deterministic."""
+    """Name of the deterministic site of the canvas after step t."""
     return site_name("canvas", step)
 
 
@@ -65,3 +67,11 @@ def latent_sites(names: Iterable[str], step: int | None = None) -> Iterator[tupl
         site = parse_site(name)
         if site is not None and site.kind not in ("on", "canvas") and step in (None, site.step):
             yield name, site
+
+
+def value_names(kind: str, size: int) -> list[str]:
+    """Names of the ``size`` numbers of a site of a kind, for tables."""
+    if kind == "stroke":
+        return [f"control point {place // 2 + 1} {'xy'[place % 2]}" for place in range(size)]
+    known = {"layout": LAYOUT_NAMES, "pen": PEN_NAMES}.get(kind, range(1, size + 1))
+    return [f"{kind} {name}" for name in known[:size]]

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from dood_pyro.config import SettingError
 from dood_pyro.errors import UserError
 
 
@@ -18,11 +19,13 @@ class TrainingBudget:
 
     def __post_init__(self) -> None:
         if self.steps is None and self.seconds is None:
-            raise UserError("say how long to train: --steps or --budget")
+            raise UserError(
+                "say how long to train: --steps or --budget (in Python: steps or seconds)"
+            )
         if self.steps is not None and self.steps < 1:
-            raise UserError("--steps must be at least 1")
+            raise SettingError("steps", "must be at least 1")
         if self.seconds is not None and not 0 < self.seconds < float("inf"):
-            raise UserError("--budget must be a positive time, such as 90m")
+            raise SettingError("budget", "must be a positive time, such as 90m")
 
     def used_up(self, steps: int, seconds: float) -> bool:
         """Whether a training that far along is at its end."""
@@ -40,14 +43,12 @@ class TrainingBudget:
         """The budget of a run that has come so far, with new limits in place of its old ones.
 
         Raises:
-            UserError: that would lower it.
+            SettingError: that would lower it.
         """
-        for new, old, option in (
-            (steps, self.steps, "--steps"),
-            (seconds, self.seconds, "--budget"),
-        ):
+        for new, old, limit in ((steps, self.steps, "steps"), (seconds, self.seconds, "budget")):
             if new is not None and old is not None and new < old:
-                raise UserError(f"a resumed run can raise {option}, not lower it: it was {old:g}")
+                what = f"can be raised, not lowered, for a run that is resumed: it was {old:g}"
+                raise SettingError(limit, what)
         if steps is None and seconds is None:
             return self
         # An end of the other kind stays, unless it is what the run has ended by.

@@ -25,7 +25,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -135,9 +135,7 @@ class Run:
             if not self.path.exists():
                 return
             if not self.path.is_dir():
-                raise UserError(
-                    f"{self.path} is a file; name a folder that is not there yet: --out"
-                )
+                raise UserError(f"{self.path} is a file; name a folder that is not there yet")
             begun = any(not file.name.startswith(left) for file in self.path.iterdir())
         except OSError as error:
             raise unwritable(self.path, error) from None
@@ -145,9 +143,10 @@ class Run:
             return
         if (self.path / CONFIG).is_file():
             raise UserError(
-                f"{self.path} exists; go on with it by --resume {self.path}, or choose another --out"
+                f"{self.path} exists; go on with it (dood-pyro train --resume {self.path}), or choose "
+                "another folder"
             )
-        raise UserError(f"{self.path} is a folder of other things, no run; choose another --out")
+        raise UserError(f"{self.path} is a folder of other things, no run; choose another folder")
 
     # Settings and facts.
 
@@ -205,6 +204,11 @@ class Run:
         """
         if (self.path / FACTS).exists():
             return RunFacts.from_json(self._read_json(FACTS), f"{self.path}/{FACTS}")
+        if self._read_json(CONFIG).get("format") == FORMAT:
+            raise UserError(
+                f"{self.path} has lost its {FACTS}, which says what data and weights it began with; "
+                "take the file from a copy, or train anew"
+            )
         versions: Any = {}
         if (self.path / FORMER[FACTS]).exists():
             versions = self._read_json(FORMER[FACTS])
@@ -282,16 +286,19 @@ class Run:
                 f"{self.path} was trained with the guide {theirs!r}, not {guide!r}; over that can be "
                 f"put {', '.join(SEARCH_GUIDES)}"
             )
-        for name in config.own_code(training):
-            if name in trusted or name == guide:
-                continue
-            option = "--guide" if name == theirs else "--trust"
-            what = "guide" if name == theirs else "code"
-            raise UserError(
-                f"{self.path} has {what} of its own, {name}; if you trust that code, name it: "
-                f"{option} {name}"
-            )
+        self._refuse_foreign(config.own_code(training), {*trusted, guide}, theirs)
         return config
+
+    def _refuse_foreign(
+        self, names: Iterable[str], trusted: Collection[str | None], guide: str
+    ) -> None:
+        for name in names:
+            if is_own_code(name) and name not in trusted:
+                option, what = ("--guide", "guide") if name == guide else ("--trust", "code")
+                raise UserError(
+                    f"{self.path} has {what} of its own, {name}; if you trust that code, name it: "
+                    f"{option} {name}"
+                )
 
     def load(
         self, which: str = "best", guide: str | None = None, trusted: Iterable[str] = ()
@@ -325,7 +332,7 @@ class Run:
             UserError: as for `load`.
         """
         config, _ = self.read_config()
-        self.trusted_config(config.train.guide, trusted)
+        self._refuse_foreign([config.model_name], tuple(trusted), "")
         tensors, _ = self.read_tensors(f"{which}.safetensors")
         with torch.random.fork_rng(devices=[]):
             model = build_model(config)
@@ -392,7 +399,7 @@ class Run:
         if others := sorted(file.name for file in self.path.glob("*.safetensors")):
             return f"it has {', '.join(others)}"
         if not self.read_metrics():
-            return "its training has come to none yet"
+            return "no checkpoint has been written yet"
         return (
             "its weights were not kept beside it; for those in experiments/runs: make restore-runs"
         )

@@ -23,13 +23,20 @@ from pyro import poutine
 from torch import Tensor
 
 from dood_pyro.errors import UserError
-from dood_pyro.geometry import LAYOUT_NAMES, PEN_NAMES
 from dood_pyro.guides.base import Guide
 from dood_pyro.images import ImageBatch
 from dood_pyro.inference.messengers import AllOnMessenger, bernoulli_logits
 from dood_pyro.inference.stop_marginal import stop_log_probs
 from dood_pyro.models.base import DrawingModel
-from dood_pyro.models.sites import IMAGE, PARTICLES, is_on, latent_sites, on_site, parse_site
+from dood_pyro.models.sites import (
+    IMAGE,
+    PARTICLES,
+    is_on,
+    latent_sites,
+    on_site,
+    parse_site,
+    value_names,
+)
 from dood_pyro.plots import new_figure, save_figure
 
 BINS = 20
@@ -148,7 +155,7 @@ def _collect(
         first = there & (there.cumsum(0) <= draws)
         enough = (true_stop >= site.step) & (there.sum(0) >= draws)
         below = ((guesses.flatten(2) < truth) & first[..., None]).sum(0)
-        for place, label in enumerate(_labels(site.kind, truth.shape[-1])):
+        for place, label in enumerate(value_names(site.kind, truth.shape[-1])):
             column = below[enough, place].cpu()
             ranks.setdefault(f"{label} of stroke {site.step}", []).append(column)
     guessed = stop[:draws]
@@ -158,17 +165,6 @@ def _collect(
     ranks.setdefault("number of strokes", []).append(rank.cpu())
     if progress is not None:
         progress((1 - guide.search_share) * count)
-
-
-def _labels(site: str, size: int) -> Sequence[str]:
-    """Names of a site's coordinates."""
-    if site == "layout":
-        return [f"layout {name}" for name in LAYOUT_NAMES[:size]]
-    if site == "pen":
-        return [f"pen {name}" for name in PEN_NAMES[:size]]
-    if site == "stroke":
-        return [f"control point {place // 2 + 1} {'xy'[place % 2]}" for place in range(size)]
-    return [f"{site} {place + 1}" for place in range(size)]
 
 
 def summary(found: Sequence[Ranks]) -> dict[str, Any]:

@@ -81,15 +81,15 @@ def vocabulary(
             re_oriented.append(turned.flatten(1).cpu())
             along.append(curve_points(turned, ALONG)[0].flatten(1).cpu())
         else:
-            part = parts_from_parse(parsed)[0].movedim(1, 0)[alive]
-            ink = dood.model.decoder(part)  # type: ignore[operator]
+            part = parts_from_parse(dood.model, parsed)[0].movedim(1, 0)[alive]
+            ink = dood.model.part_ink(part)
             features.append(part)
         pictures.append(canvas_from_ink(ink).cpu())
     found = torch.cat(features).cpu().numpy()
     if len(found) < 2 * CLUSTERS:
         raise UserError(
             f"{title(dood)} drew {len(found)} strokes on {target}: too few to cluster; take more "
-            "images (--limit)"
+            "images"
         )
     others = [torch.cat(each).numpy() if each else None for each in (re_oriented, along)]
     return Vocabulary(found, torch.cat(pictures), *others)

@@ -13,10 +13,9 @@ import numpy as np
 import torch
 from jaxtyping import Int
 
-from dood_pyro.plots import new_figure, save_figure, source_title
+from dood_pyro.plots import draw_steps, new_figure, save_figure, source_title
 from dood_pyro.recognition import BATCH, Recognizer
 from dood_pyro.registry import model_title
-from dood_pyro.tasks.reconstruct import draw_steps
 
 
 def title(dood: Recognizer) -> str:

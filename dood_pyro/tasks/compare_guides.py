@@ -129,7 +129,7 @@ def compare_guides(
 
         # A search guide searches once for the bound, once for its modes and twice for moved pictures;
         # for other guides the bound takes nearly all of the time.
-        share = 0.4 if recognition.search_share else 1.0
+        share = 0.4 if recognition.searches else 1.0
 
         def show(done: float, name: str = name, share: float = share) -> None:
             if progress is not None:
@@ -174,7 +174,7 @@ def _best_guess(model: DrawingModel[Any], guide: Guide, images: ImageBatch) -> t
     model, guide = in_double(model, guide)
     # The first parse of a process includes one-off costs, so one is run untimed. Beside a search they
     # are negligible.
-    if not guide.search_share:
+    if not guide.searches:
         parse(model, guide, images[:BATCH])
     if images.device.type == "cuda":  # work queued earlier must not count
         torch.cuda.synchronize(images.device)

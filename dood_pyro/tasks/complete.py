@@ -19,7 +19,7 @@ from torch import Tensor
 from dood_pyro import geometry
 from dood_pyro.devices import seeded
 from dood_pyro.errors import UserError
-from dood_pyro.images import ImageBatch, Images
+from dood_pyro.images import Images, as_batch
 from dood_pyro.models.dood import DooD, State, StepValues
 from dood_pyro.models.sites import IMAGES, on_site, site_name
 from dood_pyro.plots import CELL, grey_cell, rows_sheet
@@ -61,7 +61,7 @@ def complete(
     if not isinstance(model, DooD) or not model.draws_curves:
         raise UserError(f"a {dood.config.model_name} model has no strokes to go on with")
     # On the canvas's own pixels: only there does a picture determine its ink.
-    pixels = ImageBatch.of(images).pixels
+    pixels = as_batch(images).pixels
     with torch.no_grad():
         parsed = dood.infer(pixels)
         steps = parsed.alive.shape[0] if strokes is None else min(strokes, parsed.alive.shape[0])
@@ -134,7 +134,7 @@ def draw_completions(
     found = complete(dood, images, each, strokes, seed)
     inks = found.strokes.ink(CELL).sum(-3).cpu()
     rows = []
-    for image, given, mine in zip(ImageBatch.of(images).pixels, found.given, inks, strict=True):
+    for image, given, mine in zip(as_batch(images).pixels, found.given, inks, strict=True):
         large = [
             torch.nn.functional.interpolate(
                 picture[None, None].cpu(), size=(CELL, CELL), mode="bilinear"

@@ -28,7 +28,9 @@ from dood_pyro.errors import UserError
 from dood_pyro.images import ImageBatch
 from dood_pyro.inference.importance import ImportanceBound, bound_of
 from dood_pyro.inference.parsing import ModelAndGuide, in_double, parse
-from dood_pyro.runs.run import Run
+from dood_pyro.recognition import open_run
+from dood_pyro.registry import is_own_code
+from dood_pyro.runs.run import Run, parse_guide_name
 from dood_pyro.tasks.rows import COLUMNS
 
 SHARD = 64
@@ -55,7 +57,7 @@ class LoadArguments(NamedTuple):
 
 
 def evaluate(
-    run: Run,
+    run: Run | str | os.PathLike[str],
     target: str,
     particles: int = 200,
     limit: int | None = 1000,
@@ -70,6 +72,7 @@ def evaluate(
     """Measure a run on the first ``limit`` test images of the target's shuffle of seed 0.
 
     Args:
+        run: a run, its folder, or the name of weights that come with the package.
         which, guide, trusted: as for `Run.load`.
         progress: called with images done since the last call, and images in all.
         jobs: processes that share the images, on a CPU; the row does not depend on their number. More
@@ -83,6 +86,7 @@ def evaluate(
     Raises:
         UserError: the run or the target cannot be read.
     """
+    run = open_run(run)
     device = device or torch.device("cpu")
     if device.type == "cpu":
         keep_freed_memory()
@@ -104,7 +108,7 @@ def evaluate(
     (log_p, log_p_se), (summed, summed_se) = map(mean_and_se, (bound.log_p, bound.log_p_summed))
     row = {
         **made_by,
-        "guide": guide or config.train.guide,
+        "guide": _guide_name(guide, config.train.guide),
         "target": data.name_of(target),
         "particles": particles,
         "images": len(images),
@@ -119,6 +123,15 @@ def evaluate(
         "data_sha256": dataset.sha256,
     }
     return {column: row[column] for column in COLUMNS}
+
+
+def _guide_name(named: str | None, own: str) -> str:
+    """Name of a guide in a row, which is one for every way to name it: the run's own, or the search
+    guide over it, before which stands the run's own if that is not built in."""
+    _, over = parse_guide_name(named)
+    if over is None:
+        return own
+    return f"{own}+{over}" if is_own_code(own) else over
 
 
 class _Measured(NamedTuple):
@@ -161,7 +174,7 @@ def _shard(
     model, guide = programs
     posterior = guide.posterior(images, show)
     bound = bound_of(model, guide, images, particles, show, posterior)
-    if guide.search_share:  # reuse the posterior that the search has found
+    if guide.searches:  # reuse the posterior that the search has found
         parsed = parse(model, posterior, images)
     else:
         parsed = parse(*in_double(model, guide), images)

@@ -7,10 +7,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from torch import Tensor, nn
+from torch import Tensor
 
 from dood_pyro.devices import seeded
-from dood_pyro.images import ImageBatch, Images
+from dood_pyro.images import Images, as_batch
 from dood_pyro.plots import CELL, colour_steps, enlarge, grey_cell, rows_sheet
 from dood_pyro.recognition import Recognizer
 from dood_pyro.tokens import (
@@ -51,10 +51,10 @@ def exemplars(
             )
             return apply_token(repeated, sample_token(repeated.control), noise).ink(size)
         parts = tuple(
-            part[:, None].expand(-1, each, *part.shape[1:]) for part in parts_from_parse(parsed)
+            part[:, None].expand(-1, each, *part.shape[1:])
+            for part in parts_from_parse(dood.model, parsed)
         )
-        decoder: nn.Module = dood.model.decoder  # type: ignore[assignment]
-        return render_parts(decoder, parts, sample_token(parts[0], 2), noise, size)
+        return render_parts(dood.model.part_ink, parts, sample_token(parts[0], 2), noise, size)
 
 
 def draw_exemplars(
@@ -67,7 +67,7 @@ def draw_exemplars(
     """Sheet with one column per image: the image on top, ``each`` new exemplars below."""
     inks = exemplars(dood, images, each, noise, seed)
     columns = []
-    for image, mine in zip(ImageBatch.of(images).pixels, inks, strict=True):
+    for image, mine in zip(as_batch(images).pixels, inks, strict=True):
         cells = [grey_cell(enlarge(image))]
         cells += [colour_steps(ink.cpu(), len(ink))[-1] for ink in mine]
         columns.append(cells)

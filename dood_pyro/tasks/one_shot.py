@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from dood_pyro.data.one_shot_runs import Trials
 from dood_pyro.devices import seeded
@@ -92,13 +92,15 @@ def types_of(
     """Types of each image: the guide's modes, then samples from the guide."""
     found = [dood.infer(images)]
     found += [sample_parse(dood.model, dood.guide, images) for _ in range(settings.parses - 1)]
-    curves = dood.model.draws_curves
-    parts = [strokes_from_parse(parsed) if curves else parts_from_parse(parsed) for parsed in found]
+    model, curves = dood.model, dood.model.draws_curves
+    parts = [
+        strokes_from_parse(parsed) if curves else parts_from_parse(model, parsed)
+        for parsed in found
+    ]
     latent = tuple(torch.stack(column, dim=1) for column in zip(*parts, strict=True))
     if curves:
         return Types(latent, _draws_strokes(settings.points))
-    decoder: nn.Module = dood.model.decoder  # type: ignore[assignment]
-    return Types(latent, _draws_parts(decoder))
+    return Types(latent, _draws_parts(model.part_ink))
 
 
 def _draws_strokes(points: int) -> Any:
@@ -110,11 +112,11 @@ def _draws_strokes(points: int) -> Any:
     return draw
 
 
-def _draws_parts(decoder: nn.Module) -> Any:
+def _draws_parts(part_ink: Callable[[Tensor], Tensor]) -> Any:
     """`Types.draw` for models that draw no curves."""
 
     def draw(latent: tuple[Tensor, ...], token: Token, noise: TokenNoise, size: int) -> Tensor:
-        return canvas_from_ink(render_parts(decoder, latent, token, noise, size).sum(-3))
+        return canvas_from_ink(render_parts(part_ink, latent, token, noise, size).sum(-3))
 
     return draw
 

@@ -5,43 +5,11 @@ Used by ``dood-pyro reconstruct``, by training and by the comparison of models.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import torch
-from jaxtyping import UInt8
-from torch import Tensor
-
-from dood_pyro.drawing import STROKE_COLOURS, Drawing
+from dood_pyro.drawing import STROKE_COLOURS
 from dood_pyro.errors import UserError
-from dood_pyro.guides.base import Guide
-from dood_pyro.images import ImageBatch, Images
-from dood_pyro.inference.parsing import Parse, parse
-from dood_pyro.models.base import DrawingModel
-from dood_pyro.plots import save_png, step_inks, stepwise_sheet
-from dood_pyro.recognition import Recognizer, drawings_from_parse
-
-
-def preview(
-    model: DrawingModel[Any], guide: Guide, images: Images
-) -> UInt8[Tensor, "3 height width"]:
-    """Sheet of images and their drawings, channels first as TensorBoard takes pictures."""
-    sheet, _ = draw_steps(images, parse(model, guide, images), model.draws_curves)
-    return torch.from_numpy(sheet).permute(2, 0, 1)
-
-
-def draw_steps(
-    images: Images, parsed: Parse, curves: bool
-) -> tuple[UInt8[np.ndarray, "height width 3"], list[Drawing]]:
-    """Sheet of images and their drawings after every stroke, and the drawings as strokes.
-
-    Args:
-        curves: whether the model draws curves (`DrawingModel.draws_curves`). If not, the list is empty
-            and the sheet shows the parse's canvases.
-    """
-    drawings = drawings_from_parse(parsed) if curves else []
-    pixels = ImageBatch.of(images).pixels
-    return stepwise_sheet(pixels, step_inks(parsed, drawings), len(parsed.alive)), drawings
+from dood_pyro.plots import draw_steps, save_png
+from dood_pyro.recognition import Recognizer
 
 
 def reconstruct(

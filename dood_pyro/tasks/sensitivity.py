@@ -17,7 +17,7 @@ from torch import Tensor
 from dood_pyro import geometry
 from dood_pyro.devices import seeded
 from dood_pyro.guides.base import Guide
-from dood_pyro.images import ImageBatch, Images
+from dood_pyro.images import ImageBatch, Images, as_batch
 from dood_pyro.inference.parsing import ModelAndGuide, Parse, in_double, parse
 from dood_pyro.models.base import DrawingModel
 from dood_pyro.recognition import BATCH
@@ -91,7 +91,7 @@ def sensitivity(
     """Parse pictures twice in float64, as they are and under Gaussian noise of `SHIFT`; compare the
     strokes."""
     programs = in_double(model, guide)
-    batch = ImageBatch.of(images)
+    batch = as_batch(images)
     with seeded(seed, batch.device):
         noise = torch.randn_like(batch.pixels, dtype=torch.float64)
     moved = batch.pixels.double() + SHIFT * noise
@@ -113,8 +113,11 @@ def _parsed(programs: ModelAndGuide, images: ImageBatch) -> Parse:
 
 
 def _places(parsed: Parse) -> Tensor:
-    """Strokes' control points in canvas units; for models without curves, the layouts' values."""
-    layout = parsed.values["layout"]
+    """Strokes' control points in canvas units; for models without curves, the layouts' values; for
+    those without layouts, the values of all sites."""
+    layout = parsed.values.get("layout")
+    if layout is None:
+        return torch.cat([value.flatten(2) for value in parsed.values.values()], dim=-1)
     if "stroke" not in parsed.values:
         return layout
     return geometry.apply_affine(parsed.values["stroke"], geometry.affine_matrix(layout))

@@ -1,6 +1,6 @@
-"""Training, for commands and `dood_pyro.research`: one loop for all models and guides (section 2.3)."""
+"""Training for commands and research: one loop for every model, guide and estimator (section 2.3)."""
 
-from dood_pyro.training.loop import Training, train
+from dood_pyro.training.loop import Training, resume
 from dood_pyro.training.trainer import Trainer
 
-__all__ = ["Trainer", "Training", "train"]
+__all__ = ["Trainer", "Training", "resume"]

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dood_pyro.devices import random_state, set_random_state
 from dood_pyro.errors import UserError
 from dood_pyro.runs.run import INITIAL
 from dood_pyro.runs.tensors import load_tensors, number_in, refuse_not_finite
@@ -27,9 +28,8 @@ def trainer_state(trainer: Trainer) -> tuple[dict[str, Tensor], dict[str, str]]:
             tensors[f"adam.{key}.{names[id(parameter)]}"] = value
     for name, value in trainer.estimator.state_dict().items():
         tensors[f"estimator.{name}"] = value
-    tensors["random.cpu"] = torch.get_rng_state()
-    if trainer.device.type == "cuda":
-        tensors["random.cuda"] = torch.cuda.get_rng_state(trainer.device)
+    for kind, state in random_state(trainer.device).items():
+        tensors[f"random.{kind}"] = state
     tensors["skipped"] = torch.stack([trainer.skipped, trainer.skipped_in_a_row])
     notes = {
         "step": str(trainer.step),
@@ -79,9 +79,7 @@ def restore_trainer(
         trainer.evaluated = number_in({"evaluated": step, **notes}, "evaluated", int, what)
         if not {"step", "seconds"} <= set(notes) or math.isnan(trainer.best):
             raise ValueError
-        torch.set_rng_state(tensors["random.cpu"])
-        if trainer.device.type == "cuda" and "random.cuda" in tensors:
-            torch.cuda.set_rng_state(tensors["random.cuda"], trainer.device)
+        set_random_state(part("random."), trainer.device)
         skipped = tensors["skipped"].to(trainer.device, trainer.skipped.dtype)
         trainer.skipped, trainer.skipped_in_a_row = skipped.unbind()
     except (KeyError, ValueError, TypeError, RuntimeError):
@@ -119,7 +117,7 @@ def initialise_from(trainer: Trainer, weights: dict[str, Tensor]) -> None:
         own |= trainer.buffers()
         if {n: t.shape for n, t in own.items()} != {n: t.shape for n, t in weights.items()}:
             raise UserError(
-                "--init-from names a run whose guide has other weights than its code now gives it"
+                "init_from names a run whose guide has other weights than its code now gives it"
             )
     refuse_not_finite(weights, INITIAL)
     with torch.no_grad():

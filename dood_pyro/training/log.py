@@ -71,7 +71,7 @@ class MetricsLog:
         report = {name: float(value) for name, value in terms.averages()._asdict().items()}
         self._write("held-out", {name: _finite(value) for name, value in report.items()})
         if self.writer is not None:
-            from dood_pyro.tasks.reconstruct import preview
+            from dood_pyro.plots import preview
 
             with self.trainer.averaged():
                 picture = preview(self.trainer.model, self.trainer.guide, images[:8])

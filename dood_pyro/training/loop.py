@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dood_pyro import data
 from dood_pyro.config import RunConfig
-from dood_pyro.devices import keep_freed_memory
+from dood_pyro.devices import keep_freed_memory, set_random_state
 from dood_pyro.errors import Interrupted, UserError
 from dood_pyro.files import locked
 from dood_pyro.guides import check_guide
@@ -90,28 +90,28 @@ class Training:
         dataset = _load_dataset(config, data_dir)
         return cls(run, _new_trainer(config, device, dataset.native_size), dataset)
 
-    def until_end(
+    def train(
         self,
         show: Show | None = None,
         tensorboard: bool = True,
         budget: TrainingBudget | None = None,
     ) -> Trainer:
-        """Train to the end of the budget; see `train` for arguments and errors."""
+        """Train to the end of the budget; see `resume` for arguments and errors."""
         with contextlib.ExitStack() as stack:
             path = self.run.path
             try:
                 stack.enter_context(locked(path / LOCK, wait=False))
             except BlockingIOError:
                 raise UserError(f"another process is training {path}; wait for it to end") from None
-            self._take_up()
+            self._restore()
             if budget is None:
                 _, budget = self.run.read_config()
-            else:  # only now: what cannot be gone on with stays as it was
-                self.run.write_config(self.trainer.config, budget, tensorboard)
+            # Only now: what cannot be gone on with stays as it was.
+            self.run.write_config(self.trainer.config, budget, tensorboard)
             self._loop(budget, show, tensorboard)
         return self.trainer
 
-    def _take_up(self) -> None:
+    def _restore(self) -> None:
         """Bring the trainer to where the run's last checkpoint left it, or to its initial weights."""
         run, trainer, facts = self.run, self.trainer, self.run.read_facts()
         if not facts.data_sha256:
@@ -128,6 +128,7 @@ class Training:
         if (run.path / STATE).exists():
             restore_trainer(trainer, *run.read_tensors(STATE), f"{run.path}/{STATE}")
         else:
+            set_random_state(trainer.random_state, trainer.device)
             if facts.initial_sha256:
                 initialise_from(trainer, run.read_tensors(INITIAL)[0])
             run.write_tensors(STATE, *trainer_state(trainer))
@@ -162,7 +163,7 @@ class Training:
             log.close()
 
 
-def train(
+def resume(
     run: Run,
     device: torch.device,
     data_dir: str | Path | None = None,
@@ -171,11 +172,11 @@ def train(
     budget: TrainingBudget | None = None,
     trusted: Iterable[str] = (),
 ) -> Trainer:
-    """Train a run, from its start or its last checkpoint, until its end.
+    """Train a run folder, from its start or its last checkpoint, until its end.
 
     Args:
         trusted: names ``module:Class`` of code of its own that the run may run.
-        tensorboard: whether to log for it; with ``budget`` the run keeps that, too.
+        tensorboard: whether to log for it, which the run keeps for the next time.
         budget: another end than the run's own, which takes its place.
         show: called with the trainer and a line of kind ``"start"`` when training begins, then
             with each line of metrics as it is written.
@@ -186,8 +187,7 @@ def train(
             last checkpoint stays as it was.
         Interrupted: by SIGINT (Ctrl-C) or SIGTERM, after a checkpoint.
     """
-    training = Training.open(run, device, data_dir, trusted)
-    return training.until_end(show, tensorboard, budget)
+    return Training.open(run, device, data_dir, trusted).train(show, tensorboard, budget)
 
 
 def _load_dataset(config: RunConfig, data_dir: str | Path | None) -> data.ImageDataset:
@@ -224,7 +224,7 @@ def _steps(
                 raise UserError(
                     f"training diverged: {MANY_SKIPPED} steps in a row had a non-finite loss "
                     f"or gradient; the last good checkpoint is in {run.path}; "
-                    "try a lower --learning-rate"
+                    "try a lower learning rate"
                 )
         if trainer.step % EVALUATE_EVERY == 0:
             log.write_held_out(_evaluate(run, trainer, held_out), held_out)
@@ -251,7 +251,7 @@ def _finish(run: Run, trainer: Trainer, held_out: ImageBatch, log: MetricsLog) -
     if not best.exists():
         raise UserError(
             f"training diverged: no held-out bound of {run.path} was finite; try a lower "
-            "--learning-rate"
+            "learning rate"
         )
 
 

@@ -18,15 +18,14 @@ from torch import Tensor, nn
 
 from dood_pyro.config import RunConfig
 from dood_pyro.data.random_strokes import sample_random_strokes
-from dood_pyro.devices import seeded
-from dood_pyro.estimators.base import Estimator
+from dood_pyro.devices import random_state, seeded
+from dood_pyro.estimators import load_estimator
 from dood_pyro.estimators.sleep import frozen_parameters, sleep_loss
 from dood_pyro.guides.base import Guide
 from dood_pyro.images import ImageBatch
 from dood_pyro.inference.stop_marginal import ElboTerms, StopMarginalTerms, stop_marginal_terms
 from dood_pyro.models.base import DrawingModel
 from dood_pyro.optimiser import Adam
-from dood_pyro.registry import load_component
 from dood_pyro.runs.build import build
 
 SYNTHETIC_SIGMAS = (0.015, 0.12)
@@ -60,7 +59,7 @@ class Trainer:
         self.device = device
         self.native_size = native_size
         self.model, self.guide = model.to(device), guide.to(device)
-        self.estimator: Estimator = load_component("estimator", config.train.estimator).from_config(
+        self.estimator = load_estimator(config.train.estimator).from_config(
             config.train, config.model.max_strokes
         )
         self.estimator.to(device)
@@ -80,6 +79,8 @@ class Trainer:
                 parameter.requires_grad_(True)
         self.groups = self._groups()
         self.optimiser = Adam([parameters for parameters, _ in self.groups])
+        self.random_state: dict[str, Tensor] = {}
+        """State of the random numbers that training begins with (`dood_pyro.devices`)."""
         self.step = 0
         self.seconds = 0.0
         self.best = float("-inf")
@@ -92,10 +93,15 @@ class Trainer:
 
     @classmethod
     def from_config(cls, config: RunConfig, device: torch.device, native_size: int = 0) -> Trainer:
-        """A trainer of new programs. Seeds torch's global random state, which training goes on from."""
-        torch.manual_seed(config.train.seed)
-        model, guide = build(config)
-        return cls(config, model, guide, device, native_size)
+        """A trainer of new programs, whose weights are drawn by the training's seed.
+
+        Torch's global random state stays as it is; a training begins with ``random_state``.
+        """
+        with seeded(config.train.seed, device):
+            model, guide = build(config)
+            trainer = cls(config, model, guide, device, native_size)
+            trainer.random_state = random_state(device)
+        return trainer
 
     def _groups(self) -> list[tuple[list[nn.Parameter], float]]:
         """Parameters with the factor of their learning rate; each group is clipped by itself."""

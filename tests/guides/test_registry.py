@@ -18,7 +18,7 @@ from dood_pyro.models.dood import DooD
 from dood_pyro.runs.budget import TrainingBudget
 from dood_pyro.runs.build import build
 from dood_pyro.runs.run import Run
-from dood_pyro.training.loop import train
+from dood_pyro.training.loop import resume
 from tests.conftest import TINY, random_pictures
 
 OWN = """
@@ -111,7 +111,7 @@ def test_a_run_folder_runs_no_code_that_its_reader_did_not_name(
     name = "own_guides:Same"
     config = RunConfig("dood", TINY, TrainConfig(str(source), batch_size=4, guide=name))
     run = Run.create(tmp_path / "run", config, TrainingBudget(steps=2), choose_device("cpu"))
-    train(run, choose_device("cpu"), tensorboard=False)
+    resume(run, choose_device("cpu"), tensorboard=False, trusted=[name])
     with pytest.raises(UserError, match=f"--guide {name}"):
         run.load()
     with pytest.raises(UserError, match="not 'amortised'"):
@@ -138,7 +138,7 @@ def test_the_documentations_guide_trains_and_is_short(
         run = Run.create(
             tmp_path / estimator, config, TrainingBudget(steps=30), choose_device("cpu")
         )
-        train(run, choose_device("cpu"), tensorboard=False)
+        resume(run, choose_device("cpu"), tensorboard=False, trusted=[name])
         model, guide, _ = run.load(guide=name)
         images = random_pictures(4, TINY.canvas_size)
         bound = importance_bound(model, guide, images, particles=5)

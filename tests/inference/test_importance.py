@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from dood_pyro.guides.amortised import AmortisedGuide
 from dood_pyro.guides.base import Guide
-from dood_pyro.images import ImageBatch, Images
+from dood_pyro.images import Images, as_batch
 from dood_pyro.inference import importance
 from dood_pyro.inference.importance import importance_bound, log_mean_exp
 from dood_pyro.inference.stop_marginal import StopMarginalTerms, stop_marginal_terms
@@ -45,7 +45,7 @@ class Linear(nn.Module):
         return dist.Normal(canvas, scale).log_prob(image).sum((-1, -2))
 
     def forward(self, images: Images, proposal: tuple[float, float] | None = None) -> None:
-        image = ImageBatch.of(images).pixels
+        image = as_batch(images).pixels
         with pyro.plate("images", len(image), dim=-1):
             alive: Tensor = torch.ones(len(image), dtype=torch.float64)
             canvas = torch.zeros(len(image), 1, 1, dtype=torch.float64)

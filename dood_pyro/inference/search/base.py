@@ -19,6 +19,7 @@ class SearchGuide(Guide):
         guide: the trained guide.
     """
 
+    searches: ClassVar[bool] = True
     search_share: ClassVar[float] = 0.7
 
     def __init__(self, model: Any, guide: Guide) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dood_pyro.guides.base import Guide
 from dood_pyro.guides.stop import DEAD_LOGIT
-from dood_pyro.images import ImageBatch, Images
+from dood_pyro.images import Images, as_batch
 from dood_pyro.models.sites import IMAGES
 
 
@@ -63,7 +63,7 @@ class MeanFieldGuide(Guide):
 
     def forward(self, images: Images) -> None:
         """Sample every site for the images that the sites belong to."""
-        batch = ImageBatch.of(images)
+        batch = as_batch(images)
         with pyro.plate(IMAGES, len(batch), dim=-1):
             alive: Tensor = batch.pixels.new_ones(len(batch))
             for name, (mean, log_std, event_dims) in self.sites.items():

@@ -1,4 +1,5 @@
-"""No amortisation: each image's Gaussians climb its bound from drawings that know nothing of it.
+"""Inference without amortisation: each image's Gaussians climb its bound from drawings that know
+nothing of it.
 Commands that take a guide choose it by the name ``per-image``.
 
 The slow reference: what can be inferred of an image without having learned to see. Bounds over strokes
@@ -14,7 +15,7 @@ import torch
 from pyro import poutine
 
 from dood_pyro.guides.base import Guide, Progress
-from dood_pyro.images import ImageBatch, Images
+from dood_pyro.images import ImageBatch, Images, as_batch
 from dood_pyro.inference.messengers import AllOnMessenger, CommonNoiseMessenger
 from dood_pyro.inference.search.mean_field import MeanFieldGuide, SiteFactor
 from dood_pyro.inference.search.refined import RefinedGuide
@@ -69,7 +70,7 @@ class PerImageGuide(RefinedGuide):
 
     def search(self, images: Images, progress: Progress | None = None) -> MeanFieldGuide:
         """Factors of each image's best start: the one whose bound climbed highest."""
-        batch = ImageBatch.of(images)
+        batch = as_batch(images)
         repeated = batch.repeat(self.starts)
         found = self._climbed(repeated, self.starts, progress)
         with poutine.block(), torch.no_grad(), CommonNoiseMessenger(groups=self.starts):

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from dood_pyro.errors import UserError
 from dood_pyro.guides.base import Guide, Progress
-from dood_pyro.images import ImageBatch, Images
+from dood_pyro.images import ImageBatch, Images, as_batch
 from dood_pyro.inference.messengers import CommonNoiseMessenger, ModeMessenger, bernoulli_logits
 from dood_pyro.inference.search.base import SearchGuide
 from dood_pyro.inference.search.mean_field import MeanFieldGuide, SiteFactor
@@ -111,7 +111,7 @@ class RefinedGuide(SearchGuide):
     def search(self, images: Images, progress: Progress | None = None) -> MeanFieldGuide:
         """Factors that have climbed the bound of each image. By common random numbers: what is found
         for an image does not depend on the others."""
-        return self._climbed(ImageBatch.of(images), 1, progress)
+        return self._climbed(as_batch(images), 1, progress)
 
     def _climbed(
         self, images: ImageBatch, groups: int, progress: Progress | None

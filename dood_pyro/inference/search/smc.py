@@ -12,7 +12,7 @@ from pyro import poutine
 from dood_pyro.devices import seeded
 from dood_pyro.errors import UserError
 from dood_pyro.guides.base import Guide, Progress
-from dood_pyro.images import ImageBatch, Images
+from dood_pyro.images import ImageBatch, Images, as_batch
 from dood_pyro.inference.importance import ImportanceBound
 from dood_pyro.inference.search.base import SearchGuide
 from dood_pyro.inference.search.mean_field import MeanFieldGuide, SiteFactor
@@ -55,7 +55,7 @@ class SMCGuide(SearchGuide):
         # One by one: the particles of an image fill a batch by themselves.
         seed = int(torch.randint(2**31, ()))
         parts = []
-        for one in ImageBatch.of(images).split(1):
+        for one in as_batch(images).split(1):
             with poutine.block(), seeded(seed, one.device):
                 parts.append(self._proposed(one))
             if progress is not None:

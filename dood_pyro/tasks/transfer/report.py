@@ -60,7 +60,7 @@ def notes(
         spread = "the standard error over images of that seed, and says nothing of other seeds"
     elif 1 in seeds:
         spread += ", of cells of one seed the standard error over images"
-    yield f"seeds a cell: {' or '.join(map(str, seeds))}; ± is {spread}"
+    yield f"seeds per cell: {' or '.join(map(str, seeds))}; ± is {spread}"
     yield (
         "beside them the published figures; = a tie, < below: they differ by no more, or by more, than "
         "two standard errors, √(ours² + published std² / its seeds)"
