@@ -40,10 +40,10 @@ test: install ## style, types and all tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal
 
 test-fast: install ## the tests that take seconds
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto -m 'not slow'
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal -m 'not slow'
 
 transfer-table: BUDGET := $(if $(filter file,$(origin BUDGET)),30m,$(BUDGET))
 transfer-table: install ## train, measure and draw who explains whose drawings (BUDGET SEEDS MODELS SOURCES LIMIT JOBS RUNS KEPT TABLE)
