@@ -47,14 +47,14 @@ def test_features_learn_classes_and_survive_the_disk(
 ) -> None:
     from dood_pyro.data import prepared
 
-    thin, thick = (random_pictures(80, 50, seed=1, sigma=s) for s in (0.05, 0.16))
+    thin, thick = (random_pictures(80, 50, seed=1, sigma=s) for s in (0.04, 0.25))
     images = (torch.cat([thin, thick]) * 255).byte().numpy()
     labels = torch.arange(2).repeat_interleave(80).numpy()
     arrays = {"train_images": images, "train_labels": labels}
     arrays |= {"test_images": images, "test_labels": labels}
     prepared.write(tmp_path / "pens.npz", arrays)
     out = tmp_path / "pens.safetensors"
-    source = ("--source", tmp_path / "pens.npz", "--steps", 80)
+    source = ("--source", tmp_path / "pens.npz", "--steps", 64)
     status, text, err = call(capsys, "train-features", *source, "--out", out)
     assert status == 0 and out.exists(), err
     assert float(text.split("knows ")[1].split(" %")[0]) > 80

@@ -62,13 +62,13 @@ def assert_same_weights(first: Run, second: Run) -> None:
 def test_a_stopped_and_resumed_run_ends_with_the_same_weights(
     tmp_path: Path, source: Path, estimator: str
 ) -> None:
-    """Stopped at step 13, in the middle of an epoch, and raised from there to 30."""
-    whole = start(tmp_path / "whole", source, 30, estimator)
+    """Stopped at step 13, in the middle of an epoch, and raised from there to 20."""
+    whole = start(tmp_path / "whole", source, 20, estimator)
     resume(whole, CPU, tensorboard=False)
     parts = start(tmp_path / "parts", source, 13, estimator)
     resume(parts, CPU, tensorboard=False)
     config, budget = parts.read_config()
-    parts.write_config(config, budget.extended(30, None))
+    parts.write_config(config, budget.extended(20, None))
     torch.manual_seed(99)  # whatever the new process's random state is
     resume(parts, CPU, tensorboard=False)
     a, b = weights(whole), weights(parts)

@@ -187,8 +187,8 @@ def test_estimators_agree_in_expectation(beta: float) -> None:
         stacked = torch.stack(rows)
         return stacked.mean(0), stacked.std(0) / repeats**0.5
 
-    exact, exact_se = mean_gradient(StopMarginalELBO(beta), 20)
-    score, score_se = mean_gradient(NVIL(beta, normalise=False), 60)
+    exact, exact_se = mean_gradient(StopMarginalELBO(beta), 12)
+    score, score_se = mean_gradient(NVIL(beta, normalise=False), 36)
     error = (exact - score).abs()
     tolerance = (exact_se**2 + score_se**2).sqrt()
     used = tolerance > 1e-9
