@@ -133,7 +133,7 @@ def test_sleep_teaches_the_guide_what_the_model_draws() -> None:
     before = {name: p.clone() for name, p in model.named_parameters()}
     optimiser = Adam([list(guide.parameters())])
     losses = []
-    for _ in range(250):
+    for _ in range(160):
         loss = sleep_loss(model, guide, 32) / 32
         loss.backward()
         optimiser.step([3e-3], skip=torch.zeros(()))
