@@ -16,7 +16,7 @@ RUN    ?= runs/dood-$(basename $(notdir $(SOURCE:/=)))-$(SEED)
 export DOOD_DATA
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test test-fast transfer-table figures tables restore-runs verify bench format
+.PHONY: help install train test test-fast transfer-table figures tables restore-runs strokes-table verify bench format
 
 help: ## list what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -60,6 +60,9 @@ tables: install ## measure every table of the paper from the kept runs (RUNS)
 
 restore-runs: install ## bring back the weights of kept runs that no figure needs
 	$(BIN)/python experiments/restore_runs.py
+
+strokes-table: install ## pen strokes of people beside those that are found in pictures of them, and rivals
+	$(BIN)/python experiments/strokes_table.py
 
 verify: install ## recompute a sample of the results from the kept runs, and compare docs/results.md with its files
 	$(BIN)/python experiments/verify.py

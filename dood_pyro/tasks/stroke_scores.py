@@ -11,11 +11,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial import cKDTree
 
-Polyline = Float[np.ndarray, "points 2"]
+from dood_pyro.data.pen_strokes import Polyline, resample
 
 TOLERANCE = 0.02
 """Distance within which points agree, as a share of the picture's side."""
@@ -41,15 +40,6 @@ class StrokeScores(NamedTuple):
     order: float
     """Share of pairs of matched strokes that come in the person's order."""
     paths_per_stroke: float
-
-
-def resample(polyline: Polyline, spacing: float = 1.0) -> Polyline:
-    """Points along a polyline at equal distances of about ``spacing``, both ends included."""
-    steps = np.hypot(*np.diff(polyline, axis=0).T)
-    along = np.concatenate([[0.0], steps.cumsum()])
-    count = max(2, round(float(along[-1]) / spacing) + 1)
-    where = np.linspace(0, along[-1], count)
-    return np.stack([np.interp(where, along, column) for column in polyline.T], axis=-1)
 
 
 def compare_strokes(
