@@ -16,7 +16,7 @@ RUN    ?= runs/dood-$(basename $(notdir $(SOURCE:/=)))-$(SEED)
 export DOOD_DATA
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test test-fast transfer-table figures tables restore-runs strokes-table verify bench format
+.PHONY: help install train test test-fast transfer-table figures tables restore-runs strokes-table joins verify bench format
 
 help: ## list what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -63,6 +63,9 @@ restore-runs: install ## bring back the weights of kept runs that no figure need
 
 strokes-table: install ## pen strokes of people beside those that are found in pictures of them, and rivals
 	$(BIN)/python experiments/strokes_table.py
+
+joins: install ## train the score of which lines of a drawing are one stroke, on true pen strokes
+	$(BIN)/python experiments/train_joins.py
 
 verify: install ## recompute a sample of the results from the kept runs, and compare docs/results.md with its files
 	$(BIN)/python experiments/verify.py

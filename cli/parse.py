@@ -1,12 +1,13 @@
 """The ``dood-pyro parse`` command: pictures into pen strokes.
-`dood_pyro.registry` names it, and `dood_pyro.recognition` does the work.
+`dood_pyro.registry` names it; `dood_pyro.parsing` and `dood_pyro.recognition` do the work.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -15,60 +16,336 @@ from dood_pyro.errors import UserError
 from . import options
 
 if TYPE_CHECKING:
+    from dood_pyro.drawing import Drawing
+    from dood_pyro.parsing import InkOptions
     from dood_pyro.pictures import Polarity
 
 BATCH = 256
-"""Number of pictures parsed at once."""
+"""Number of pictures that the run's guide parses at once."""
 SEARCHED = 8
 """Number of pictures parsed at once by a guide that searches: at seconds per picture, small batches
 show progress."""
+FORMATS = ("svg", "json", "npz", "ndjson", "gif")
+SUFFIXES = (
+    ".png",
+    ".jpg",
+    ".jpeg",
+    ".gif",
+    ".bmp",
+    ".tif",
+    ".tiff",
+    ".webp",
+    ".pgm",
+    ".pbm",
+    ".ppm",
+)
+"""Suffixes of the files that are taken from a folder."""
+EXPLAINED = 0.95
+"""Share of ink below which it is said how much the strokes explain."""
+
+
+class Formats(click.ParamType):
+    """Formats, separated by commas."""
+
+    name = "formats"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if isinstance(value, tuple):
+            return value
+        found = tuple(each.strip().lstrip(".").lower() for each in str(value).split(","))
+        for each in found:
+            if each not in FORMATS:
+                self.fail(f"{each!r} is none of {', '.join(FORMATS)}", param, ctx)
+        return found
+
+
+class Writing(NamedTuple):
+    """Where and how drawings are written."""
+
+    folder: Path
+    formats: tuple[str, ...]
+    size: str | None
+    background: str | None
+
+
+class Page(NamedTuple):
+    """A picture to parse."""
+
+    path: Path
+    page: int
+    name: str
+    """Of the files written."""
 
 
 @click.command()
 @click.argument("pictures", nargs=-1, required=True, type=options.PathTo())
 @click.option(
-    "--run",
-    default="omniglot",
-    show_default=True,
-    help="Run folder, or name of trained weights that come with the package.",
-)
-@click.option(
+    "--out-dir",
     "--out",
+    "out",
     type=options.PathTo(),
     default=Path("."),
     show_default=True,
     help="Folder for the files, which are named after the pictures.",
 )
 @click.option(
+    "--formats",
+    type=Formats(),
+    default="svg,json",
+    show_default=True,
+    help=f"Of {', '.join(FORMATS)} (npz: stroke-3; ndjson: as Quick, Draw! has it).",
+)
+@click.option(
+    "--size",
+    type=options.Name(),
+    help="Width of the SVG, as 210mm; by default the picture's pixels.",
+)
+@click.option(
+    "--background",
+    default="white",
+    show_default=True,
+    help="Colour of the SVG's paper, or none.",
+)
+@click.option(
     "--polarity",
     type=click.Choice(["auto", "bright-ink", "dark-ink"]),
     default="auto",
     show_default=True,
-    help="Polarity of the pictures; auto judges by their borders.",
+    help="Whether ink is brighter or darker than its paper; auto judges.",
+)
+@click.option(
+    "--paper",
+    type=click.Choice(["auto", "flat"]),
+    default="auto",
+    show_default=True,
+    help="flat: the paper has one colour, and all else is ink: light, frames, rules and specks too.",
+)
+@click.option(
+    "--joins",
+    type=click.Choice(["learned", "angles"]),
+    default="learned",
+    show_default=True,
+    help="What says which lines are one stroke: networks that learned it, or angles alone.",
+)
+@click.option("--max-strokes", type=click.IntRange(min=1), help="Most strokes of a picture.")
+@click.option(
+    "--pages",
+    type=click.Choice(["first", "all"]),
+    default="first",
+    show_default=True,
+    help="Pages or frames of a file that has several.",
+)
+@click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Processes.")
+@click.option(
+    "--method",
+    type=click.Choice(["ink", "guide"]),
+    help="ink: from the picture's own ink, at any size. guide: the run's guide alone, in one pass over "
+    "a small canvas. By default ink, and guide where --run or --guide is given.",
+)
+@click.option(
+    "--run",
+    type=options.Name(),
+    help="Run folder, or name of trained weights that come with the package, for --method guide.",
 )
 @options.trained
 def parse(
-    pictures: tuple[Path, ...], run: str, out: Path, polarity: Polarity, use: options.Use
+    pictures: tuple[Path, ...],
+    out: Path,
+    formats: tuple[str, ...],
+    size: str | None,
+    background: str,
+    polarity: Polarity,
+    paper: Any,
+    joins: Any,
+    max_strokes: int | None,
+    pages: str,
+    jobs: int,
+    method: str | None,
+    run: str | None,
+    use: options.Use,
 ) -> None:
-    """Turn PICTURES into pen strokes.
+    """Turn PICTURES, or the pictures in folders, into pen strokes.
 
-    Pictures may have any size; each gives an SVG and a JSON.
+    Pictures may have any size up to 8192 pixels a side.
     """
-    stem, count = Counter(path.stem for path in pictures).most_common(1)[0]
-    if count > 1:
-        raise UserError(f"{count} pictures are called {stem}; parse them into different folders")
     from dood_pyro.files import unwritable
+    from dood_pyro.parsing import InkOptions
 
-    dood = use.load(run)
+    by_guide = method == "guide" or (method is None and (run is not None or use.guide is not None))
+    if by_guide and max_strokes is not None:
+        raise UserError(
+            "--max-strokes belongs to --method ink: the guide draws what its model does"
+        )
+    found = picture_files(pictures)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except FileExistsError:
-        raise UserError(f"--out {out} is a file; name a folder") from None
+        raise UserError(f"--out-dir {out} is a file; name a folder") from None
     except OSError as error:
         raise unwritable(out, error) from None
+    writing = Writing(out, formats, size, None if background == "none" else background)
+    if size is not None:
+        _check_size(size)
+    chosen = InkOptions(polarity, paper, joins)
+    if max_strokes is not None:
+        chosen = chosen._replace(max_strokes=max_strokes)
+    if by_guide:
+        results = _by_guide(found, run or "omniglot", polarity, writing, use)
+    else:
+        results = _by_ink(_pages(found, pages), chosen, writing, jobs)
+    failed = count = 0
+    for _, said, wrong in results:
+        count += 1
+        if wrong is None:
+            click.echo(said)
+        elif len(found) == 1:
+            raise UserError(wrong)
+        else:
+            failed += 1
+            click.echo(f"dood-pyro: {wrong}", err=True)
+    if failed:
+        raise UserError(f"{failed} of {count} pictures could not be parsed; the others are written")
+
+
+def _check_size(size: str) -> None:
+    from dood_pyro.drawing import Drawing
+
+    Drawing([], 1, 1).svg(size)
+
+
+def picture_files(given: Iterable[Path]) -> list[Path]:
+    """Files named, and the pictures in folders named, in order.
+
+    Raises:
+        UserError: a folder has no pictures, or two pictures would be written to the same files.
+    """
+    found: list[Path] = []
+    for path in given:
+        if path.is_dir():
+            inside = sorted(each for each in path.iterdir() if each.suffix.lower() in SUFFIXES)
+            if not inside:
+                raise UserError(
+                    f"there are no pictures ({', '.join(SUFFIXES)}) in the folder {path}"
+                )
+            found += inside
+        else:
+            found.append(path)
+    stem, count = Counter(path.stem for path in found).most_common(1)[0]
+    if count > 1:
+        raise UserError(f"{count} pictures are called {stem}; parse them into different folders")
+    return found
+
+
+Result = tuple[Path, str, str | None]
+"""A picture, what is said of it, and what was wrong with it."""
+
+
+def _pages(files: Iterable[Path], pages: str) -> Iterator[Page]:
+    for path in files:
+        count = _page_count(path)
+        if count > 1 and pages == "all":
+            for page in range(count):
+                yield Page(path, page, f"{path.stem}-{page + 1:03d}")
+            continue
+        if count > 1:
+            click.echo(
+                f"dood-pyro: {path} has {count} pages; the first is parsed (--pages all for all)",
+                err=True,
+            )
+        yield Page(path, 0, path.stem)
+
+
+def _page_count(path: Path) -> int:
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            return int(getattr(image, "n_frames", 1))
+    except Exception:  # whatever is wrong with it is said when it is read
+        return 1
+
+
+def _by_ink(
+    pages: Iterable[Page], chosen: InkOptions, writing: Writing, jobs: int
+) -> Iterator[Result]:
+    from dood_pyro.progress import progress_bar
+
+    work = [(page, chosen, writing) for page in pages]
+    jobs = min(jobs, len(work))
+    if jobs <= 1:
+        for each in progress_bar(iterable=work, desc="parse", unit="picture", leave=False):
+            yield _parsed(each)
+        return
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor
+
+    # Spawned: a forked process may hang in torch's threads.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, context, initializer=_one_thread) as pool:
+        results = pool.map(_parsed, work)
+        yield from progress_bar(
+            iterable=results, total=len(work), desc="parse", unit="picture", leave=False
+        )
+
+
+def _one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def _parsed(work: tuple[Page, InkOptions, Writing]) -> Result:
+    """Parse a picture and write its files. In its own process: mistakes come back as text."""
+    from dood_pyro.parsing import parse_picture
+
+    page, chosen, writing = work
+    try:
+        drawing = parse_picture(page.path, chosen, page.page)
+        return page.path, _written(page, drawing, writing), None
+    except UserError as error:
+        return page.path, "", str(error)
+
+
+def _written(page: Page, drawing: Drawing, writing: Writing) -> str:
+    """Write a drawing's files; return what is said of it."""
+    stem = writing.folder / page.name
+    for suffix in writing.formats:
+        drawing.save(f"{stem}.{suffix}", size=writing.size, background=writing.background)
+    endings = " and ".join(
+        ", ".join(f".{each}" for each in part)
+        for part in (writing.formats[1:-1], writing.formats[-1:])
+        if part
+    )
+    files = f"{stem}.{writing.formats[0]}"
+    if len(writing.formats) > 1:
+        files += f"{', ' if len(writing.formats) > 2 else ' and '}{endings}"
+    if drawing.explained < EXPLAINED:
+        click.echo(
+            f"dood-pyro: {page.path}: strokes explain {drawing.explained:.0%} of the ink", err=True
+        )
+    if drawing.limited:
+        click.echo(f"dood-pyro: {page.path}: --max-strokes left out the smaller strokes", err=True)
+    return f"{page.path}: {len(drawing)} strokes, {files}"
+
+
+def _by_guide(
+    files: list[Path], run: str, polarity: Polarity, writing: Writing, use: options.Use
+) -> Iterator[Result]:
+    dood = use.load(run)
     together = SEARCHED if use.guide else BATCH
-    for first in range(0, len(pictures), together):
-        batch = pictures[first : first + together]
-        for path, drawing in zip(batch, dood.parse(list(batch), polarity), strict=True):
-            drawing.save(out / path.stem)
-            click.echo(f"{path}: {len(drawing)} strokes, {out / path.stem}.svg and .json")
+    for first in range(0, len(files), together):
+        batch = files[first : first + together]
+        try:
+            drawings = dood.parse(list(batch), polarity, method="guide")
+        except UserError:  # one by one, to say which
+            drawings = []
+            for path in batch:
+                try:
+                    drawings.append(dood.parse(path, polarity, method="guide"))
+                except UserError as error:
+                    drawings.append(error)
+        for path, drawing in zip(batch, drawings, strict=True):
+            if isinstance(drawing, UserError):
+                yield path, "", str(drawing)
+            else:
+                yield path, _written(Page(path, 0, path.stem), drawing, writing), None

@@ -14,8 +14,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dood_pyro.canvas_drawing import CanvasDrawing
     from dood_pyro.config import ModelConfig, RunConfig, SettingError, TrainConfig
-    from dood_pyro.drawing import Drawing
+    from dood_pyro.drawing import Drawing, PenStroke
     from dood_pyro.errors import UserError
     from dood_pyro.estimators.base import Estimator
     from dood_pyro.estimators.multi_sample import IWAE, ReweightedWakeSleep
@@ -36,7 +37,8 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "config": ("ModelConfig", "RunConfig", "SettingError", "TrainConfig"),
-    "drawing": ("Drawing",),
+    "canvas_drawing": ("CanvasDrawing",),
+    "drawing": ("Drawing", "PenStroke"),
     "errors": ("UserError",),
     "estimators.base": ("Estimator",),
     "estimators.multi_sample": ("IWAE", "ReweightedWakeSleep"),
@@ -61,6 +63,7 @@ __all__ = [
     "IWAE",
     "NVIL",
     "AmortisedGuide",
+    "CanvasDrawing",
     "DooD",
     "Drawing",
     "DrawingModel",
@@ -69,6 +72,7 @@ __all__ = [
     "Guide",
     "ImageBatch",
     "ModelConfig",
+    "PenStroke",
     "Recognizer",
     "ReweightedWakeSleep",
     "Run",

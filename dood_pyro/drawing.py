@@ -1,116 +1,254 @@
-"""Strokes and drawings: the result of a parse, to be rendered again or written as SVG and JSON.
-Recognition returns drawings; tasks and plots take their colours from here.
+"""Drawings in a picture's own pixels: what parsing a picture gives its user, to look at and to keep.
+`dood_pyro.Drawing`; recognition makes them, `dood_pyro.svg` and `dood_pyro.drawing_files` write them.
 
-Coordinates are canvas units: the canvas is [−1, 1]², x to the right, y down.
+Coordinates are pixels of the picture, x to the right, y down; pixel i covers [i, i + 1).
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import torch
+import numpy as np
 from jaxtyping import Float
-from torch import Tensor
 
+from dood_pyro import drawing_files, svg
 from dood_pyro.errors import UserError
 from dood_pyro.files import write_atomically
-from dood_pyro.geometry import draw_strokes
-from dood_pyro.rendering import CURVE_POINTS, canvas_from_ink
-from dood_pyro.stroke import Stroke, stroke_pens
-from dood_pyro.svg import drawing_svg
-
-STROKE_COLOURS = ("#1b6ca8", "#d1495b", "#3b8b5a", "#e09f3e", "#7b4fa0", "#4f4f4f")
-"""Colours of strokes by order; most colour-blind readers can tell them apart."""
+from dood_pyro.rendering.round_pen import Polyline, draw_with_pen
 
 MAX_RENDERED = 16_384
-"""Largest size that a drawing is rendered at, pixels per side: a gibibyte per stroke."""
+"""Longest side that a drawing is rendered at, pixels."""
+UNITS = "pixels of the picture, x to the right, y down; pixel i covers [i, i + 1)"
+
+
+class PenStroke(NamedTuple):
+    """What a pen draws without being lifted: a chain of cubic Bézier curves."""
+
+    control: Float[np.ndarray, "curves 4 2"]
+    """Control points in pixels; each curve starts where the one before ends."""
+    width: float
+    """The pen's diameter, pixels."""
+    darkness: float = 1.0
+    """Opacity of the ink, in (0, 1]; 1 is the picture's darkest."""
+    confidence: float = 1.0
+    """Probability, in [0, 1], that a person drew this as one stroke."""
+    colour: str = "#000000"
+    """Of the ink."""
+
+    def points(self, spacing: float = 1.0) -> Polyline:
+        """Points along the stroke, about ``spacing`` pixels apart, both ends included."""
+        parts = [self.control[:1, 0]]
+        for curve in self.control:
+            length = float(np.hypot(*np.diff(curve, axis=0).T).sum())
+            t = np.linspace(0, 1, max(2, math.ceil(length / spacing) + 1))[1:, None]
+            a, b, c, d = curve
+            u = 1 - t
+            parts.append(u**3 * a + 3 * t * u**2 * b + 3 * t**2 * u * c + t**3 * d)
+        return np.concatenate(parts)
+
+    def same(self, other: PenStroke) -> bool:
+        """Whether two strokes are equal; NamedTuple's own comparison does not know arrays."""
+        return self[1:] == other[1:] and np.array_equal(self.control, other.control)
 
 
 class Drawing:
-    """Parse of one image: strokes in the order in which they are drawn.
+    """Strokes of a picture, in the order in which they are drawn.
 
     Args:
         strokes: the strokes.
-        size: pixels per side of the canvas that the strokes were inferred on.
+        width, height: of the picture, pixels.
+        explained: share of the picture's ink that the strokes leave too, in [0, 1].
+        limited: whether a limit on the number of strokes ended the parse.
+        log_density: of picture and strokes together, nats, up to a constant that parses of one picture
+            share; None where it is not known.
     """
 
-    def __init__(self, strokes: Sequence[Stroke], size: int) -> None:
+    def __init__(
+        self,
+        strokes: Sequence[PenStroke],
+        width: int,
+        height: int,
+        explained: float = 1.0,
+        limited: bool = False,
+        log_density: float | None = None,
+    ) -> None:
         self.strokes = tuple(strokes)
-        self.size = size
+        self.width, self.height = width, height
+        self.explained, self.limited, self.log_density = explained, limited, log_density
 
     def __len__(self) -> int:
         return len(self.strokes)
 
+    def __iter__(self) -> Iterator[PenStroke]:
+        return iter(self.strokes)
+
+    def __getitem__(self, index: int) -> PenStroke:
+        return self.strokes[index]
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Drawing):
+            return NotImplemented
+        return (
+            (self.width, self.height, len(self)) == (other.width, other.height, len(other))
+            and (self.explained, self.limited) == (other.explained, other.limited)
+            and all(a.same(b) for a, b in zip(self, other, strict=True))
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
     def __repr__(self) -> str:
-        return f"Drawing({len(self)} strokes on {self.size}×{self.size} pixels)"
+        return (
+            f"Drawing({len(self)} strokes on {self.width}×{self.height} pixels, "
+            f"{self.explained:.0%} of the ink explained)"
+        )
 
-    def render(self, size: int | None = None) -> Float[Tensor, "size size"]:
-        """Return the picture, in [0, 1), bright ink on black.
+    def _repr_svg_(self) -> str:
+        """Show the drawing in a notebook."""
+        return self.svg()
+
+    def polylines(self, spacing: float = 1.0) -> list[Polyline]:
+        """Points along each stroke, about ``spacing`` pixels apart."""
+        return [stroke.points(spacing) for stroke in self.strokes]
+
+    def render(self, scale: float = 1.0) -> Float[np.ndarray, "height width"]:
+        """Return the picture, in [0, 1], ink on 0.
 
         Args:
-            size: pixels per side; None for those of the drawing's canvas.
+            scale: pixels per pixel of the picture that was parsed.
 
         Raises:
-            UserError: ``size`` is not a whole number from 1 to `MAX_RENDERED`.
+            UserError: ``scale`` is not positive, or makes more than `MAX_RENDERED` pixels a side.
         """
-        return self.render_steps(size)[-1]
-
-    def render_steps(self, size: int | None = None) -> Float[Tensor, "steps size size"]:
-        """Return the picture before the first stroke and after each stroke; errors as in `render`."""
-        size = self.size if size is None else size
-        if not isinstance(size, int) or not 1 <= size <= MAX_RENDERED:
+        if not (scale > 0 and scale * max(self.width, self.height) <= MAX_RENDERED):
             raise UserError(
-                f"a drawing is rendered at 1 to {MAX_RENDERED:,} pixels a side, a whole number; "
-                f"not at {size!r}"
+                f"a drawing is rendered at up to {MAX_RENDERED:,} pixels a side; "
+                f"{self.width}×{self.height} by {scale:g} are not that"
             )
-        return torch.cat([torch.zeros(1, size, size), canvas_from_ink(self.inks(size).cumsum(0))])
+        shape = max(1, round(scale * self.height)), max(1, round(scale * self.width))
+        picture = np.zeros(shape)
+        for stroke in self.strokes:
+            line = scale * stroke.points(0.5 / scale)
+            drawn = draw_with_pen([line], shape, scale * stroke.width)
+            np.maximum(picture, stroke.darkness * drawn, out=picture)
+        return picture
 
-    def inks(self, size: int) -> Float[Tensor, "strokes size size"]:
-        """Return the ink of each stroke, at ``size`` pixels per side."""
-        if not self.strokes:
-            return torch.zeros(0, size, size)
-        control = torch.stack([stroke.control for stroke in self.strokes])
-        return draw_strokes(control, stroke_pens(self.strokes), size, points=2 * CURVE_POINTS)
-
-    def save(self, stem: str | Path, colours: str | Sequence[str] | None = None) -> list[Path]:
-        """Write ``stem``.svg and ``stem``.json; return their paths.
+    def svg(
+        self,
+        size: float | str | None = None,
+        colours: str | Sequence[str] | None = None,
+        background: str | None = "white",
+        seconds_per_stroke: float | None = None,
+    ) -> str:
+        """Return an SVG document in the picture's frame, one path for each stroke.
 
         Args:
-            stem: a path; an ending of .svg or .json is dropped.
-            colours: as for `svg`.
+            size: width of the document, in user units or with a CSS unit (``"210mm"``); None for the
+                picture's pixels. The height follows.
+            colours: one per stroke, repeated in turn, or one for all; None for the ink's own.
+            background: colour of the paper; None for none.
+            seconds_per_stroke: mean pace of the animated drawing, seconds; None for a still picture.
 
         Raises:
-            UserError: ``stem`` is empty, or a file cannot be written.
+            UserError: ``size`` is not a positive length.
         """
-        if not str(stem):
-            raise UserError("a drawing is saved under a name: give one")
-        stem = Path(stem)
-        if stem.suffix.lower() in (".svg", ".json"):
-            stem = stem.with_suffix("")
-        contents = {"svg": self.svg(colours=colours), "json": json.dumps(self.json())}
-        paths = [Path(f"{stem}.{suffix}") for suffix in contents]
-        for path, content in zip(paths, contents.values(), strict=True):
-            write_atomically(path, content.encode())
-        return paths
+        return svg.drawing_svg(self, size, colours, background, seconds_per_stroke)
 
     def json(self) -> dict[str, Any]:
-        """Return the drawing as plain values for ``json.dumps``."""
+        """Return the drawing as plain values for ``json.dumps``; `from_json` reads them."""
         return {
-            "units": "canvas units: the canvas is [-1, 1] x [-1, 1], x to the right, y down",
-            "canvas_size": self.size,
+            "format": "dood-pyro drawing",
+            "version": 1,
+            "units": UNITS,
+            "width": self.width,
+            "height": self.height,
+            "explained": self.explained,
+            "limited": self.limited,
+            "log_density": self.log_density,
             "strokes": [
                 {**stroke._asdict(), "control": stroke.control.tolist()} for stroke in self.strokes
             ],
         }
 
-    def svg(
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any] | str) -> Drawing:
+        """The drawing of `json`'s values, or of their text.
+
+        Raises:
+            UserError: they are not a drawing's.
+        """
+        return drawing_files.from_json(values)
+
+    @classmethod
+    def from_svg(cls, text: str) -> Drawing:
+        """The drawing of an SVG document that `svg` wrote: positions to a thousandth of a pixel.
+
+        Raises:
+            UserError: ``text`` is not such a document.
+        """
+        return svg.drawing_from_svg(text)
+
+    def stroke3(self, spacing: float = 2.0) -> Float[np.ndarray, "points 3"]:
+        """Offsets (Δx, Δy) from point to point, and 1 where the pen is lifted after a point: the format
+        of sketch-rnn. The first offset is from the picture's upper left corner.
+
+        Args:
+            spacing: distance of points, pixels.
+        """
+        return drawing_files.stroke3(self, spacing)
+
+    def quickdraw(self, word: str = "") -> dict[str, Any]:
+        """A record of Quick, Draw!'s simplified ndjson: scaled to 0 to 255, at the upper left corner,
+        polylines within 2 of the curves."""
+        return drawing_files.quickdraw(self, word)
+
+    def gif(self, side: int = 400, seconds: float = 3.0) -> bytes:
+        """GIF of the drawing being drawn, at the pen's pace.
+
+        Args:
+            side: pixels of the longer side.
+            seconds: how long it takes; it rests for a second, then starts again.
+        """
+        return drawing_files.gif(self, side, seconds)
+
+    def save(
         self,
-        size: int = 200,
+        path: str | Path,
         colours: str | Sequence[str] | None = None,
-        seconds_per_stroke: float | None = None,
-    ) -> str:
-        """Return an SVG document of ``size`` × ``size`` user units (`svg.drawing_svg`)."""
-        return drawing_svg(self.strokes, size, colours, seconds_per_stroke)
+        size: float | str | None = None,
+        background: str | None = "white",
+    ) -> list[Path]:
+        """Write the drawing; return the files' paths.
+
+        Args:
+            path: its suffix says what is written: .svg, .json, .npz (stroke-3), .ndjson (Quick, Draw!)
+                or .gif. Without one of these, ``path``.svg and ``path``.json.
+            colours, size, background: as for `svg`.
+
+        Raises:
+            UserError: ``path`` is empty, or a file cannot be written.
+        """
+        if not str(path):
+            raise UserError("a drawing is saved under a name: give one")
+        path = Path(path)
+        known = path.suffix.lower() in drawing_files.WRITERS or path.suffix.lower() == ".svg"
+        paths = [path] if known else [Path(f"{path}{suffix}") for suffix in (".svg", ".json")]
+        for each in paths:
+            suffix = each.suffix.lower()
+            if suffix == ".svg":
+                content = self.svg(size, colours, background).encode()
+            else:
+                content = drawing_files.WRITERS[suffix](self, each.stem)
+            write_atomically(each, content)
+        return paths
+
+    @classmethod
+    def open(cls, path: str | Path) -> Drawing:
+        """Read a drawing that `save` wrote as .json or .svg.
+
+        Raises:
+            UserError: the file cannot be read, or is no drawing.
+        """
+        return drawing_files.open_drawing(Path(path))

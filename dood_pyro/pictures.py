@@ -5,8 +5,9 @@ Used by recognition and by data sources.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -30,6 +31,13 @@ CHANNELS_FIRST = (1, 3, 4)
 is not grey with alpha but two pictures."""
 CHANNELS = (1, 2, 3, 4)
 """Sizes of a last dimension of channels: grey, grey with alpha, colours, colours with alpha."""
+CONVERT = {
+    ".pdf": "turn its pages into PNG, with pdftoppm -png for one",
+    ".svg": "it has its strokes already; or turn it into PNG, with rsvg-convert for one",
+    ".heic": "turn it into PNG or JPEG, with heif-convert for one",
+    ".heif": "turn it into PNG or JPEG, with heif-convert for one",
+}
+"""What to do with files that people take for pictures of pixels, by suffix."""
 MIN_CONTRAST = 0.05
 """Contrast below which a picture is blank: brightest minus darkest pixel, in [0, 1]."""
 
@@ -37,7 +45,14 @@ MIN_CONTRAST = 0.05
 def read_picture(
     picture: Any, polarity: Polarity = "auto", blank: bool = False
 ) -> Float[Tensor, "side side"]:
-    """Return one picture: grey, square, in [0, 1], bright ink on black.
+    """Return one picture as `read_grey` does, padded to a square."""
+    return padded(read_grey(picture, polarity, blank))
+
+
+def read_grey(
+    picture: Any, polarity: Polarity = "auto", blank: bool = False
+) -> Float[Tensor, "height width"]:
+    """Return one picture: grey, in [0, 1], bright ink on black.
 
     Args:
         picture: a path; a PIL image; a numpy array or tensor (height, width), or with 1, 3 or 4
@@ -56,14 +71,7 @@ def read_picture(
     name = str(picture) if isinstance(picture, str | Path) else "the picture"
     grey = _grey(picture, name)
     height, width = grey.shape
-    if min(height, width) < MIN_SIDE:
-        raise UserError(
-            f"{name} is {width}×{height} pixels; a drawing needs at least {MIN_SIDE} per side"
-        )
-    if max(height, width) > MAX_SIDE:
-        raise UserError(
-            f"{name} is {width}×{height} pixels; scale it to {MAX_SIDE} per side or less"
-        )
+    _check_sides(name, width, height)
     if not bool(torch.isfinite(grey).all()):
         raise UserError(f"{name} has pixels that are not finite numbers")
     low, high = float(grey.min()), float(grey.max())
@@ -75,9 +83,15 @@ def read_picture(
     border = torch.cat([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
     if polarity == "dark-ink" or (polarity == "auto" and float(border.median()) > 0.5):
         grey = 1 - grey
+    return grey
+
+
+def padded(picture: Float[Tensor, "height width"]) -> Float[Tensor, "side side"]:
+    """A picture with as much black on both sides as makes it a square."""
+    height, width = picture.shape
     side = max(height, width)
     top, left = (side - height) // 2, (side - width) // 2
-    return F.pad(grey, (left, side - width - left, top, side - height - top))
+    return F.pad(picture, (left, side - width - left, top, side - height - top))
 
 
 def resize(pictures: Tensor, size: int) -> Tensor:
@@ -98,9 +112,60 @@ def resize_bytes(
     return out
 
 
+class Colours(NamedTuple):
+    """A picture as it is, neither grey nor square."""
+
+    pixels: Float[np.ndarray, "height width channels"]
+    """In [0, 1]; one channel, or red, green and blue."""
+    alpha: Float[np.ndarray, "height width"] | None
+    """Opacity, in [0, 1]; None where all is opaque."""
+    pages: int = 1
+    """Pages or frames of the file."""
+
+
+def read_colours(picture: Any, page: int = 0) -> Colours:
+    """Return one picture in its own frame and colours.
+
+    Args:
+        picture: as for `read_grey`.
+        page: page or frame of a file that has several.
+
+    Raises:
+        UserError: as for `read_grey`, save for blank pictures.
+    """
+    name = str(picture) if isinstance(picture, str | Path) else "the picture"
+    array, pages = _read(picture, name, lambda image, name: _array_from_pil(image, name, page))
+    array = array[..., None] if array.ndim == 2 else array
+    _check_sides(name, array.shape[1], array.shape[0])
+    if not np.isfinite(array).all():
+        raise UserError(f"{name} has pixels that are not finite numbers")
+    if array.shape[-1] in (2, 4):
+        return Colours(array[..., :-1], array[..., -1], pages)
+    return Colours(array, None, pages)
+
+
+def _check_sides(name: str, width: int, height: int) -> None:
+    if min(height, width) < MIN_SIDE:
+        raise UserError(
+            f"{name} is {width}×{height} pixels; a drawing needs at least {MIN_SIDE} per side"
+        )
+    if max(height, width) > MAX_SIDE:
+        raise UserError(
+            f"{name} is {width}×{height} pixels; scale it to {MAX_SIDE} per side or less"
+        )
+
+
 def _grey(picture: Any, name: str) -> Tensor:
+    found, _ = _read(picture, name, lambda image, name: (_grey_from_pil(image, name), 1))
+    return found if isinstance(found, Tensor) else _grey_of(found)
+
+
+def _read(
+    picture: Any, name: str, from_pil: Callable[[Any, str], tuple[Any, int]]
+) -> tuple[Any, int]:
+    """What ``from_pil`` makes of an image, or an array in [0, 1] of one given as numbers; and pages."""
     if isinstance(picture, str | Path):
-        return _grey_from_file(Path(picture))
+        return _from_file(Path(picture), from_pil)
     if isinstance(picture, Tensor):
         try:
             plain = picture.detach().resolve_conj().resolve_neg().cpu()
@@ -110,14 +175,14 @@ def _grey(picture: Any, name: str) -> Tensor:
             raise UserError(
                 f"{name} is no plain tensor of numbers: {str(error).splitlines()[0]}"
             ) from None
-        return _grey_from_array(array, name)
+        return _scaled(array, name), 1
     if isinstance(picture, np.ndarray):
-        return _grey_from_array(picture, name)
+        return _scaled(picture, name), 1
     from PIL import Image
 
     if isinstance(picture, Image.Image):
         try:
-            return _grey_from_pil(picture, name)
+            return from_pil(picture, name)
         except (OSError, SyntaxError, ValueError) as error:  # PIL reads lazily
             raise UserError(f"{name} cannot be read: {str(error).splitlines()[0]}") from None
     raise UserError(
@@ -126,16 +191,16 @@ def _grey(picture: Any, name: str) -> Tensor:
     )
 
 
-def _grey_from_file(path: Path) -> Tensor:
+def _from_file(path: Path, from_pil: Callable[[Any, str], tuple[Any, int]]) -> tuple[Any, int]:
     from PIL import Image, UnidentifiedImageError
 
     refuse_special(path)
     try:
         with warnings.catch_warnings():
-            # PIL warns of pictures that are large but allowed; `_grey_from_pil` checks their size.
+            # PIL warns of pictures that are large but allowed; `_turned` checks their size.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(path) as image:
-                return _grey_from_pil(image, str(path))
+                return from_pil(image, str(path))
     except FileNotFoundError:
         raise UserError(f"there is no picture {path}") from None
     except IsADirectoryError:
@@ -143,19 +208,56 @@ def _grey_from_file(path: Path) -> Tensor:
     except Image.DecompressionBombError:
         raise UserError(f"{path} has more than {MAX_PIXELS:,} pixels; scale it down") from None
     except UnidentifiedImageError:
+        if advice := CONVERT.get(path.suffix.lower()):
+            raise UserError(f"{path} is no picture of pixels: {advice}") from None
         raise UserError(f"{path} is not a picture that can be read (PNG, JPEG, …)") from None
     except (OSError, SyntaxError, ValueError) as error:
         raise unreadable(path, error) from None
 
 
-def _grey_from_pil(image: Any, name: str) -> Tensor:
-    from PIL import Image, ImageOps
+def _turned(image: Any, name: str) -> Any:
+    """An image as viewers turn it."""
+    from PIL import ImageOps
 
     if image.width * image.height > MAX_PIXELS:
         raise UserError(f"{name} has more than {MAX_PIXELS:,} pixels; scale it down")
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I") or image.mode == "F":
-        return _grey_from_array(np.asarray(image), name, deep=True)
+    return ImageOps.exif_transpose(image)
+
+
+def _is_deep(image: Any) -> bool:
+    """Whether an image has more than 8 bits."""
+    return image.mode.startswith("I") or image.mode == "F"
+
+
+def _array_from_pil(image: Any, name: str, page: int) -> tuple[np.ndarray, int]:
+    pages = int(getattr(image, "n_frames", 1))
+    if page:
+        image.seek(page)
+    image = _turned(image, name)
+    if _is_deep(image):
+        return _scaled(np.asarray(image), name, deep=True), pages
+    if "A" in image.getbands() or "transparency" in image.info:
+        image = image.convert("LA" if image.mode in ("LA", "L") else "RGBA")
+    elif image.mode not in ("L", "RGB"):
+        image = image.convert("L" if image.mode in ("1",) else "RGB")
+    array = np.asarray(image)
+    if array.ndim == 3 and array.shape[-1] >= 3 and _colourless(array):
+        array = array[..., [0, *range(3, array.shape[-1])]]
+    return array.astype(np.float32) / 255, pages
+
+
+def _colourless(array: np.ndarray) -> bool:
+    """Whether red, green and blue are alike everywhere."""
+    red, green, blue = (array[..., channel] for channel in range(3))
+    return bool((red == green).all() and (red == blue).all())
+
+
+def _grey_from_pil(image: Any, name: str) -> Tensor:
+    from PIL import Image
+
+    image = _turned(image, name)
+    if _is_deep(image):
+        return _grey_of(_scaled(np.asarray(image), name, deep=True))
     if "A" in image.getbands() or "transparency" in image.info:
         rgba = image.convert("RGBA")
         paper = Image.new("RGBA", rgba.size, "white")
@@ -163,7 +265,8 @@ def _grey_from_pil(image: Any, name: str) -> Tensor:
     return torch.from_numpy(np.asarray(image.convert("L"), dtype=np.float32) / 255)
 
 
-def _grey_from_array(array: np.ndarray, name: str, deep: bool = False) -> Tensor:
+def _scaled(array: np.ndarray, name: str, deep: bool = False) -> np.ndarray:
+    """Numbers of a picture as floats in [0, 1], channels last."""
     array = np.asarray(array)
     if array.ndim == 3 and array.shape[-1] not in CHANNELS and array.shape[0] in CHANNELS_FIRST:
         array = np.moveaxis(array, 0, -1)
@@ -195,6 +298,11 @@ def _grey_from_array(array: np.ndarray, name: str, deep: bool = False) -> Tensor
             )
     else:
         raise UserError(f"{name} has pixels of type {array.dtype}; use integers or floats")
+    return array
+
+
+def _grey_of(array: np.ndarray) -> Tensor:
+    """Brightness of an array with channels, on white."""
     grey = torch.from_numpy(array)
     if grey.ndim == 2:
         return grey

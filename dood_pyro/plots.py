@@ -14,8 +14,8 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from dood_pyro.canvas_drawing import STROKE_COLOURS, CanvasDrawing
 from dood_pyro.data import name_of
-from dood_pyro.drawing import STROKE_COLOURS, Drawing
 from dood_pyro.files import write_atomically
 from dood_pyro.guides.base import Guide
 from dood_pyro.images import Images, as_batch
@@ -44,7 +44,7 @@ def canvas_inks(
 
 
 def step_inks(
-    parsed: Parse, drawings: Sequence[Drawing]
+    parsed: Parse, drawings: Sequence[CanvasDrawing]
 ) -> list[Float[Tensor, "strokes size size"]]:
     """Ink of each stroke of each drawing.
 
@@ -101,7 +101,7 @@ def stepwise_sheet(
 
 def draw_steps(
     images: Images, parsed: Parse, curves: bool
-) -> tuple[UInt8[np.ndarray, "height width 3"], list[Drawing]]:
+) -> tuple[UInt8[np.ndarray, "height width 3"], list[CanvasDrawing]]:
     """Sheet of images and their drawings after every stroke, and the drawings as strokes.
 
     Args:

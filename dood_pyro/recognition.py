@@ -8,7 +8,7 @@ import os
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -16,19 +16,32 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dood_pyro import data, geometry
+from dood_pyro.canvas_drawing import CanvasDrawing
 from dood_pyro.config import RunConfig
 from dood_pyro.devices import choose_device
 from dood_pyro.drawing import Drawing
 from dood_pyro.errors import UserError
 from dood_pyro.guides.base import Guide
 from dood_pyro.images import ImageBatch, Images, as_batch
+from dood_pyro.inference.ink.paper import Paper
+from dood_pyro.inference.ink.parsing import MAX_STROKES, Joins
 from dood_pyro.inference.parsing import ModelAndGuide, Parse, in_double, parse
 from dood_pyro.models.base import DrawingModel
-from dood_pyro.pictures import CHANNELS, CHANNELS_FIRST, Polarity, read_picture, resize
+from dood_pyro.parsing import InkOptions, parse_picture, parse_ways
+from dood_pyro.pictures import (
+    CHANNELS,
+    CHANNELS_FIRST,
+    Polarity,
+    padded,
+    read_grey,
+    resize,
+)
 from dood_pyro.rendering import peak_ink
 from dood_pyro.runs.run import Run
 from dood_pyro.stroke import Stroke, visible_width
 
+Method = Literal["ink", "guide"]
+"""What parses a picture: its own ink, on a canvas of its size, or the run's guide."""
 BATCH = 64
 """Images parsed at once: larger batches gain nothing on a CPU."""
 
@@ -116,6 +129,12 @@ class Recognizer:
         self._double: _InDouble | None = None
 
     @property
+    def prefers_guide(self) -> bool:
+        """Whether pictures are parsed by the run's guide unless told: it was asked for by name, or the
+        model draws no curves."""
+        return self.guide.searches or not self.model.draws_curves
+
+    @property
     def size(self) -> int:
         """Pixels per side of the canvas."""
         return self.config.model.canvas_size
@@ -137,19 +156,20 @@ class Recognizer:
 
     def prepare(
         self, pictures: Sequence[Any], polarity: Polarity = "auto"
-    ) -> tuple[Float[Tensor, "count size size"], list[int]]:
+    ) -> tuple[Float[Tensor, "count size size"], list[tuple[int, int]]]:
         """Read pictures and resize them to the canvas, each with its brightest ink at 1.
 
         Returns:
-            The pictures, in [0, 1], and the pixels per side that each had.
+            The pictures, in [0, 1], and the width and height that each had, pixels.
 
         Raises:
             UserError: as for `parse`.
         """
-        squares = [read_picture(picture, polarity) for picture in pictures]
+        read = [read_grey(picture, polarity) for picture in pictures]
+        squares = [padded(picture) for picture in read]
         stack = torch.stack([resize(square, self.size) for square in squares]).clamp(0, 1)
         peak = stack.amax((-1, -2), keepdim=True)
-        return stack / peak.clamp(min=1e-6), [square.shape[-1] for square in squares]
+        return stack / peak.clamp(min=1e-6), [(each.shape[1], each.shape[0]) for each in read]
 
     def infer(self, images: Images) -> Parse:
         """Compute the guide's modes for images (`inference.parsing.parse`), in double precision, so
@@ -180,45 +200,85 @@ class Recognizer:
             self._double = kept
         return kept.programs
 
-    def parse(self, images: Any, polarity: Polarity = "auto") -> Any:
-        """Parse one picture, or many, into strokes.
+    def parse(
+        self,
+        images: Any,
+        polarity: Polarity = "auto",
+        method: Method | None = None,
+        paper: Paper = "auto",
+        joins: Joins = "learned",
+        max_strokes: int = MAX_STROKES,
+    ) -> Any:
+        """Parse one picture, or many, into strokes in the picture's own pixels.
+
+        By ``method="ink"``, proposals come from the ink itself, on a canvas of the picture's size, with
+        as many strokes as the ink has; what is maximised is said in `dood_pyro.inference.ink.parsing`.
+        The trained model and guide have no part in it. By ``method="guide"``, the run's own guide
+        parses the picture on the model's canvas, with at most as many strokes as the model draws: what
+        every research command does.
 
         Args:
             images: one picture (path, PIL image, numpy array or tensor: (height, width) or with 1,
                 3 or 4 channels first or last), or many: a list of pictures, an array of four
                 dimensions, or an array of three dimensions whose first and last cannot be channels.
-                (To parse three grey pictures, give a list.) Pictures of any size are padded to a
-                square. A picture with fewer pixels per side than the canvas, down to half as many,
-                is drawn on its own number of pixels (`models.base.DrawingModel.ink_size`).
-            polarity: ``"bright-ink"``, ``"dark-ink"`` or ``"auto"``: detected by the border.
+                (To parse three grey pictures, give a list.) For the guide, pictures are padded to a
+                square; one with fewer pixels per side than the canvas, down to half as many, is drawn
+                on its own number of pixels (`models.base.DrawingModel.ink_size`).
+            polarity: ``"bright-ink"``, ``"dark-ink"`` or ``"auto"``: as what lies on the paper is.
+            method: ``"ink"`` or ``"guide"``; None for the guide if the run was loaded with one, or
+                draws no curves, and for the ink otherwise.
+            paper: of ``"ink"``: ``"flat"`` for paper of one colour, from which nothing is taken away.
+            joins: of ``"ink"``: ``"angles"`` for nothing learned.
+            max_strokes: of ``"ink"``: most strokes; those with the most ink are kept.
 
         Returns:
             A `Drawing` for one picture, a list of drawings for many.
 
         Raises:
-            UserError: an entry is not a picture, or is blank, too small or too large; or the model
-                draws no curves.
+            UserError: an entry is not a picture, or is blank, too small or too large; or the guide is
+                to parse, and the model draws no curves.
         """
+        if method not in (None, "ink", "guide"):
+            raise UserError(f"a picture is parsed by 'ink' or 'guide', not {method!r}")
         many = _is_many(images)
         pictures = list(images) if many else [images]
         if not pictures:
             return []
+        if method == "guide" or (method is None and self.prefers_guide):
+            found = self._parse_by_guide(pictures, polarity)
+        else:
+            options = InkOptions(polarity, paper, joins, max_strokes)
+            found = [parse_picture(picture, options) for picture in pictures]
+        return found if many else found[0]
+
+    def parses(self, picture: Any, count: int = 5, polarity: Polarity = "auto") -> list[Drawing]:
+        """Up to ``count`` different parses of one picture by its ink, each with its ``log_density``,
+        highest first.
+
+        Raises:
+            UserError: as for `parse`, or ``count`` is below 1.
+        """
+        return parse_ways(picture, count, InkOptions(polarity))
+
+    def _parse_by_guide(self, pictures: Sequence[Any], polarity: Polarity) -> list[Drawing]:
         prepared, sides = self.prepare(pictures, polarity)
         found: dict[int, Drawing] = {}
-        ink_sizes = [self.model.ink_size(side) for side in sides]
+        ink_sizes = [self.model.ink_size(max(frame)) for frame in sides]
         for ink_size in set(ink_sizes):  # a batch is drawn at one ink size
             rows = [row for row, each in enumerate(ink_sizes) if each == ink_size]
             drawings = self.drawings(ImageBatch(prepared[rows], ink_size))
-            found.update(zip(rows, drawings, strict=True))
-        return [found[row] for row in range(len(sides))] if many else found[0]
+            for row, drawing in zip(rows, drawings, strict=True):
+                explained = explained_share(prepared[row], drawing)
+                found[row] = drawing.in_pixels(*sides[row], explained)
+        return [found[row] for row in range(len(sides))]
 
-    def drawings(self, images: Images) -> list[Drawing]:
+    def drawings(self, images: Images) -> list[CanvasDrawing]:
         """Parse images at the canvas's size, in [0, 1], ink bright, into drawings.
 
         Raises:
             UserError: the model draws no curves.
         """
-        found: list[Drawing] = []
+        found: list[CanvasDrawing] = []
         if not self.model.draws_curves:
             raise UserError(
                 f"a {self.config.model_name} model draws no pen strokes; its reconstructions are "
@@ -229,7 +289,7 @@ class Recognizer:
         return found
 
 
-def drawings_from_parse(parsed: Parse) -> list[Drawing]:
+def drawings_from_parse(parsed: Parse) -> list[CanvasDrawing]:
     """One `Drawing` per image of a parse by a model that draws curves."""
     layout, stroke, pen_values = (parsed.values[n].cpu() for n in ("layout", "stroke", "pen"))
     control = geometry.apply_affine(stroke, geometry.affine_matrix(layout))
@@ -259,8 +319,15 @@ def drawings_from_parse(parsed: Parse) -> list[Drawing]:
                     uncertainty=float(spread[t, image]),
                 )
             )
-        drawings.append(Drawing(strokes, parsed.canvas.shape[-1]))
+        drawings.append(CanvasDrawing(strokes, parsed.canvas.shape[-1]))
     return drawings
+
+
+def explained_share(picture: Float[Tensor, "size size"], drawing: CanvasDrawing) -> float:
+    """Share of a picture's ink that a drawing leaves too."""
+    total = float(picture.sum())
+    both = torch.minimum(picture.cpu(), drawing.render(picture.shape[-1]))
+    return float(both.sum()) / max(total, 1e-6)
 
 
 def _is_many(images: Any) -> bool:

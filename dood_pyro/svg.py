@@ -1,98 +1,155 @@
-"""Drawings as SVG documents: Bézier curves of any degree as cubic paths, still or animated.
-Used by `dood_pyro.drawing.Drawing`.
-"""
+"""Drawings as SVG documents, still or animated, and back. Used by `dood_pyro.drawing.Drawing`."""
 
 from __future__ import annotations
 
-import math
+import re
+import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import torch
+import numpy as np
 
 from dood_pyro.errors import UserError
-from dood_pyro.rendering import bernstein
-from dood_pyro.stroke import Stroke
 
-PIECES = 8
-"""Cubic pieces per stroke."""
-CONSTANT_TAPER = 0.05
-"""Change of log width, from middle to end, below which a stroke is one path of constant width."""
+if TYPE_CHECKING:
+    from dood_pyro.drawing import Drawing, PenStroke
+
+OPAQUE = 0.9
+"""Darkness from which ink is drawn without opacity: the rest is the picture's own unevenness."""
+UNITS = ("", "px", "mm", "cm", "in", "pt", "pc")
+SPACE = "http://www.w3.org/2000/svg"
+MARK = "dood-pyro drawing"
+"""Class of the documents' groups, by which they are known again."""
 
 
 def drawing_svg(
-    strokes: Sequence[Stroke],
-    size: int,
+    drawing: Drawing,
+    size: float | str | None = None,
     colours: str | Sequence[str] | None = None,
+    background: str | None = "white",
     seconds_per_stroke: float | None = None,
 ) -> str:
-    """SVG document of strokes, ``size`` × ``size`` user units, on white.
-
-    Args:
-        colours: one per stroke, repeated in turn, or one for all strokes; black by default.
-        seconds_per_stroke: pace of the animated drawing, seconds; None for a still picture.
+    """SVG document of a drawing; as for `dood_pyro.drawing.Drawing.svg`.
 
     Raises:
-        UserError: ``size`` is not positive.
+        UserError: ``size`` is not a positive length.
     """
-    if not 0 < size < math.inf:
-        raise UserError(f"an SVG's size must be positive; it is {size}")
+    width, height = _lengths(drawing, size)
     colours = [colours] if isinstance(colours, str) else colours
-    paths = []
-    for index, stroke in enumerate(strokes):
-        colour = colours[index % len(colours)] if colours else "black"
-        paths.append(f'<g stroke="{colour}" opacity="{stroke.brightness:.3g}">')
-        pieces = _cubic_paths(stroke, size)
-        for place, (path, width) in enumerate(pieces):
-            shape = f'd="{path}" stroke-width="{width:.3g}"'
-            if seconds_per_stroke is None:
-                paths.append(f"  <path {shape}/>")
-            else:
-                duration = seconds_per_stroke / len(pieces)
-                begin = index * seconds_per_stroke + place * duration
-                paths.append(_animated_path(shape, begin, duration))
-        paths.append("</g>")
-    return "\n".join(
-        [
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {size} {size}" '
-            f'width="{size}" height="{size}">',
-            f'<rect width="{size}" height="{size}" fill="white"/>',
-            '<g fill="none" stroke-linecap="round" stroke-linejoin="round">',
-            *paths,
-            "</g>",
-            "</svg>",
-            "",
-        ]
+    lengths = [_length(stroke) for stroke in drawing.strokes]
+    pace = None
+    if seconds_per_stroke is not None:
+        # A long stroke takes longer; a dot takes a moment too.
+        shares = np.array(lengths) + 0.1 * max(lengths, default=1.0)
+        pace = shares / max(float(shares.mean()) if len(shares) else 1.0, 1e-9) * seconds_per_stroke
+    lines = [
+        f'<svg xmlns="{SPACE}" viewBox="0 0 {drawing.width} {drawing.height}" '
+        f'width="{width}" height="{height}">'
+    ]
+    if background is not None:
+        frame = f'width="{drawing.width}" height="{drawing.height}"'
+        lines.append(f'<rect class="paper" {frame} fill="{background}"/>')
+    lines.append(
+        f'<g class="{MARK}" data-explained="{drawing.explained:.6g}" '
+        f'data-limited="{int(drawing.limited)}" fill="none" stroke-linecap="round" '
+        'stroke-linejoin="round">'
     )
+    begin = 0.0
+    for index, stroke in enumerate(drawing.strokes):
+        colour = colours[index % len(colours)] if colours else stroke.colour
+        opacity = "" if stroke.darkness >= OPAQUE else f' stroke-opacity="{stroke.darkness:.3g}"'
+        shape = (
+            f'd="{_path(stroke)}" stroke="{colour}" stroke-width="{stroke.width:.5g}"{opacity} '
+            f'data-confidence="{stroke.confidence:.4g}" data-darkness="{stroke.darkness:.5g}" '
+            f'data-ink="{stroke.colour}"'
+        )
+        if pace is None:
+            lines.append(f"<path {shape}/>")
+        else:
+            lines.append(_animated(shape, begin, float(pace[index])))
+            begin += float(pace[index])
+    return "\n".join([*lines, "</g>", "</svg>", ""])
 
 
-def _animated_path(shape: str, begin: float, duration: float) -> str:
+def _lengths(drawing: Drawing, size: float | str | None) -> tuple[str, str]:
+    """Width and height of the document, with their unit."""
+    given = str(drawing.width if size is None else size).strip()
+    match = re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+)(?:e[+-]?\d+)?\s*([a-z]*)", given)
+    if match is None or match[2] not in UNITS or not 0 < float(match[1]) < 1e9:
+        raise UserError(
+            f"an SVG's size must be a positive length, alone or with one of {', '.join(UNITS[1:])}; "
+            f"it is {given}"
+        )
+    width = float(match[1])
+    return f"{width:g}{match[2]}", f"{width * drawing.height / drawing.width:g}{match[2]}"
+
+
+def _length(stroke: PenStroke) -> float:
+    return float(np.linalg.norm(np.diff(stroke.control, axis=1), axis=-1).sum())
+
+
+def _path(stroke: PenStroke) -> str:
+    parts = [f"M{_number(stroke.control[0, 0, 0])} {_number(stroke.control[0, 0, 1])}"]
+    for curve in stroke.control:
+        numbers = " ".join(_number(value) for value in curve[1:].ravel())
+        parts.append(f"C{numbers}")
+    return "".join(parts)
+
+
+def _number(value: float) -> str:
+    text = f"{value:.3f}".rstrip("0").rstrip(".")
+    return "0" if text == "-0" else text
+
+
+def _animated(shape: str, begin: float, duration: float) -> str:
     """Path that appears at ``begin`` seconds and reaches its full length ``duration`` seconds later."""
     return (
-        f'  <path {shape} pathLength="1" stroke-dasharray="1 2" stroke-dashoffset="1" '
+        f'<path {shape} pathLength="1" stroke-dasharray="1 2" stroke-dashoffset="1" '
         f'visibility="hidden"><set attributeName="visibility" to="visible" begin="{begin:.3f}s" '
         f'fill="freeze"/><animate attributeName="stroke-dashoffset" from="1" to="0" '
         f'begin="{begin:.3f}s" dur="{duration:.3f}s" fill="freeze"/></path>'
     )
 
 
-def _cubic_paths(stroke: Stroke, size: int) -> list[tuple[str, float]]:
-    """Path data and widths of a stroke: one path, or one per piece where the pen tapers.
+def drawing_from_svg(text: str) -> Drawing:
+    """The drawing of a document by `drawing_svg`.
 
-    SVG has cubic curves only: each piece takes its end points and tangents from the curve.
+    Raises:
+        UserError: the text is not such a document.
     """
-    degree = stroke.control.shape[0] - 1
-    t = torch.linspace(0, 1, PIECES + 1, dtype=torch.float64)
-    control = (stroke.control.double() + 1) * size / 2
-    points = bernstein(degree, t) @ control
-    tangents = bernstein(degree - 1, t) @ (degree * control.diff(dim=0)) / (3 * PIECES)
-    width = stroke.width * size / 2
-    pieces = []
-    for i in range(PIECES):
-        corners = (points[i] + tangents[i], points[i + 1] - tangents[i + 1], points[i + 1])
-        curve = "C" + " ".join(f"{x:.2f} {y:.2f}" for x, y in (c.tolist() for c in corners))
-        along = (2 * i + 1) / PIECES - 1
-        start = f"M{points[i, 0]:.2f} {points[i, 1]:.2f}"
-        pieces.append((start, curve, width * math.exp(stroke.width_taper * along)))
-    if abs(stroke.width_taper) < CONSTANT_TAPER:
-        return [(pieces[0][0] + "".join(curve for _, curve, _ in pieces), width)]
-    return [(start + curve, width) for start, curve, width in pieces]
+    from dood_pyro.drawing import Drawing
+
+    try:
+        root = ElementTree.fromstring(text)
+        frame = [float(value) for value in (root.get("viewBox") or "").split()]
+        group = next(each for each in root.iter(f"{{{SPACE}}}g") if each.get("class") == MARK)
+        strokes = [_stroke(path) for path in group.iter(f"{{{SPACE}}}path")]
+        return Drawing(
+            strokes,
+            int(frame[2]),
+            int(frame[3]),
+            float(group.get("data-explained") or 1),
+            group.get("data-limited") == "1",
+        )
+    except (ElementTree.ParseError, StopIteration, ValueError, TypeError, IndexError):
+        raise UserError(
+            "this SVG was not written by dood-pyro, or was changed: only its own drawings are read back"
+        ) from None
+
+
+def _stroke(path: ElementTree.Element) -> PenStroke:
+    from dood_pyro.drawing import PenStroke
+
+    numbers = [float(each) for each in re.findall(r"-?\d+(?:\.\d+)?", path.get("d") or "")]
+    points = np.array(numbers).reshape(-1, 2)
+    curves = (len(points) - 1) // 3
+    if curves < 1 or len(points) != 3 * curves + 1:
+        raise ValueError("no chain of cubic curves")
+    control = np.stack([points[3 * i : 3 * i + 4] for i in range(curves)])
+    return PenStroke(
+        control,
+        float(path.get("stroke-width") or 1),
+        float(path.get("data-darkness") or 1),
+        float(path.get("data-confidence") or 1),
+        path.get("data-ink") or "#000000",
+    )

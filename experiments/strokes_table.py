@@ -4,14 +4,18 @@ Run by ``make strokes-table``; writes results/strokes.json and a contact sheet, 
 Drawings of three sets (Quick, Draw!, Omniglot, KanjiVG), whose true strokes are known, are drawn by a
 round pen on 256×256 pixels, clean and degraded, and traced by
 
-    dood        the amortised guide of the packaged weights, trained on Omniglot's images
-    graph       the ink's own graph, branches continued by angle (dood_pyro.inference.ink)
+    dood        what dood-pyro parse does: branches of the ink joined by learned scores, then fitted
+    proposals   the same before the fit
+    angles      the same with joins scored by angle, without anything learned
+    single pass the amortised guide of the packaged weights alone, trained on Omniglot's images
     skeleton    scikit-image's skeleton, branches continued by angle at its junctions
     autotrace   pyautotrace's centreline
     vtracer     outlines, for reference: what most tracers give
 
 The last two come by ``pip install 'dood-pyro[rivals]'`` and are left out where they are not installed.
 Scores: `dood_pyro.tasks.stroke_scores`; each is the mean over drawings, ``ms`` the median time.
+``pixel_error`` is the mean absolute difference between the picture and what is drawn again: by the
+strokes' own pens, or by the true pen for tracers that know none.
 """
 
 from __future__ import annotations
@@ -22,36 +26,48 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from scipy import ndimage
+from train_joins import split_drawings
 
-from dood_pyro.data.pen_strokes import (
-    FILES,
-    Polyline,
-    draw_with_pen,
-    fit_to_square,
-    load_pen_drawings,
-)
+from dood_pyro.data.pen_strokes import FILES, fit_to_square
+from dood_pyro.drawing import Drawing, PenStroke
 from dood_pyro.errors import exit_on_user_error
 from dood_pyro.files import update_object
-from dood_pyro.inference.ink.joins import canonical, chain_branches, joins, trace_strokes
-from dood_pyro.inference.ink.skeleton import skeleton_graph
+from dood_pyro.inference.ink.joins import canonical, chain_branches, joins
+from dood_pyro.inference.ink.paper import find_ink
+from dood_pyro.inference.ink.parsing import parse_ink
+from dood_pyro.inference.ink.skeleton import skeleton_graphs
 from dood_pyro.plots import new_figure, save_figure
 from dood_pyro.recognition import load
-from dood_pyro.rendering import curve_points
-from dood_pyro.tasks.stroke_scores import StrokeScores, compare_strokes
+from dood_pyro.rendering.round_pen import Polyline, draw_with_pen
+from dood_pyro.tasks.stroke_scores import compare_strokes
 
 RESULTS = Path(__file__).parent / "results"
 SIDE, PEN, MARGIN = 256, 4.0, 0.08
 """Pixels per side of clean pictures, of the pen, and the margin as a share of the side."""
 
+STROKES = ((1, 2), (3, 5), (6, 10), (11, 1000))
+"""Numbers of true strokes by which clean pictures are also told apart."""
+
 Picture = Float[np.ndarray, "height width"]
 """Darkness of ink in [0, 1], on 0."""
-Tracer = Callable[[Picture], list[Polyline]]
+
+
+class Traced(NamedTuple):
+    """What a tracer finds."""
+
+    lines: list[Polyline]
+    drawn: Picture | None = None
+    """Picture by its own pens; None where it knows no pens."""
+    log_density: float | None = None
+
+
+Tracer = Callable[[Picture], Traced]
 
 
 def shrunk(picture: Picture, side: int) -> Picture:
@@ -87,7 +103,13 @@ DEGRADED: dict[str, tuple[float, Callable[[Picture], Picture]]] = {
 
 def tracers() -> dict[str, Tracer]:
     """Tracers by name; those that are not installed are left out."""
-    found: dict[str, Tracer] = {"dood": _dood(), "graph": trace_strokes, "skeleton": _skeleton}
+    found: dict[str, Tracer] = {
+        "dood": _ink(),
+        "proposals": _ink(steps=0),
+        "angles": _ink(score="angles"),
+        "single pass": _single_pass(),
+        "skeleton": _skeleton,
+    }
     for name, module, make in (
         ("autotrace", "autotrace", _autotrace),
         ("vtracer", "vtracer", _vtracer),
@@ -99,30 +121,42 @@ def tracers() -> dict[str, Tracer]:
     return found
 
 
-def _dood() -> Tracer:
+def _single_pass() -> Tracer:
     dood = load("omniglot")
 
-    def trace(picture: Picture) -> list[Polyline]:
-        side = picture.shape[0]
-        strokes = dood.parse(picture, polarity="bright-ink").strokes
-        if not strokes:
-            return []
-        control = torch.stack([stroke.control for stroke in strokes])
-        points = curve_points(control, 64)[0]
-        return [(line.numpy() + 1) / 2 * side for line in points]
+    def trace(picture: Picture) -> Traced:
+        drawing = dood.parse(picture, polarity="bright-ink", method="guide")
+        return Traced(drawing.polylines(), drawing.render())
 
     return trace
 
 
-def _skeleton(picture: Picture) -> list[Polyline]:
-    graph = skeleton_graph(picture > 0.5)
-    return [canonical(line) for line in chain_branches(graph, joins(graph))]
+def _skeleton(picture: Picture) -> Traced:
+    lines = []
+    for graph in skeleton_graphs(picture > 0.5):
+        lines += [canonical(each.line) for each in chain_branches(graph, joins(graph))]
+    return Traced(lines)
+
+
+def _ink(**options: Any) -> Tracer:
+    def trace(picture: Picture) -> Traced:
+        ink = find_ink(picture[..., None], polarity="bright-ink")
+        parsed = parse_ink(ink, **options)
+        strokes = [
+            PenStroke(each.chain.control, each.chain.width, each.chain.darkness)
+            for each in parsed.strokes
+        ]
+        drawing = Drawing(strokes, picture.shape[1], picture.shape[0])
+        known = None if np.isnan(parsed.log_density) else parsed.log_density
+        return Traced([each.chain.polyline() for each in parsed.strokes], drawing.render(), known)
+
+    return trace
 
 
 def _autotrace() -> Tracer:
     import autotrace
 
-    def trace(picture: Picture) -> list[Polyline]:
+    def trace(picture: Picture) -> Traced:
         grey = np.round(255 * (1 - picture)).astype(np.uint8)
         bitmap = autotrace.Bitmap(np.repeat(grey[..., None], 3, -1))
         vector = bitmap.trace(centerline=True, background_color=(255, 255, 255), color_count=2)
@@ -130,7 +164,7 @@ def _autotrace() -> Tracer:
         for path in vector.paths:
             points = [spline.points for spline in path.splines]
             lines.append(_flattened([[(p.x, p.y) for p in each] for each in points], picture))
-        return lines
+        return Traced(lines)
 
     return trace
 
@@ -155,7 +189,7 @@ def _vtracer() -> Tracer:
 
     number = r"-?\d+(?:\.\d+)?"
 
-    def trace(picture: Picture) -> list[Polyline]:
+    def trace(picture: Picture) -> Traced:
         grey = np.round(255 * (1 - picture)).astype(int).ravel().tolist()
         shape = (picture.shape[1], picture.shape[0])
         svg = vtracer.convert_pixels_to_svg(
@@ -167,41 +201,67 @@ def _vtracer() -> Tracer:
                 points = np.array(re.findall(number, part), float).reshape(-1, 2)
                 if len(points) > 1:
                     lines.append(points + np.array([float(x), float(y)]))
-        return lines
+        return Traced(lines)
 
     return trace
 
 
-def chosen_drawings(
-    name: str, count: int, seed: int, data_dir: Path | None
-) -> list[list[Polyline]]:
-    """The first ``count`` of a set's shuffle, in pixels of a clean picture."""
-    drawings = load_pen_drawings(name, data_dir)
-    rows = np.random.default_rng(seed).permutation(len(drawings))[:count]
-    return [fit_to_square(drawings[row].strokes, SIDE, MARGIN) for row in rows]
+def chosen_drawings(name: str, count: int, data_dir: Path | None) -> list[list[Polyline]]:
+    """Drawings of a set that trained nothing and chose no setting, in pixels of a clean picture."""
+    drawings = split_drawings(name, 0, data_dir)[0][:count]
+    return [fit_to_square(each.strokes, SIDE, MARGIN) for each in drawings]
 
 
 def measured(
     trace: Tracer, drawings: Sequence[list[Polyline]], kind: str
-) -> dict[str, float | None]:
-    """Scores of a tracer on one kind of pictures of the drawings."""
+) -> tuple[dict[str, float | None], list[dict[str, float]]]:
+    """Scores of a tracer on one kind of pictures of the drawings: their means, and each."""
     pen, degrade = DEGRADED[kind]
-    rows, times = [], []
+    rows: list[dict[str, float]] = []
     for strokes in drawings:
         picture = degrade(draw_with_pen(strokes, (SIDE, SIDE), pen))
         began = time.perf_counter()
         found = trace(picture)
-        times.append(1000 * (time.perf_counter() - began))
+        spent = 1000 * (time.perf_counter() - began)
         scale = SIDE / picture.shape[0]
-        rows.append(
-            compare_strokes([scale * line for line in found if len(line) > 1], strokes, SIDE)
-        )
-    columns = np.array(rows, dtype=float).T
-    values = {
-        name: round(float(np.nanmean(column)), 4) if np.isfinite(column).any() else None
-        for name, column in zip(StrokeScores._fields, columns, strict=True)
-    }
-    return {**values, "ms": round(statistics.median(times), 1)}
+        lines = [scale * line for line in found.lines if len(line) > 1]
+        drawn = found.drawn
+        if drawn is None:  # a tracer that knows no pens is given the true one
+            drawn = draw_with_pen(
+                [line / scale for line in lines], (picture.shape[0], picture.shape[1]), pen / scale
+            )
+        row: dict[str, float] = dict(compare_strokes(lines, strokes, SIDE)._asdict())
+        row["pixel_error"] = float(np.abs(drawn - picture).mean())
+        row["log_density"] = np.nan if found.log_density is None else found.log_density
+        row["ms"] = spent
+        rows.append(row)
+    return means(rows), rows
+
+
+def means(rows: Sequence[dict[str, float]]) -> dict[str, float | None]:
+    """Means over drawings, but for times, of which it is the median."""
+    found: dict[str, float | None] = {}
+    for name in rows[0] if rows else ():
+        column = np.array([row[name] for row in rows])
+        if not np.isfinite(column).any():
+            found[name] = None
+        elif name == "ms":
+            found[name] = round(statistics.median(column.tolist()), 1)
+        else:
+            found[name] = round(float(np.nanmean(column)), 5)
+    return found
+
+
+def by_strokes(
+    drawings: Sequence[list[Polyline]], rows: Sequence[dict[str, float]]
+) -> dict[str, dict[str, float | None]]:
+    """Scores by the number of true strokes, and how many drawings have so many."""
+    found = {}
+    for least, most in STROKES:
+        part = [row for each, row in zip(drawings, rows, strict=True) if least <= len(each) <= most]
+        if part:
+            found[f"{least}-{most}"] = {"drawings": float(len(part)), **means(part)}
+    return found
 
 
 def draw_sheet(
@@ -213,7 +273,10 @@ def draw_sheet(
     axes = figure.subplots(1 + len(found), len(items), squeeze=False)
     for column, strokes in enumerate(items):
         picture = draw_with_pen(strokes, (SIDE, SIDE), PEN)
-        rows = [("truth", strokes), *((name, trace(picture)) for name, trace in found.items())]
+        rows = [
+            ("truth", strokes),
+            *((name, trace(picture).lines) for name, trace in found.items()),
+        ]
         for axis, (name, lines) in zip(axes[:, column], rows, strict=True):
             axis.imshow(1 - 0.2 * picture, cmap="gray", vmin=0, vmax=1, extent=(0, SIDE, SIDE, 0))
             for index, line in enumerate(lines):
@@ -231,24 +294,27 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--count", type=int, default=100, help="Drawings of each set.")
-    parser.add_argument("--seed", type=int, default=0, help="Seed of the shuffle of drawings.")
+    parser.add_argument("--tracers", nargs="+", help="Only these.")
     parser.add_argument("--kinds", nargs="+", choices=list(DEGRADED), default=list(DEGRADED))
     parser.add_argument("--data-dir", type=Path, help="Data folder, in place of DOOD_DATA.")
     parser.add_argument("--out", type=Path, default=RESULTS / "strokes.json")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    found = tracers()
-    drawings = {
-        name: chosen_drawings(name, arguments.count, arguments.seed, arguments.data_dir)
-        for name in FILES
+    found = {
+        name: trace
+        for name, trace in tracers().items()
+        if arguments.tracers is None or name in arguments.tracers
     }
-    table: dict[str, Any] = {"drawings": arguments.count, "seed": arguments.seed}
+    drawings = {name: chosen_drawings(name, arguments.count, arguments.data_dir) for name in FILES}
+    table: dict[str, Any] = {"drawings": arguments.count, "by_strokes": {}}
     for kind in arguments.kinds:
         table[kind] = {name: {} for name in drawings}
         for name, of_set in drawings.items():
             for tracer, trace in found.items():
-                scores = measured(trace, of_set, kind)
+                scores, rows = measured(trace, of_set, kind)
                 table[kind][name][tracer] = scores
+                if kind == "clean":
+                    table["by_strokes"].setdefault(name, {})[tracer] = by_strokes(of_set, rows)
                 shown = "  ".join(f"{key} {value}" for key, value in scores.items())
                 print(f"{kind:12}  {name:9}  {tracer:9}  {shown}", flush=True)
     update_object(arguments.out, table)

@@ -11,12 +11,11 @@ import pytest
 import torch
 
 from dood_pyro import geometry
-from dood_pyro.drawing import Drawing
+from dood_pyro.canvas_drawing import PIECES, CanvasDrawing
 from dood_pyro.errors import UserError
 from dood_pyro.models.networks import glimpse
 from dood_pyro.rendering import bernstein
 from dood_pyro.stroke import Stroke, visible_width
-from dood_pyro.svg import PIECES
 
 
 def stroke(darkness: float = 3.0, sigma: float = 0.05, width_taper: float = 0.0) -> Stroke:
@@ -53,18 +52,18 @@ def test_scale_never_vanishes() -> None:
 
 
 def test_render_at_any_size() -> None:
-    picture = Drawing([stroke()], 50)
+    picture = CanvasDrawing([stroke()], 50)
     assert picture.render().shape == (50, 50)
     assert picture.render(200).shape == (200, 200)
     assert picture.render().max() <= 1 and picture.render().min() >= 0
     pooled = torch.nn.functional.avg_pool2d(picture.render(200)[None], 4)[0]
     assert (pooled - picture.render()).abs().max() < 0.06
     assert picture.render_steps().shape == (2, 50, 50)
-    assert Drawing([], 50).render().abs().max() == 0
+    assert CanvasDrawing([], 50).render().abs().max() == 0
     for size in (0, -3, 2.5, "50", 10**7):
         with pytest.raises(UserError, match="rendered at 1 to 16,384 pixels"):
             picture.render(size)  # type: ignore[arg-type]
-    with pytest.raises(UserError, match="size must be positive"):
+    with pytest.raises(UserError, match="size must be a positive length"):
         picture.svg(0)
     assert 'stroke="red"' in picture.svg(colours="red")
 
@@ -74,7 +73,7 @@ def test_visible_width_is_where_the_picture_halves() -> None:
         sigma = 0.05
         line = torch.tensor([[-3.0, 0.0], [3.0, 0.0]])
         made = Stroke(line, 0.0, 0.0, sigma, darkness, 0.0, 0.0, 1.0, 0.0)
-        column = Drawing([made], 2001).render()[:, 1000]
+        column = CanvasDrawing([made], 2001).render()[:, 1000]
         measured = int((column > column.max() / 2).sum()) * 2 / 2001
         expected = visible_width(sigma, float(column.max()))
         assert expected == pytest.approx(measured, abs=0.004)
@@ -82,7 +81,7 @@ def test_visible_width_is_where_the_picture_halves() -> None:
 
 
 def test_json_can_be_dumped_and_names_its_units() -> None:
-    values = json.loads(json.dumps(Drawing([stroke()], 50).json()))
+    values = json.loads(json.dumps(CanvasDrawing([stroke()], 50).json()))
     assert "canvas units" in values["units"]
     first = values["strokes"][0]
     assert len(first["control"]) == 5 and first["confidence"] == 0.9
@@ -94,29 +93,23 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 @pytest.mark.parametrize("taper", [0.0, 0.4])
 def test_svg_is_the_curve(taper: float) -> None:
-    """The path's pieces, sampled, lie on the Bézier curve of degree four."""
+    """One path for each stroke, which lies on the Bézier curve of degree four."""
     one = stroke(width_taper=taper)
-    document = ElementTree.fromstring(Drawing([one], 50).svg(size=400, colours=["#123456"]))
-    (group,) = document.findall(f".//{SVG}g[@opacity]")
-    assert group.get("stroke") == "#123456"
-    pieces = []
-    for path in group.iter(f"{SVG}path"):
-        numbers = [float(n) for n in re.findall(r"-?\d+\.\d+", path.get("d") or "")]
-        points = torch.tensor(numbers).view(-1, 2)
-        pieces += [points[i : i + 4] for i in range(0, len(points) - 1, 3)]
+    document = ElementTree.fromstring(CanvasDrawing([one], 50).svg(size=400, colours=["#123456"]))
+    (path,) = document.iter(f"{SVG}path")
+    assert path.get("stroke") == "#123456"
+    assert (document.get("width"), document.get("viewBox")) == ("400", "0 0 50 50")
+    numbers = [float(n) for n in re.findall(r"-?\d+(?:\.\d+)?", path.get("d") or "")]
+    points = torch.tensor(numbers).view(-1, 2)
+    pieces = [points[i : i + 4] for i in range(0, len(points) - 1, 3)]
     assert len(pieces) == PIECES
-    widths = [float(path.get("stroke-width") or 0) for path in group.iter(f"{SVG}path")]
-    if taper:
-        assert len(widths) == PIECES
-        assert widths[-1] / widths[0] == pytest.approx(math.exp(2 * taper * 7 / 8), rel=0.01)
-    else:
-        assert widths == [pytest.approx(one.width * 200, rel=0.01)]
+    assert float(path.get("stroke-width") or 0) == pytest.approx(one.width * 25, rel=0.01)
     t = torch.linspace(0, 1, 50)
     drawn = torch.cat([bernstein(3, t) @ piece for piece in pieces])
-    true = (bernstein(4, torch.linspace(0, 1, 2000)) @ one.control + 1) * 200
-    assert torch.cdist(drawn, true).min(-1).values.max() < 0.5
+    true = (bernstein(4, torch.linspace(0, 1, 2000)) @ one.control + 1) * 25
+    assert torch.cdist(drawn, true).min(-1).values.max() < 0.06
 
 
 def test_an_empty_drawing_is_a_blank_svg() -> None:
-    document = ElementTree.fromstring(Drawing([], 50).svg())
+    document = ElementTree.fromstring(CanvasDrawing([], 50).svg())
     assert list(document.iter(f"{SVG}path")) == []

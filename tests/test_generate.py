@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 
 from dood_pyro import training
+from dood_pyro.canvas_drawing import CanvasDrawing
 from dood_pyro.config import RunConfig, TrainConfig
 from dood_pyro.data.folder import read_all
-from dood_pyro.drawing import Drawing
 from dood_pyro.recognition import Recognizer, drawings_from_parse
 from dood_pyro.runs.budget import TrainingBudget
 from dood_pyro.runs.build import build
@@ -72,26 +72,26 @@ def test_the_beginning_of_a_stroke_is_where_it_begins() -> None:
     whole = stroke(width_taper=0.4)._replace(darkness_taper=0.5)
     half = beginning(whole, 0.5)
     torch.testing.assert_close(beginning(whole, 1.0).control, whole.control)
-    picture, part = (Drawing([each], 50).render() for each in (whole, half))
+    picture, part = (CanvasDrawing([each], 50).render() for each in (whole, half))
     assert ((part > 0.3) & (picture < 0.25)).sum() == 0, "no ink where the whole has none"
-    rest = Drawing([half, whole], 50).render_steps()
+    rest = CanvasDrawing([half, whole], 50).render_steps()
     assert 0.2 < float(rest[1].sum() / picture.sum()) < 0.8
 
 
 def test_the_beginning_of_a_faint_stroke_is_no_darker_than_the_stroke() -> None:
     """One whose pen leaves ink at its start alone."""
     faint = stroke(sigma=0.05)._replace(darkness=0.2, darkness_taper=-1.5)
-    whole = Drawing([faint], 50).render()
+    whole = CanvasDrawing([faint], 50).render()
     for share in (0.2, 0.5, 0.8):
-        begun = Drawing([beginning(faint, share)], 50).render()
+        begun = CanvasDrawing([beginning(faint, share)], 50).render()
         assert (begun - whole).max() < 0.02
     turned = faint._replace(darkness_taper=1.5)
-    half = Drawing([beginning(turned, 0.5)], 50).render()
-    assert (half - Drawing([turned], 50).render()).max() < 0.02
+    half = CanvasDrawing([beginning(turned, 0.5)], 50).render()
+    assert (half - CanvasDrawing([turned], 50).render()).max() < 0.02
 
 
 def test_an_animation_ends_with_the_whole() -> None:
-    drawings = [Drawing([stroke(), stroke(sigma=0.03)], 50), Drawing([stroke()], 50)]
+    drawings = [CanvasDrawing([stroke(), stroke(sigma=0.03)], 50), CanvasDrawing([stroke()], 50)]
     film = Image.open(io.BytesIO(generate.animation(drawings)))
     assert getattr(film, "n_frames", 1) == 2 * generate.FRAMES_A_STROKE + 1
     document = ElementTree.fromstring(drawings[0].svg(seconds_per_stroke=1.0))

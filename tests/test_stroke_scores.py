@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dood_pyro.data.pen_strokes import resample
+from dood_pyro.rendering.round_pen import resample
 from dood_pyro.tasks.stroke_scores import compare_strokes
 
 CROSS = [np.array([[20.0, 100], [180, 100]]), np.array([[100.0, 20], [100, 180]])]

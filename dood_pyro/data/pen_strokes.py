@@ -10,15 +10,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
-from scipy import ndimage
-from scipy.spatial import cKDTree
 
 from dood_pyro.data import data_folder
 from dood_pyro.errors import UserError
-
-Polyline = Float[np.ndarray, "points 2"]
-"""A pen path: x to the right, y down."""
+from dood_pyro.rendering.round_pen import Polyline
 
 OMNIGLOT = ("strokes_background_small1.zip", "strokes_background_small2.zip")
 FILES = {
@@ -111,36 +106,3 @@ def _from_zip(path: Path) -> list[PenDrawing]:
                     points.append([float(x), float(y)])
             drawings.append(PenDrawing(strokes, str(Path(name).parent)))
     return drawings
-
-
-def draw_with_pen(
-    strokes: list[Polyline], shape: tuple[int, int], width: float
-) -> Float[np.ndarray, "height width"]:
-    """Picture of strokes by a round pen: the share of each pixel that ink covers, nearly.
-
-    Args:
-        strokes: in pixels.
-        shape: height and width of the picture.
-        width: the pen's diameter, pixels.
-    """
-    points = np.concatenate([resample(stroke, 0.25) for stroke in strokes])
-    reach = int(np.ceil(width / 2)) + 2
-    near = np.zeros(shape, bool)
-    columns, rows = np.floor(points).astype(int).T
-    inside = (rows >= 0) & (rows < shape[0]) & (columns >= 0) & (columns < shape[1])
-    near[rows[inside], columns[inside]] = True
-    near = ndimage.binary_dilation(near, np.ones((3, 3)), iterations=reach)
-    ys, xs = np.nonzero(near)
-    distance = cKDTree(points).query(np.stack([xs + 0.5, ys + 0.5], axis=-1))[0]
-    picture = np.zeros(shape)
-    picture[ys, xs] = np.clip(width / 2 + 0.5 - distance, 0, 1)
-    return picture
-
-
-def resample(polyline: Polyline, spacing: float = 1.0) -> Polyline:
-    """Points along a polyline at equal distances of about ``spacing``, both ends included."""
-    steps = np.hypot(*np.diff(polyline, axis=0).T)
-    along = np.concatenate([[0.0], steps.cumsum()])
-    count = max(2, round(float(along[-1]) / spacing) + 1)
-    where = np.linspace(0, along[-1], count)
-    return np.stack([np.interp(where, along, column) for column in polyline.T], axis=-1)

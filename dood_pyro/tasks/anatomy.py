@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from dood_pyro import geometry
-from dood_pyro.drawing import STROKE_COLOURS
+from dood_pyro.canvas_drawing import STROKE_COLOURS
 from dood_pyro.errors import UserError
 from dood_pyro.images import ImageBatch
 from dood_pyro.models.networks import glimpse

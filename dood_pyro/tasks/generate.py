@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
+from dood_pyro.canvas_drawing import STROKE_COLOURS, CanvasDrawing
 from dood_pyro.devices import seeded
-from dood_pyro.drawing import STROKE_COLOURS, Drawing
 from dood_pyro.errors import UserError
 from dood_pyro.files import write_atomically
 from dood_pyro.inference.parsing import Parse, sample_prior
@@ -39,7 +39,7 @@ def generate(model: DrawingModel[Any], count: int, seed: int = 0, native_size: i
         return sample_prior(model, count, native_size)
 
 
-def sheet(parsed: Parse, drawings: list[Drawing]) -> UInt8[np.ndarray, "height width 3"]:
+def sheet(parsed: Parse, drawings: list[CanvasDrawing]) -> UInt8[np.ndarray, "height width 3"]:
     """Square sheet of drawings, strokes coloured by order.
 
     Args:
@@ -49,7 +49,7 @@ def sheet(parsed: Parse, drawings: list[Drawing]) -> UInt8[np.ndarray, "height w
     return grid_sheet([colour_steps(ink, steps)[-1] for ink in step_inks(parsed, drawings)])
 
 
-def animation(drawings: list[Drawing]) -> bytes:
+def animation(drawings: list[CanvasDrawing]) -> bytes:
     """GIF bytes of the sheet, all drawings drawn stroke by stroke in parallel."""
     from PIL import Image
 
@@ -62,7 +62,7 @@ def animation(drawings: list[Drawing]) -> bytes:
             strokes = list(drawing.strokes[:stroke])
             if share and stroke < len(drawing):
                 strokes.append(beginning(drawing.strokes[stroke], share / FRAMES_A_STROKE))
-            ink = Drawing(strokes, drawing.size).inks(CELL)
+            ink = CanvasDrawing(strokes, drawing.size).inks(CELL)
             cells.append(colour_steps(ink, max(1, most))[-1])
         frames.append(Image.fromarray(grid_sheet(cells)).quantize(64))
     buffer = io.BytesIO()

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dood_pyro.drawing import STROKE_COLOURS
+from dood_pyro.canvas_drawing import STROKE_COLOURS
 from dood_pyro.errors import UserError
 from dood_pyro.plots import draw_steps, save_png
 from dood_pyro.recognition import Recognizer

@@ -14,7 +14,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial import cKDTree
 
-from dood_pyro.data.pen_strokes import Polyline, resample
+from dood_pyro.rendering.round_pen import Polyline, resample
 
 TOLERANCE = 0.02
 """Distance within which points agree, as a share of the picture's side."""

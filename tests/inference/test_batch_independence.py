@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -61,21 +62,21 @@ def farthest(first: list[Any], second: list[Any]) -> float:
         if len(mine) != len(theirs):
             return math.inf
         for a, b in zip(mine.strokes, theirs.strokes, strict=True):
-            most = max(most, float((a.control - b.control).abs().max()) / PIXEL)
+            most = max(most, float(np.abs(a.control - b.control).max()))
     return most
 
 
 def test_pictures_parsed_alone_and_together(dood: Recognizer, two_threads: None) -> None:
     pictures = wild_strokes(12, 256)
     torch.set_num_threads(2)
-    together = dood.parse(pictures)
+    together = dood.parse(pictures, method="guide")
     assert sum(map(len, together)) > 30
-    alone = [dood.parse(picture) for picture in pictures]
+    alone = [dood.parse(picture, method="guide") for picture in pictures]
     assert farthest(together, alone) < 1e-3
-    shuffled = dood.parse(pictures[::-1] + pictures[:5])
+    shuffled = dood.parse(pictures[::-1] + pictures[:5], method="guide")
     assert farthest(together[::-1] + together[:5], shuffled) < 1e-3
     torch.set_num_threads(1)
-    assert farthest(together, dood.parse(pictures)) < 1e-3
+    assert farthest(together, dood.parse(pictures, method="guide")) < 1e-3
 
 
 def test_single_precision_would_not_do(dood: Recognizer) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dood_pyro.data.pen_strokes import Polyline, draw_with_pen
 from dood_pyro.inference.ink.joins import best_pairs, trace_strokes
-from dood_pyro.inference.ink.skeleton import ink_graph, path_length, smooth
+from dood_pyro.inference.ink.skeleton import ink_graphs, path_length, smooth
+from dood_pyro.rendering.round_pen import Polyline, draw_with_pen
 from dood_pyro.tasks.stroke_scores import compare_strokes
 
 SIDE = 200
@@ -65,8 +65,8 @@ def test_lines_that_cross_are_two(degrees: float, width: float) -> None:
 @pytest.mark.parametrize("width", [2.0, 4.0, 8.0, 16.0])
 def test_the_pens_width_is_found(width: float) -> None:
     for strokes in (DRAWINGS["a wave"], DRAWINGS["a T"], crossing(60)):
-        graph = ink_graph(draw_with_pen(strokes, (SIDE, SIDE), width) > 0.5)
-        assert graph.width == pytest.approx(width, rel=0.12)
+        graphs = ink_graphs(draw_with_pen(strokes, (SIDE, SIDE), width) > 0.5)
+        assert graphs[0].width == pytest.approx(width, rel=0.12)
 
 
 def test_no_ink_has_no_strokes() -> None:

@@ -9,6 +9,7 @@ far higher where only two branches meet: people seldom lift the pen at a corner.
 from __future__ import annotations
 
 import itertools
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -19,7 +20,7 @@ from dood_pyro.inference.ink.skeleton import (
     Point,
     Points,
     along,
-    ink_graph,
+    ink_graphs,
     path_length,
 )
 
@@ -49,8 +50,10 @@ def trace_strokes(ink: Float[np.ndarray, "height width"], threshold: float = 0.5
     Returns:
         Polylines in pixels (pixel i covers [i, i + 1)), each started towards the upper left.
     """
-    graph = ink_graph(ink > threshold)
-    return [canonical(line) for line in chain_branches(graph, joins(graph))]
+    lines = []
+    for graph in ink_graphs(ink > threshold):
+        lines += [canonical(each.line) for each in chain_branches(graph, joins(graph))]
+    return lines
 
 
 def joins(graph: InkGraph) -> dict[End, End]:
@@ -74,11 +77,25 @@ def joins(graph: InkGraph) -> dict[End, End]:
 
 
 def _slanted_crossings(graph: InkGraph) -> dict[End, End]:
-    """Joins of strokes that share a branch because they cross at a small angle.
+    """Joins of strokes that share a branch, as they cross at a small angle; the branch is doubled."""
+    found: dict[End, End] = {}
+    for bridge, pairs in crossing_bridges(graph).items():
+        branch = graph.branches[bridge]
+        graph.branches.append(Branch(branch.line.copy(), list(branch.ends), branch.ink))
+        for (one, other), copy in zip(pairs, (bridge, len(graph.branches) - 1), strict=True):
+            for end, mine in ((one, (copy, 0)), (other, (copy, 1))):
+                found[end], found[mine] = mine, end
+    return found
+
+
+def crossing_bridges(graph: InkGraph) -> dict[int, tuple[tuple[End, End], tuple[End, End]]]:
+    """Branches that two strokes share because they cross at a small angle, and the ends that continue
+    each other across each.
 
     Where pens of width w cross at an angle θ, their ink is one over a length of about w / tan(θ / 2).
     """
-    found: dict[End, End] = {}
+    found: dict[int, tuple[tuple[End, End], tuple[End, End]]] = {}
+    taken: set[End] = set()
     at = graph.ends_at()
     for bridge in sorted(range(len(graph.branches)), key=lambda each: graph.branches[each].length):
         branch = graph.branches[bridge]
@@ -86,16 +103,15 @@ def _slanted_crossings(graph: InkGraph) -> dict[End, End]:
         if first is None or second is None or first == second:
             continue
         sides = [[end for end in at[node] if end[0] != bridge] for node in (first, second)]
-        taken = any(end in found for node in (first, second) for end in at[node])
-        if taken or [len(side) for side in sides] != [2, 2]:
+        used = any(end in taken for node in (first, second) for end in at[node])
+        if used or [len(side) for side in sides] != [2, 2]:
             continue
-        (a, b), others = sides
-        directions = {end: _far_direction(graph, end) for end in (a, b, *others)}
+        (a, b), (c, d) = sides
+        directions = {end: _far_direction(graph, end) for end in (a, b, c, d)}
 
         def bend(pairs: tuple[tuple[End, End], ...], of: dict[End, Point] = directions) -> float:
             return max(turn(of[one], of[other]) for one, other in pairs)
 
-        c, d = others
         pairs = min(((a, c), (b, d)), ((a, d), (b, c)), key=bend)
         lines = [directions[other] - directions[one] for one, other in pairs]
         cosine = lines[0] @ lines[1] / max(float(np.hypot(*lines[0]) * np.hypot(*lines[1])), 1e-9)
@@ -103,10 +119,8 @@ def _slanted_crossings(graph: InkGraph) -> dict[End, End]:
         shared = graph.width / max(float(np.tan(angle / 2)), 1e-3)
         if bend(pairs) > STRAIGHT or branch.length > OVERLAP * shared + graph.width:
             continue
-        graph.branches.append(Branch(branch.line.copy(), list(branch.ends)))
-        for (one, other), copy in zip(pairs, (bridge, len(graph.branches) - 1), strict=True):
-            for end, mine in ((one, (copy, 0)), (other, (copy, 1))):
-                found[end], found[mine] = mine, end
+        found[bridge] = pairs
+        taken |= {end for node in (first, second) for end in at[node]}
     return found
 
 
@@ -157,21 +171,39 @@ def best_pairs(count: int, scores: dict[tuple[int, int], float]) -> list[tuple[i
     return best(tuple(range(count)))[1]
 
 
-def chain_branches(graph: InkGraph, links: dict[End, End]) -> list[Points]:
+class ChainedLine(NamedTuple):
+    """Branches one after the other."""
+
+    line: Points
+    seams: list[int]
+    """Indices of the points at which branches meet."""
+    branches: list[int]
+    """The branches, in turn."""
+
+
+def chain_branches(graph: InkGraph, links: dict[End, End]) -> list[ChainedLine]:
     """Lines of branches that are joined to each other, rings last."""
     left = set(range(len(graph.branches)))
 
-    def walk(branch: int, end: int) -> Points:
+    def walk(branch: int, end: int) -> ChainedLine:
         parts: list[Points] = []
+        seams: list[int] = []
+        passed: list[int] = []
+        length = 0
         while branch in left:
             left.remove(branch)
+            passed.append(branch)
             line = graph.branches[branch].outward(end)
-            parts.append(line if not parts else line[1:])
+            if parts:
+                seams.append(length - 1)
+                line = line[1:]
+            parts.append(line)
+            length += len(line)
             following = links.get((branch, 1 - end))
             if following is None:
                 break
             branch, end = following
-        return np.concatenate(parts)
+        return ChainedLine(np.concatenate(parts), seams, passed)
 
     starts = [
         (branch, end)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -38,6 +38,8 @@ class Branch:
     """Its middle, in pixels, the positions of its nodes included."""
     ends: list[int | None]
     """Nodes at its first and last point; None where it ends freely."""
+    ink: float = 1.0
+    """Darkness along it, in [0, 1]."""
 
     def outward(self, end: int) -> Points:
         """The line as it leaves one of its ends, 0 or 1."""
@@ -68,6 +70,8 @@ class InkGraph:
     """The pen's, pixels."""
     fresh: int = 0
     """A number that no node has had."""
+    middle: Point = field(default_factory=lambda: np.zeros(2))
+    """Of its ink."""
 
     def ends_at(self) -> dict[int, list[tuple[int, int]]]:
         """Ends (branch, 0 or 1) that meet at each node."""
@@ -98,36 +102,71 @@ def smooth(line: Points, sigma: float) -> Points:
     return smoothed
 
 
-def ink_graph(mask: Bool[np.ndarray, "height width"]) -> InkGraph:
-    """The graph of a mask of ink."""
-    graph = skeleton_graph(mask)
-    _cut_spurs(graph)
-    _merge_nodes(graph)
-    _cut_spurs(graph)
-    _join_passages(graph)
-    for branch in graph.branches:
-        branch.line = smooth(branch.line, max(1.0, 0.4 * graph.width))
-    _split_corners(graph)
-    return graph
+def ink_graphs(
+    mask: Bool[np.ndarray, "height width"],
+    strength: Float[np.ndarray, "height width"] | None = None,
+) -> list[InkGraph]:
+    """Graphs of a mask of ink, one for each connected piece, with one width of the pen.
+
+    Args:
+        strength: how dark the ink is; None where all is alike.
+    """
+    graphs = skeleton_graphs(mask)
+    for graph in graphs:
+        _cut_spurs(graph)
+        _merge_nodes(graph)
+        _cut_spurs(graph)
+        _join_passages(graph)
+        if not graph.branches:  # a blot, of which only nodes and spurs came
+            graph.branches.append(Branch(graph.middle[None], [None, None]))
+            graph.nodes.clear()
+        for branch in graph.branches:
+            branch.line = smooth(branch.line, max(1.0, 0.4 * graph.width))
+        _split_corners(graph)
+        if strength is not None:
+            for branch in graph.branches:
+                branch.ink = _darkness(branch, strength, graph.width)
+    return graphs
 
 
-def skeleton_graph(mask: Bool[np.ndarray, "height width"]) -> InkGraph:
-    """The bare skeleton's graph: nothing cut, merged or split."""
+def skeleton_graphs(mask: Bool[np.ndarray, "height width"]) -> list[InkGraph]:
+    """Graphs of the bare skeleton: nothing cut, merged or split."""
     from skimage.morphology import skeletonize
 
-    skeleton = skeletonize(mask)
-    if not skeleton.any():
-        return InkGraph({}, [], 1.0)
-    graph = _chains(skeleton)
-    graph.width = _pen_width(graph, float(mask.sum()))
-    return graph
+    pieces, _ = ndimage.label(mask, np.ones((3, 3)))
+    graphs = []
+    for index, box in enumerate(ndimage.find_objects(pieces), 1):
+        # Piece by piece: time and memory grow with the ink, not with the paper.
+        crop = np.pad(pieces[box] == index, 1)
+        graph = _chains(skeletonize(crop))
+        corner = np.array([box[1].start - 1, box[0].start - 1], dtype=float)
+        ys, xs = np.nonzero(crop)
+        graph.middle = np.array([xs.mean() + 0.5, ys.mean() + 0.5]) + corner
+        graph.nodes = {node: place + corner for node, place in graph.nodes.items()}
+        for branch in graph.branches:
+            branch.line = branch.line + corner
+        graphs.append(graph)
+    width = _pen_width([branch for graph in graphs for branch in graph.branches], float(mask.sum()))
+    for graph in graphs:
+        graph.width = width
+    return graphs
 
 
-def _pen_width(graph: InkGraph, area: float) -> float:
+def _darkness(branch: Branch, strength: np.ndarray, width: float) -> float:
+    """Darkness of the ink in the middle of a branch, away from what crosses its ends."""
+    total = branch.length
+    margin = min(1.5 * width, 0.3 * total)
+    points = along(branch.line, np.linspace(margin, total - margin, 9))
+    columns, rows = np.floor(points).astype(int).T
+    height, breadth = strength.shape
+    return float(np.median(strength[rows.clip(0, height - 1), columns.clip(0, breadth - 1)]))
+
+
+def _pen_width(branches: list[Branch], area: float) -> float:
     """Width w of the pen that leaves an area of ink along the branches, which it overruns by w / 2
     where they end: w (length + ends w / 2) = area."""
-    length = sum(branch.length for branch in graph.branches)
-    free = sum(branch.ends.count(None) for branch in graph.branches) / 2
+    length = sum(branch.length for branch in branches)
+    free = sum(branch.ends.count(None) for branch in branches) / 2
     if free == 0:
         return max(1.0, area / max(length, 1.0))
     return max(1.0, (math.sqrt(length**2 + 4 * free * area) - length) / (2 * free))

@@ -1,0 +1,195 @@
+"""Drawings in the formats that others read: JSON, stroke-3, Quick, Draw! ndjson, GIF.
+Used by `dood_pyro.drawing.Drawing`; SVG is in `dood_pyro.svg`.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float
+
+from dood_pyro.errors import UserError
+from dood_pyro.files import unreadable
+
+if TYPE_CHECKING:
+    from dood_pyro.drawing import Drawing
+
+FRAMES = 40
+"""Frames of an animation."""
+REST = 1000
+"""Time for which an animation shows the whole drawing, milliseconds."""
+QUICKDRAW_SIDE, QUICKDRAW_TOLERANCE = 255, 2.0
+"""Side of Quick, Draw!'s simplified drawings, and how far their lines may be from the strokes."""
+
+
+def from_json(values: Mapping[str, Any] | str) -> Drawing:
+    """The drawing of `Drawing.json`'s values, or of their text.
+
+    Raises:
+        UserError: they are not a drawing's.
+    """
+    from dood_pyro.drawing import Drawing, PenStroke
+
+    try:
+        read = json.loads(values) if isinstance(values, str) else values
+        strokes = []
+        for each in read["strokes"]:
+            control = np.array(each["control"], dtype=float)
+            if control.ndim != 3 or control.shape[1:] != (4, 2) or not np.isfinite(control).all():
+                raise ValueError("control")
+            rest = {key: each[key] for key in PenStroke._fields if key != "control" and key in each}
+            strokes.append(PenStroke(control, **rest))
+        return Drawing(
+            strokes,
+            int(read["width"]),
+            int(read["height"]),
+            float(read.get("explained", 1)),
+            bool(read.get("limited", False)),
+            read.get("log_density"),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise UserError(
+            "this JSON is no drawing of dood-pyro: it has width, height and strokes, each stroke a "
+            "list of curves of four points"
+        ) from None
+
+
+def open_drawing(path: Path) -> Drawing:
+    """Read a drawing from .json or .svg.
+
+    Raises:
+        UserError: the file cannot be read, or is no drawing.
+    """
+    from dood_pyro.drawing import Drawing
+
+    readers: dict[str, Callable[[str], Drawing]] = {
+        ".json": Drawing.from_json,
+        ".svg": Drawing.from_svg,
+    }
+    reader = readers.get(path.suffix.lower())
+    if reader is None:
+        raise UserError(f"{path}: drawings are read from .json and .svg")
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise unreadable(path, error) from None
+    try:
+        return reader(text)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+def stroke3(drawing: Drawing, spacing: float) -> Float[np.ndarray, "points 3"]:
+    """As for `Drawing.stroke3`."""
+    rows = []
+    last = np.zeros(2)
+    for line in drawing.polylines(spacing):
+        offsets = np.diff(np.concatenate([last[None], line]), axis=0)
+        lifted = np.zeros(len(line))
+        lifted[-1] = 1
+        rows.append(np.column_stack([offsets, lifted]))
+        last = line[-1]
+    return np.concatenate(rows).astype(np.float32) if rows else np.zeros((0, 3), np.float32)
+
+
+def quickdraw(drawing: Drawing, word: str) -> dict[str, Any]:
+    """As for `Drawing.quickdraw`."""
+    lines = drawing.polylines()
+    if lines:
+        points = np.concatenate(lines)
+        low = points.min(0)
+        scale = QUICKDRAW_SIDE / max(float((points.max(0) - low).max()), 1e-9)
+        lines = [simplified((line - low) * scale, QUICKDRAW_TOLERANCE) for line in lines]
+    return {
+        "word": word,
+        "countrycode": "",
+        "timestamp": "",
+        "recognized": True,
+        "key_id": "",
+        "drawing": [np.round(line).astype(int).T.tolist() for line in lines],
+    }
+
+
+def simplified(line: Float[np.ndarray, "points 2"], tolerance: float) -> np.ndarray:
+    """A polyline of fewer points within a distance of the given one (Ramer, Douglas and Peucker)."""
+    kept = np.zeros(len(line), bool)
+    kept[[0, -1]] = True
+    spans = [(0, len(line) - 1)]
+    while spans:
+        first, last = spans.pop()
+        if last - first < 2:
+            continue
+        chord = line[last] - line[first]
+        length = float(np.hypot(*chord))
+        away = line[first + 1 : last] - line[first]
+        if length < 1e-9:
+            distance = np.hypot(*away.T)
+        else:
+            distance = np.abs(away[:, 0] * chord[1] - away[:, 1] * chord[0]) / length
+        farthest = int(distance.argmax())
+        if distance[farthest] > tolerance:
+            middle = first + 1 + farthest
+            kept[middle] = True
+            spans += [(first, middle), (middle, last)]
+    found: np.ndarray = line[kept]
+    return found
+
+
+def gif(drawing: Drawing, side: int, seconds: float) -> bytes:
+    """As for `Drawing.gif`."""
+    from PIL import Image, ImageColor, ImageDraw
+
+    scale = side / max(drawing.width, drawing.height)
+    fine = 2 * scale  # drawn at twice the size, then halved: smooth edges
+    size = max(1, round(2 * scale * drawing.width)), max(1, round(2 * scale * drawing.height))
+    lines = [fine * line for line in drawing.polylines(1 / scale)]
+    total = sum(len(line) for line in lines)
+    page = Image.new("RGB", size, "white")
+    pen = ImageDraw.Draw(page)
+    frames = [page.resize((max(1, size[0] // 2), max(1, size[1] // 2)), Image.Resampling.BOX)]
+    drawn = 0
+    for stroke, line in zip(drawing.strokes, lines, strict=True):
+        rgb = ImageColor.getrgb(stroke.colour)
+        ink = tuple(round(255 + stroke.darkness * (value - 255)) for value in rgb[:3])
+        radius = max(fine * stroke.width / 2, 0.7)
+        for before, point in zip(np.concatenate([line[:1], line]), line, strict=False):
+            pen.line([tuple(before), tuple(point)], fill=ink, width=max(1, round(2 * radius)))
+            pen.ellipse([*(point - radius), *(point + radius)], fill=ink)
+            drawn += 1
+            if drawn * FRAMES // max(total, 1) >= len(frames):
+                frames.append(page.resize(frames[0].size, Image.Resampling.BOX))
+    pace = max(20, round(1000 * seconds / FRAMES))
+    durations = [pace] * (len(frames) - 1) + [REST]
+    buffer = io.BytesIO()
+    paletted = [frame.quantize(64) for frame in frames]
+    paletted[0].save(
+        buffer,
+        format="GIF",
+        save_all=True,
+        append_images=paletted[1:],
+        duration=durations,
+        loop=0,
+    )
+    return buffer.getvalue()
+
+
+def _npz(drawing: Drawing, name: str) -> bytes:
+    buffer = io.BytesIO()
+    np.savez_compressed(
+        buffer, stroke3=drawing.stroke3(), width=drawing.width, height=drawing.height
+    )
+    return buffer.getvalue()
+
+
+WRITERS: dict[str, Callable[[Drawing, str], bytes]] = {
+    ".json": lambda drawing, name: json.dumps(drawing.json()).encode(),
+    ".npz": _npz,
+    ".ndjson": lambda drawing, name: (json.dumps(drawing.quickdraw(name)) + "\n").encode(),
+    ".gif": lambda drawing, name: drawing.gif(),
+}
+"""Contents of a file, by suffix, from a drawing and its name."""

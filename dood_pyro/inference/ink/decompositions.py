@@ -1,0 +1,235 @@
+"""Decompositions of an ink graph into pen strokes: samples of them, and the one most right on average.
+`dood_pyro.inference.ink.parsing` parses pictures by them.
+
+A decomposition says how often each branch was passed and which ends go on with each other at each node.
+Samples come from p(times) p(joins | times) (`dood_pyro.inference.ink.join_scores`); a stroke's
+confidence is the share of samples that have it, or one that covers it. The decomposition taken is that
+sample for which the sum over strokes of confidence less `STROKE_PRICE` is highest: about the highest
+expected F of matched strokes, which the single most probable decomposition need not have.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from dood_pyro.inference.ink.join_scores import JoinScores, MatchingScores, matchings
+from dood_pyro.inference.ink.joins import ChainedLine, End, chain_branches, turn
+from dood_pyro.inference.ink.skeleton import Branch, InkGraph, Point, along, path_length
+
+SAMPLES = 64
+"""Decompositions sampled of each piece of ink."""
+STROKE_PRICE = 0.4
+"""Confidence that a stroke must have to be worth its place: half of the F that is to be expected."""
+SAME = 0.8
+"""Share of each other's length that strokes must cover to count as the same."""
+
+
+class Decomposition(NamedTuple):
+    """How a graph is drawn."""
+
+    times: list[int]
+    """How often each branch was passed, 1 or 2."""
+    joined: dict[int, int]
+    """Index of the matching (`join_scores.matchings`) of each node's slots."""
+    log_p: float
+    """Its log-probability under the scores of joins."""
+
+
+class FoundStroke(NamedTuple):
+    """A stroke of a decomposition."""
+
+    line: ChainedLine
+    confidence: float
+    """Probability, in [0, 1], that a person drew it as one stroke."""
+
+
+class DecomposedInk(NamedTuple):
+    """Strokes of a piece of ink."""
+
+    strokes: list[FoundStroke]
+    log_p: float
+
+
+def decompose(scores: JoinScores, samples: int = SAMPLES) -> DecomposedInk:
+    """The decomposition of a graph that is right about most strokes.
+
+    Args:
+        samples: decompositions sampled; the same for the same graph.
+    """
+    drawn = sample_decompositions(scores, samples)
+    sets = [_stroke_sets(scores, each) for each in drawn]
+    confidence = _confidences(scores.graph, sets)
+    values = [sum(confidence[each] - STROKE_PRICE for each in strokes) for strokes in sets]
+    best = drawn[int(np.argmax(values))]
+    return _drawn(scores, best, confidence)
+
+
+def alternatives(scores: JoinScores, count: int, samples: int = SAMPLES) -> list[DecomposedInk]:
+    """Different decompositions of a graph, the most probable of those sampled, in falling order."""
+    drawn = sample_decompositions(scores, samples)
+    sets = [_stroke_sets(scores, each) for each in drawn]
+    confidence = _confidences(scores.graph, sets)
+    found: dict[frozenset[frozenset[int]], Decomposition] = {}
+    for each, strokes in zip(drawn, sets, strict=True):
+        key = frozenset(strokes)
+        if key not in found or each.log_p > found[key].log_p:
+            found[key] = each
+    ordered = sorted(found.values(), key=lambda each: -each.log_p)
+    return [_drawn(scores, each, confidence) for each in ordered[:count]]
+
+
+def sample_decompositions(scores: JoinScores, count: int) -> list[Decomposition]:
+    """Decompositions: first the most probable, greedily; then independent samples."""
+    rng = np.random.default_rng(0)
+    odds = scores.twice_log_odds()
+    probability = 1 / (1 + np.exp(-np.clip(odds, -50, 50)))
+    found = [_joined(scores, [2 if each > 0 else 1 for each in odds], None, odds)]
+    if not scores.nodes:
+        return found
+    for _ in range(count - 1):
+        twice = rng.random(len(odds)) < probability
+        found.append(_joined(scores, [2 if each else 1 for each in twice], rng, odds))
+    return found
+
+
+def _joined(
+    scores: JoinScores, times: list[int], rng: np.random.Generator | None, odds: np.ndarray
+) -> Decomposition:
+    """Joins at every node, the best or, by ``rng``, sampled ones."""
+    joined: dict[int, int] = {}
+    finite = np.clip(odds, -50, 50)
+    log_p = -float(np.logaddexp(0, np.where(np.array(times) == 2, -finite, finite)).sum())
+    for node in scores.nodes:
+        found = scores.matchings(node, times)
+        if found is None:  # too many slots: branches that were passed twice count once here
+            found = scores.matchings(node, [1] * len(times))
+        assert found is not None
+        if rng is None:
+            index = int(found.log_p.argmax())
+        else:
+            index = int(np.searchsorted(np.exp(found.log_p).cumsum(), rng.random()))
+            index = min(index, len(found.log_p) - 1)
+        joined[node] = index
+        log_p += float(found.log_p[index])
+    return Decomposition(times, joined, log_p)
+
+
+def _slot_branches(
+    scores: JoinScores, node: int, times: Sequence[int]
+) -> tuple[MatchingScores, list[tuple[End, int]]]:
+    """A node's scores, and the end and pass (0 or 1) that each slot is."""
+    found = scores.matchings(node, times) or scores.matchings(node, [1] * len(times))
+    assert found is not None
+    ends = scores.nodes[node].ends
+    slots, seen = [], set()
+    for slot in found.slots:
+        slots.append((ends[slot], int(slot in seen)))
+        seen.add(slot)
+    return found, slots
+
+
+def _stroke_sets(scores: JoinScores, drawn: Decomposition) -> list[frozenset[int]]:
+    """Strokes of a decomposition as sets of branches."""
+    parent: dict[tuple[int, int], tuple[int, int]] = {}
+
+    def root(key: tuple[int, int]) -> tuple[int, int]:
+        while parent[key] != key:
+            parent[key] = parent[parent[key]]
+            key = parent[key]
+        return key
+
+    for index, count in enumerate(drawn.times):
+        for each in range(count):
+            parent[index, each] = (index, each)
+        if count == 2 and None in scores.graph.branches[index].ends:
+            parent[index, 1] = (index, 0)
+    for node, index in drawn.joined.items():
+        found, slots = _slot_branches(scores, node, drawn.times)
+        for a, b in matchings(len(found.slots))[index]:
+            (end_a, pass_a), (end_b, pass_b) = slots[a], slots[b]
+            parent[root((end_a[0], pass_a))] = root((end_b[0], pass_b))
+    groups: dict[tuple[int, int], set[int]] = {}
+    for key in parent:
+        groups.setdefault(root(key), set()).add(key[0])
+    return [frozenset(each) for each in groups.values()]
+
+
+def _confidences(
+    graph: InkGraph, sets: Sequence[Sequence[frozenset[int]]]
+) -> dict[frozenset[int], float]:
+    """Share of samples that have each stroke, or one that covers it and is covered by it."""
+    distinct = list(dict.fromkeys(itertools.chain.from_iterable(sets)))
+    place = {each: index for index, each in enumerate(distinct)}
+    member = np.zeros((len(distinct), len(graph.branches)))
+    for index, each in enumerate(distinct):
+        member[index, list(each)] = 1
+    length = np.array([max(branch.length, 1e-3) for branch in graph.branches])
+    shared = (member * length) @ member.T
+    own = np.diag(shared)
+    same = (np.minimum(shared / own[:, None], shared / own) >= SAME).astype(float)
+    has = np.zeros((len(sets), len(distinct)))
+    for row, strokes in enumerate(sets):
+        has[row, [place[each] for each in strokes]] = 1
+    share = (has @ same > 0).mean(0)
+    return {each: float(share[index]) for each, index in place.items()}
+
+
+def _drawn(
+    scores: JoinScores, chosen: Decomposition, confidence: dict[frozenset[int], float]
+) -> DecomposedInk:
+    """Lines of a decomposition."""
+    graph = InkGraph(
+        scores.graph.nodes, list(scores.graph.branches), scores.graph.width, scores.graph.fresh
+    )
+    links: dict[End, End] = {}
+    copies: dict[int, int] = {}
+    for index, count in enumerate(chosen.times):
+        if count == 2:
+            branch = graph.branches[index]
+            copies[index] = len(graph.branches)
+            graph.branches.append(Branch(branch.line.copy(), list(branch.ends), branch.ink))
+            for end in (0, 1):
+                if branch.ends[end] is None:  # out to its tip, and back
+                    links[index, end] = (copies[index], end)
+                    links[copies[index], end] = (index, end)
+    for node, index in chosen.joined.items():
+        found, slots = _slot_branches(scores, node, chosen.times)
+        ends = [(copies[end[0]], end[1]) if later else end for end, later in slots]
+        for a, b in matchings(len(found.slots))[index]:
+            links[ends[a]], links[ends[b]] = ends[b], ends[a]
+    for first, second in copies.items():
+        _straightened(graph, links, first, second)
+    original = {copy: index for index, copy in copies.items()}
+    strokes = []
+    for line in chain_branches(graph, links):
+        passed = frozenset(original.get(branch, branch) for branch in line.branches)
+        strokes.append(FoundStroke(line, confidence.get(passed, 0.0)))
+    return DecomposedInk(strokes, chosen.log_p)
+
+
+def _straightened(graph: InkGraph, links: dict[End, End], first: int, second: int) -> None:
+    """Let strokes that share a branch leave it with the least turns: nothing else tells them apart."""
+    outer = [links.get((branch, end)) for end in (0, 1) for branch in (first, second)]
+    reached = [each for each in outer if each is not None and each[0] not in (first, second)]
+    if len(reached) < 4:
+        return
+    a, b, c, d = (_far(graph, each) for each in reached)
+    kept = turn(a, c) ** 2 + turn(b, d) ** 2
+    if turn(a, d) ** 2 + turn(b, c) ** 2 < kept:
+        links[first, 1], links[second, 1] = reached[3], reached[2]
+        links[reached[3]], links[reached[2]] = (first, 1), (second, 1)
+
+
+def _far(graph: InkGraph, end: End) -> Point:
+    """Direction of a branch as it leaves one of its ends, well beyond its node."""
+    line = graph.branches[end[0]].outward(end[1])
+    total = path_length(line)
+    reach = np.minimum(np.array([graph.width, 5 * graph.width]), [0.3 * total, total])
+    near, far = along(line, reach)
+    vector: Float[np.ndarray, "2"] = far - near
+    return vector / max(float(np.hypot(*vector)), 1e-9)

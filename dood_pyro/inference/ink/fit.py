@@ -1,0 +1,483 @@
+"""Strokes as smooth chains of Bézier curves, fitted together to a picture.
+`dood_pyro.inference.ink.parsing` uses it once it is known what is a stroke.
+
+Each stroke is a chain of cubic curves whose tangents are continuous, save at corners. The picture that
+strokes leave is the coverage of a round pen, blurred: at distance d from the nearest curve
+
+    a (Φ((w/2 − d) / b) − Φ((−w/2 − d) / b))
+
+with the stroke's width w and darkness a, the picture's blur b, and the normal distribution's Φ. All
+unknowns are moved together by damped Gauss-Newton steps that lower the squared difference to the
+picture, at pixels near a stroke alone: ink that no stroke explains pulls at none.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+from scipy import sparse
+from scipy.sparse.linalg import spsolve
+from scipy.spatial import cKDTree
+from scipy.special import ndtr
+
+from dood_pyro.inference.ink.skeleton import Points, along, path_length
+
+TOLERANCE = (0.3, 0.08)
+"""Distance that a chain keeps to the line that it starts from: pixels, and pen widths; the larger."""
+PER_WIDTHS = 1.5
+"""Least length of a chain's curves, pen widths."""
+COUNTS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 40, 48, 64, 80, 96, 128)
+"""Numbers of curves that are tried between two corners."""
+STEPS = 6
+"""Gauss-Newton steps."""
+REACH = 1.5
+"""Distance from the pen's edge to which pixels take part, pixels."""
+SPACING = 1.0
+"""Distance of the points at which curves are looked up, pixels."""
+BEND = 0.01
+"""Weight of a chain's bending, beside the squared difference of a pixel."""
+START_BEND = 0.05
+"""Square root of that weight where chains start, beside the squared distance of a point."""
+DRIFT = 1e-3
+"""Weight of the squared distance from where a fit starts."""
+WIDTH_TIE, DARKNESS_TIE = 1.0, 20.0
+"""Weights of how strokes' widths (pixels) and darknesses differ from their mean."""
+INK = 0.3
+"""Strength from which what no stroke is near counts as ink."""
+LOCAL = 11
+"""Unknowns that a pixel's darkness depends on: a curve's control points, width, darkness, blur."""
+LEAST_BLUR = 0.28
+"""Least blur, pixels: about that of a sharp edge on square pixels."""
+
+
+class Chain(NamedTuple):
+    """A stroke as a chain of cubic Bézier curves, in pixels."""
+
+    control: Float[np.ndarray, "curves 4 2"]
+    """Each curve starts where the one before ends."""
+    width: float
+    """The pen's diameter."""
+    darkness: float
+    """Of its ink, in (0, 1]."""
+
+    def polyline(self, per_curve: int = 16) -> Points:
+        """Points along the chain, at equal steps of each curve's parameter."""
+        t = np.linspace(0, 1, per_curve + 1)
+        points = bernstein(t) @ self.control
+        return np.concatenate([points[:, :-1].reshape(-1, 2), points[-1:, -1]])
+
+
+def bernstein(t: Float[np.ndarray, "points"]) -> Float[np.ndarray, "points 4"]:
+    """The cubic Bernstein polynomials."""
+    return np.stack([(1 - t) ** 3, 3 * t * (1 - t) ** 2, 3 * t**2 * (1 - t), t**3], axis=-1)
+
+
+class _Knots(NamedTuple):
+    """A chain by the positions and tangents at the ends of its curves; control points are linear in
+    both."""
+
+    table: Float[np.ndarray, "controls unknowns"]
+    """Control points from unknowns, 4 a curve."""
+    values: Float[np.ndarray, "unknowns 2"]
+
+
+def chain_knots(line: Points, corners: Sequence[int], width: float) -> _Knots:
+    """A chain along a line.
+
+    Args:
+        corners: indices of points at which the chain may have a corner.
+    """
+    tolerance = max(TOLERANCE[0], TOLERANCE[1] * width)
+    edges = [0, *sorted({index for index in corners if 0 < index < len(line) - 1}), len(line) - 1]
+    tables, values = [], []
+    for first, last in itertools.pairwise(edges):
+        table, value = _smooth_piece(line[first : last + 1], width, tolerance)
+        tables.append(table)
+        values.append(value)
+    # Pieces meet in one point, where each has a tangent of its own: the last unknowns of a piece are
+    # its end's position and tangent.
+    columns = sum(table.shape[1] for table in tables) - (len(tables) - 1)
+    whole = np.zeros((sum(len(table) for table in tables), columns))
+    row, column = 0, 0
+    joined: list[np.ndarray] = []
+    for index, (table, value) in enumerate(zip(tables, values, strict=True)):
+        count = table.shape[1]
+        # Order within a piece: position 0, tangent 0, tangent 1, position 1, …; see _hermite_table.
+        whole[row : row + len(table), column : column + count] = table
+        row, column = row + len(table), column + count - 1
+        if index:
+            joined[-1] = (joined[-1] + value[0]) / 2
+            joined.extend(value[1:])
+        else:
+            joined.extend(value)
+    return _Knots(whole, np.array(joined))
+
+
+def _hermite_table(lengths: Float[np.ndarray, "curves"]) -> Float[np.ndarray, "controls unknowns"]:
+    """Control points of a smooth chain from its knots' positions and tangents per pixel.
+
+    The unknowns are the first position, all tangents, the positions between, the last position: first
+    and last are positions, by which pieces are joined.
+    """
+    count = len(lengths)
+    knots = count + 1
+    position = np.array([0, *range(knots + 1, 2 * knots - 1), 2 * knots - 1])
+    curve = np.arange(count)
+    table = np.zeros((4 * count, 2 * knots))
+    for corner, side, reach in ((0, 0, 0.0), (1, 0, 1 / 3), (2, 1, -1 / 3), (3, 1, 0.0)):
+        table[4 * curve + corner, position[curve + side]] = 1
+        table[4 * curve + corner, 1 + curve + side] = reach * lengths
+    return table
+
+
+def _smooth_piece(line: Points, width: float, tolerance: float) -> tuple[np.ndarray, np.ndarray]:
+    """Table and unknowns of a chain without corners along a line, of as few curves as will do."""
+    total = max(path_length(line), 1e-3)
+    samples = int(np.clip(total, 8, 400))
+    where = np.linspace(0, total, samples)
+    points = along(line, where)
+    most = max(1, int(total / (PER_WIDTHS * width)))
+    bent = _bending_measure(points)
+    found: tuple[np.ndarray, np.ndarray] | None = None
+    for count in (count for count in COUNTS if count <= most or count == 1):
+        cuts = np.interp(np.linspace(0, bent[-1], count + 1), bent, where)
+        lengths = np.diff(cuts)
+        curve = np.clip(np.searchsorted(cuts, where, side="right") - 1, 0, count - 1)
+        t = (where - cuts[curve]) / lengths[curve]
+        rows = np.zeros((samples, 4 * count))
+        np.put_along_axis(rows, 4 * curve[:, None] + np.arange(4), bernstein(t), axis=1)
+        table = _hermite_table(lengths)
+        rows = rows @ table
+        bend = START_BEND * _bending_rows(table, lengths)
+        normal = rows.T @ rows + bend.T @ bend
+        normal[np.diag_indices(len(normal))] += 1e-9
+        values = np.linalg.solve(normal, rows.T @ points)
+        found = table, values
+        if np.hypot(*(rows @ values - points).T).max() <= tolerance:
+            break
+    assert found is not None
+    return found
+
+
+def _bending_measure(points: Points) -> Float[np.ndarray, "points"]:
+    """Length along a line in which bends count more: knots are equally far apart in it."""
+    steps = np.diff(points, axis=0)
+    length = np.maximum(np.hypot(*steps.T), 1e-9)
+    angle = np.unwrap(np.arctan2(steps[:, 1], steps[:, 0]))
+    bend = np.abs(np.gradient(angle)) if len(angle) > 1 else np.zeros(1)
+    bend = np.convolve(np.pad(bend, 4, mode="edge"), np.ones(9) / 9, mode="valid")
+    # Cubics approximate to the fourth order, but curvature alone decides nearly as well.
+    weight = length * (0.3 + np.sqrt(bend / length))
+    return np.concatenate([[0.0], weight.cumsum()])
+
+
+def _bending_rows(table: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Second differences of each curve's control points, at a scale that length does not change."""
+    c = table.reshape(len(lengths), 4, -1)
+    second = np.stack([c[:, 0] - 2 * c[:, 1] + c[:, 2], c[:, 1] - 2 * c[:, 2] + c[:, 3]], axis=1)
+    rows: np.ndarray = (second / np.sqrt(lengths)[:, None, None]).reshape(2 * len(lengths), -1)
+    return rows
+
+
+class Fit(NamedTuple):
+    """Chains fitted to a picture."""
+
+    chains: list[Chain]
+    blur: float
+    """Standard deviation of the picture's edges, pixels."""
+    misfit: float
+    """Sum of absolute differences to the picture; ink that no stroke is near counts in full."""
+
+
+class _Curves(NamedTuple):
+    """All strokes' curves as one."""
+
+    table: sparse.csr_matrix
+    """Control points, 4 a curve, from unknowns."""
+    stroke: Int[np.ndarray, "curves"]
+    ends: Int[np.ndarray, "curves 2"]
+    """1 where a curve begins or ends its stroke."""
+
+
+def fit_chains(
+    picture: Float[np.ndarray, "height width"],
+    lines: Sequence[tuple[Points, Sequence[int]]],
+    width: float,
+    steps: int = STEPS,
+) -> Fit:
+    """Chains along lines, fitted together to a picture.
+
+    Args:
+        picture: darkness of the ink, in [0, 1], on 0.
+        lines: strokes' middles in pixels (pixel i covers [i, i + 1)), each with the indices of its
+            corners.
+        width: the pen's, where the fit starts.
+        steps: Gauss-Newton steps; 0 for the chains along the lines alone.
+    """
+    if not lines:
+        return Fit([], LEAST_BLUR, float(picture[picture > INK].sum()))
+    knots = [chain_knots(line, corners, width) for line, corners in lines]
+    table = sparse.block_diag([each.table for each in knots], format="csr")
+    stroke = np.repeat(np.arange(len(knots)), [len(each.table) // 4 for each in knots])
+    curves = _Curves(table, stroke, _curve_ends(stroke))
+    values = np.concatenate([each.values for each in knots])
+    fit = _JointFit(picture, curves, values, width)
+    return fit.run(steps)
+
+
+def _curve_ends(stroke: Int[np.ndarray, "curves"]) -> Int[np.ndarray, "curves 2"]:
+    change = np.concatenate([[True], np.diff(stroke) > 0, [True]])
+    return np.stack([change[:-1], change[1:]], axis=-1).astype(int)
+
+
+class _JointFit:
+    """Gauss-Newton over the unknowns of all chains, their widths and darknesses, and the blur."""
+
+    def __init__(
+        self,
+        picture: Float[np.ndarray, "height width"],
+        curves: _Curves,
+        values: Float[np.ndarray, "unknowns 2"],
+        width: float,
+    ) -> None:
+        self.picture, self.curves = picture, curves
+        self.start = values
+        self.strokes = int(curves.stroke[-1]) + 1
+        self.bend = self._bend()
+        self.values = values
+        self.width = np.full(self.strokes, width)
+        self.darkness = np.ones(self.strokes)
+        self.blur = 0.5
+        self.local = self._local()
+
+    def _local(self) -> sparse.csr_matrix:
+        """Each curve's own unknowns (control points, its stroke's width and darkness, blur) from all
+        unknowns."""
+        count, unknowns = len(self.curves.stroke), 2 * len(self.values)
+        control = sparse.kron(self.curves.table, np.eye(2), format="coo")
+        curve, within = np.divmod(control.row, 8)
+        every = np.arange(count)
+        blur = np.full(count, unknowns + 2 * self.strokes)
+        rows = [LOCAL * curve + within, *(LOCAL * every + k for k in (8, 9, 10))]
+        stroke = unknowns + self.curves.stroke
+        columns = [control.col, stroke, stroke + self.strokes, blur]
+        entries = np.concatenate([control.data, np.ones(3 * count)])
+        shape = (LOCAL * count, unknowns + 2 * self.strokes + 1)
+        return sparse.csr_matrix((entries, (np.concatenate(rows), np.concatenate(columns))), shape)
+
+    def _bend(self) -> sparse.csr_matrix:
+        count = len(self.curves.stroke)
+        control = (self.curves.table @ self.start).reshape(count, 4, 2)
+        length = np.maximum(np.hypot(*(control[:, 3] - control[:, 0]).T), 1.0)
+        rows, columns, entries = [], [], []
+        for k, pattern in enumerate(((1.0, -2.0, 1.0, 0.0), (0.0, 1.0, -2.0, 1.0))):
+            for j, value in enumerate(pattern):
+                rows.append(np.arange(count) * 2 + k)
+                columns.append(np.arange(count) * 4 + j)
+                entries.append(value / np.sqrt(length))
+        shape = (2 * count, 4 * count)
+        place = (np.concatenate(rows), np.concatenate(columns))
+        return sparse.csr_matrix((np.concatenate(entries), place), shape) @ self.curves.table
+
+    def run(self, steps: int) -> Fit:
+        """Fit, and the result."""
+        state = self._unknowns()
+        self._choose_pixels()
+        damping = 1e-2
+        cost, gradient, hessian = self._linearised(state)
+        misfit = self.misfit
+        for _ in range(steps):
+            diagonal = hessian.diagonal()
+            system = (hessian + sparse.diags(damping * diagonal + 1e-6)).tocsc()
+            trial = self._clipped(state - spsolve(system, gradient))
+            after = self._linearised(trial)
+            if after[0] < cost:
+                gain = cost - after[0]
+                state, (cost, gradient, hessian) = trial, after
+                misfit = self.misfit
+                damping /= 4
+                if gain < 1e-3 * cost:
+                    break
+            else:
+                damping *= 8
+        self._set(state)
+        control = (self.curves.table @ self.values).reshape(-1, 4, 2)
+        chains = [
+            Chain(
+                control[self.curves.stroke == index],
+                float(self.width[index]),
+                float(self.darkness[index]),
+            )
+            for index in range(self.strokes)
+        ]
+        return Fit(chains, self.blur, misfit + self.elsewhere)
+
+    def _unknowns(self) -> np.ndarray:
+        return np.concatenate([self.values.ravel(), self.width, self.darkness, [self.blur]])
+
+    def _set(self, state: np.ndarray) -> None:
+        split = 2 * len(self.values)
+        self.values = state[:split].reshape(-1, 2)
+        self.width = state[split : split + self.strokes]
+        self.darkness = state[split + self.strokes : -1]
+        self.blur = float(state[-1])
+
+    def _clipped(self, state: np.ndarray) -> np.ndarray:
+        split = 2 * len(self.values)
+        width = slice(split, split + self.strokes)
+        state[width] = state[width].clip(0.5, None)
+        state[split + self.strokes : -1] = state[split + self.strokes : -1].clip(0.05, 1.0)
+        state[-1] = max(state[-1], LEAST_BLUR)
+        return state
+
+    def _samples(self, values: np.ndarray) -> tuple[Points, np.ndarray, np.ndarray, Points]:
+        """Points on all curves: position, curve, parameter; and the control points."""
+        control = self.curves.table @ values
+        by_curve = control.reshape(-1, 4, 2)
+        length = np.hypot(*np.diff(by_curve, axis=1).transpose(2, 0, 1)).sum(-1)
+        count = np.ceil(length / SPACING).astype(int).clip(1, None) + 1
+        curve = np.repeat(np.arange(len(count)), count)
+        within = np.arange(len(curve)) - np.repeat(count.cumsum() - count, count)
+        t = within / (count[curve] - 1)
+        points = np.einsum("pk,pkd->pd", bernstein(t), by_curve[curve])
+        return points, curve, t, by_curve
+
+    def _choose_pixels(self) -> None:
+        """Pixels that the pen, or its ink in the picture, may reach."""
+        points = self._samples(self.values)[0]
+        reach = int(np.ceil(float(self.width.max()) / 2 + REACH)) + 1
+        height, width = self.picture.shape
+        near = np.zeros((height, width), bool)
+        columns, rows = np.floor(points).astype(int).T
+        inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
+        near[rows[inside], columns[inside]] = True
+        # A square running maximum, one axis after the other.
+        for axis in (0, 1):
+            near = _spread(near, reach, axis)
+        ys, xs = np.nonzero(near)
+        self.pixels = np.stack([xs + 0.5, ys + 0.5], axis=-1)
+        self.observed = self.picture[ys, xs]
+        self.elsewhere = float(self.picture[(self.picture > INK) & ~near].sum())
+
+    def _linearised(self, state: np.ndarray) -> tuple[float, np.ndarray, sparse.csr_matrix]:
+        """Half the cost, its gradient, and the Gauss-Newton Hessian, at a state."""
+        split = 2 * len(self.values)
+        values = state[:split].reshape(-1, 2)
+        widths, darknesses = state[split : split + self.strokes], state[split + self.strokes : -1]
+        blur = float(state[-1])
+        points, curve, t, by_curve = self._samples(values)
+        limit = float(widths.max()) / 2 + REACH + 1
+        distance, nearest = cKDTree(points).query(self.pixels, distance_upper_bound=limit)
+        near = np.isfinite(distance)
+        pixels, observed, nearest = self.pixels[near], self.observed[near], nearest[near]
+        curve, t = curve[nearest], t[nearest]
+        powers = np.tensordot(by_curve, POWERS, (1, 1)).transpose(0, 2, 1)[curve]
+        # One Newton step along the curve, clamped to it: points lie SPACING apart.
+        position, slope = _at(powers, t)
+        ahead = _dot(pixels - position, slope) / np.maximum(_dot(slope, slope), 1e-6)
+        t = np.clip(t + ahead.clip(-0.2, 0.2), 0, 1)
+        offset = pixels - _at(powers, t)[0]
+        distance = np.sqrt(_dot(offset, offset))
+        b = bernstein(t)
+        stroke = self.curves.stroke[curve]
+        w, a = widths[stroke] / 2, darknesses[stroke]
+        inner, outer = (w - distance) / blur, (-w - distance) / blur
+        cover = ndtr(inner) - ndtr(outer)
+        density_in, density_out = _density(inner), _density(outer)
+        difference = a * cover - observed
+        by_distance = a * (density_out - density_in) / blur
+        by_width = a * (density_in + density_out) / (2 * blur)
+        by_blur = -a * (density_in * inner - density_out * outer) / blur
+        normal = offset / np.maximum(distance, 1e-6)[:, None]
+        # Distance falls as the curve moves towards the pixel.
+        moved = -(by_distance[:, None, None] * b[:, :, None] * normal[:, None]).reshape(-1, 8)
+        rows = np.column_stack([moved, by_width, cover, by_blur])
+        gradient, hessian = self._summed(rows, difference, curve)
+        cost = 0.5 * float(difference @ difference)
+        # Pixels that have gone out of reach count as if no ink lay there.
+        cost += 0.5 * float(np.square(self.observed[~near]).sum())
+        self.misfit = float(np.abs(difference).sum() + self.observed[~near].sum())
+        return self._regularised(state, cost, gradient, hessian)
+
+    def _summed(
+        self,
+        rows: Float[np.ndarray, "pixels 11"],
+        difference: Float[np.ndarray, "pixels"],
+        curve: Int[np.ndarray, "pixels"],
+    ) -> tuple[np.ndarray, sparse.csr_matrix]:
+        """Gradient and Hessian from each pixel's derivatives by its own curve's unknowns."""
+        count = len(self.curves.stroke)
+        order = np.argsort(curve, kind="stable")
+        rows, difference, curve = rows[order], difference[order], curve[order]
+        edges = np.searchsorted(curve, np.arange(count + 1))
+        blocks, slopes = np.zeros((count, LOCAL, LOCAL)), np.zeros((count, LOCAL))
+        for index, (first, last) in enumerate(itertools.pairwise(edges)):
+            part = rows[first:last]
+            blocks[index] = part.T @ part
+            slopes[index] = part.T @ difference[first:last]
+        places = np.arange(count + 1)
+        whole = sparse.bsr_matrix((blocks, places[:-1], places), (LOCAL * count, LOCAL * count))
+        hessian = (self.local.T @ whole.tocsr() @ self.local).tocsr()
+        return self.local.T @ slopes.ravel(), hessian
+
+    def _regularised(
+        self, state: np.ndarray, cost: float, gradient: np.ndarray, hessian: sparse.csr_matrix
+    ) -> tuple[float, np.ndarray, sparse.csr_matrix]:
+        split = 2 * len(self.values)
+        values = state[:split].reshape(-1, 2)
+        bent, moved = self.bend @ values, values - self.start
+        widths, darknesses = state[split : split + self.strokes], state[split + self.strokes : -1]
+        apart, fainter = widths - widths.mean(), darknesses - darknesses.mean()
+        cost += 0.5 * (
+            BEND * float(np.square(bent).sum())
+            + DRIFT * float(np.square(moved).sum())
+            + WIDTH_TIE * float(apart @ apart)
+            + DARKNESS_TIE * float(fainter @ fainter)
+        )
+        to_values = BEND * (self.bend.T @ bent) + DRIFT * moved
+        gradient = gradient + np.concatenate(
+            [to_values.ravel(), WIDTH_TIE * apart, DARKNESS_TIE * fainter, [0.0]]
+        )
+        both = BEND * (self.bend.T @ self.bend) + DRIFT * sparse.identity(len(values))
+        ties = np.concatenate(
+            [np.full(self.strokes, WIDTH_TIE), np.full(self.strokes, DARKNESS_TIE), [1e-3]]
+        )
+        penalty = sparse.block_diag([sparse.kron(both, np.eye(2)), sparse.diags(ties)])
+        return cost, gradient, (hessian + penalty).tocsr()
+
+
+POWERS = np.array([[1, 0, 0, 0], [-3, 3, 0, 0], [3, -6, 3, 0], [-1, 3, -3, 1]], dtype=float)
+"""Coefficients of t⁰ to t³ of a cubic Bézier curve, from its control points."""
+
+
+def _at(
+    powers: Float[np.ndarray, "points 4 2"], t: Float[np.ndarray, "points"]
+) -> tuple[Points, Points]:
+    """Positions and velocities of curves, by Horner's rule."""
+    a, b, c, d = (powers[:, k] for k in range(4))
+    u = t[:, None]
+    return ((d * u + c) * u + b) * u + a, (3 * d * u + 2 * c) * u + b
+
+
+def _dot(first: Points, second: Points) -> Float[np.ndarray, "points"]:
+    product: np.ndarray = first[:, 0] * second[:, 0] + first[:, 1] * second[:, 1]
+    return product
+
+
+def _density(z: Float[np.ndarray, "pixels"]) -> Float[np.ndarray, "pixels"]:
+    """The standard normal density."""
+    return np.exp(-0.5 * z**2) * 0.3989422804014327
+
+
+def _spread(mask: np.ndarray, reach: int, axis: int) -> np.ndarray:
+    """A mask grown by ``reach`` both ways along an axis."""
+    from scipy.ndimage import maximum_filter1d
+
+    grown: np.ndarray = maximum_filter1d(
+        mask.view(np.uint8), 2 * reach + 1, axis=axis, mode="constant"
+    )
+    return grown.astype(bool)

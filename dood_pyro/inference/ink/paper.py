@@ -1,0 +1,387 @@
+"""Ink apart from its paper: how much ink lies at each pixel of a picture as people have them.
+`dood_pyro.inference.ink.parsing` looks at pictures through it.
+
+The paper is the colour that most of a picture has; where light or shadow change it, a slow surface
+through most of each neighbourhood. Ink is what differs from it, in brightness or colour, relative to
+the strongest ink. Frames of scans, ruled lines and specks are taken for what they are. A picture whose
+paper is of one colour passes unchanged but for the scale of its ink.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float
+from scipy import ndimage
+
+Picture = Float[np.ndarray, "height width"]
+Colours = Float[np.ndarray, "height width channels"]
+Polarity = Literal["auto", "bright-ink", "dark-ink"]
+Paper = Literal["auto", "flat"]
+
+ONE_COLOUR = 0.03
+"""Difference from the paper's colour up to which a pixel of plain paper may be off."""
+PLAIN_SHARE = 0.5
+"""Share of pixels of the paper's colour from which it is plain."""
+COARSE = 48
+"""Pixels of the longer side at which the light on the paper is estimated."""
+NEIGHBOURHOOD = 0.3
+"""Side of the neighbourhood that tells the paper's brightness, as a share of the picture's."""
+LEAST_INK = 0.12
+"""Least strength of ink, as a share of the strongest."""
+NOISE_FACTOR = 6.0
+"""Least strength of ink, in standard deviations of the paper."""
+SPECK = 0.3
+"""Area up to which a piece of ink is a speck, squared pen widths."""
+SPECKLED = 0.002
+"""Share of a picture's pixels that differ from all around them, from which it is speckled."""
+MEASURED_SIDE = 1200
+"""Longer side, pixels, up to which the width of a thin pen is measured closely."""
+COARSE_SIDE = 120
+"""Longer side, pixels, up to which a picture's lines may be hardly a pixel wide."""
+COARSE_WIDTH = 1.6
+"""Width of the pen, pixels, below which they are."""
+COARSE_REACH = 1.5
+"""Distance in which coarse ink is compared, pixels."""
+COARSE_LEAST = 0.15
+"""Least strength of coarse ink."""
+FRAME_DEPTH = 0.2
+"""Depth that a scan's frame may have, as a share of the side."""
+FRAME_CONTRAST, FRAME_SHARE = 0.3, 0.85
+"""Difference from the paper of a frame's pixels, and their share of a line that belongs to it."""
+RULES = 3
+"""Least number of ruled lines."""
+
+
+class Ink(NamedTuple):
+    """Ink of a picture, its paper taken away."""
+
+    strength: Picture
+    """In [0, 1]; 1 is the strongest ink, noise of the paper may be left."""
+    threshold: float
+    """Strength from which a pixel counts as ink."""
+    width: float
+    """Width of the pen, roughly, pixels; 0 where there is no ink."""
+    coarse: bool = False
+    """Whether lines are hardly wider than a pixel: then how dark one is depends on its place between
+    the pixels, and ink is what `above_half_of_near` says."""
+
+    @property
+    def mask(self) -> Bool[np.ndarray, "height width"]:
+        """Where there is ink."""
+        return self.strength > self.threshold
+
+
+def find_ink(
+    colours: Colours,
+    alpha: Picture | None = None,
+    polarity: Polarity = "auto",
+    paper: Paper = "auto",
+) -> Ink:
+    """Ink of a picture.
+
+    Args:
+        colours: in [0, 1], one channel or three.
+        alpha: opacity in [0, 1]; None where all is opaque.
+        polarity: whether ink is darker or brighter than its paper; ``"auto"`` to judge.
+        paper: ``"flat"`` for one colour of paper over all of the picture, with nothing taken away.
+    """
+    if alpha is not None and float(alpha.min()) < 1:
+        colours, given = _without_alpha(colours, alpha)
+        if given is not None:
+            return _measured(given, 0.0, clean=True)
+    if paper == "auto":
+        colours = _without_frame(colours)
+    strength, clean = _difference(colours, polarity, paper)
+    noise = 0.0
+    if paper == "auto" and not clean:
+        strength = _without_rules(strength)
+        noise = _noise(strength)
+    return _measured(strength, noise, clean or paper == "flat")
+
+
+def _without_alpha(colours: Colours, alpha: Picture) -> tuple[Colours, Picture | None]:
+    """Colours on opaque paper; or, where ink of one colour lies on nothing, the opacity as ink."""
+    border = np.concatenate([alpha[0], alpha[-1], alpha[:, 0], alpha[:, -1]])
+    opaque = colours[alpha > 0.5]
+    if not len(opaque):
+        return colours * 0 + 1, alpha
+    if float(np.median(border)) > 0.5:
+        ground = np.ones(colours.shape[-1])
+    elif float(opaque.std(0).max()) < 0.1:
+        return colours, alpha
+    else:  # several colours on nothing: on the paper that they stand out from
+        ground = np.full(colours.shape[-1], float(opaque.mean() < 0.5))
+    return colours * alpha[..., None] + ground * (1 - alpha[..., None]), None
+
+
+def _difference(colours: Colours, polarity: Polarity, paper: Paper) -> tuple[Picture, bool]:
+    """Difference from the paper, scaled, and whether the paper is plain."""
+    colour, share = _commonest(colours)
+    away = np.abs(colours - colour).max(-1)
+    plain = share >= PLAIN_SHARE and float((away < ONE_COLOUR).mean()) >= PLAIN_SHARE
+    brightness = colours.mean(-1)
+    if polarity != "auto":
+        dark = polarity == "dark-ink"
+    elif plain:
+        dark = float(brightness.mean()) <= float(colour.mean())
+    else:
+        dark = _ink_is_dark(brightness)
+    if paper == "flat" or plain:
+        ground = np.broadcast_to(colour, colours.shape)
+        if paper == "flat" and polarity != "auto":  # the extreme on the paper's side
+            ground = np.full_like(colours, 1.0 if dark else 0.0)
+    else:
+        ground = _light(colours, dark)
+    # Light multiplies what paper and ink reflect: ink is what is missing of the paper's light.
+    change = ground - colours if dark else colours - ground
+    span = np.maximum(ground if dark else 1 - ground, 0.1)
+    relative = change / span
+    if polarity == "auto" and colours.shape[-1] == 3:
+        # A colour may be as bright as its paper: every channel counts, whichever way it goes.
+        strength = np.sqrt(np.square(relative).mean(-1))
+    else:
+        strength = relative.mean(-1)
+    return strength.clip(0, None).astype(np.float32), plain
+
+
+def _commonest(colours: Colours) -> tuple[np.ndarray, float]:
+    """The commonest colour, and the share of pixels near it."""
+    flat = colours.reshape(-1, colours.shape[-1])
+    if len(flat) > 400_000:
+        flat = flat[:: len(flat) // 200_000]
+    bins = np.floor(flat * 31.999).astype(np.int64)
+    code = bins @ (32 ** np.arange(flat.shape[-1]))
+    values, counts = np.unique(code, return_counts=True)
+    near = flat[code == values[counts.argmax()]]
+    colour = np.median(near, axis=0)
+    return colour, float((np.abs(flat - colour).max(-1) < 2 * ONE_COLOUR).mean())
+
+
+def _ink_is_dark(brightness: Picture) -> bool:
+    """Whether what departs from the local brightness is mostly darker."""
+    small, coarse = _shrunk(brightness, 4 * COARSE), _shrunk(brightness, COARSE)
+    size = max(3, int(NEIGHBOURHOOD * max(coarse.shape)))
+    ground = _enlarged(ndimage.median_filter(coarse, size), small.shape)
+    return float(((small - ground) ** 3).sum()) <= 0
+
+
+def _light(colours: Colours, dark: bool) -> Colours:
+    """The paper's colour everywhere: what most of each neighbourhood has."""
+    shape = colours.shape[:2]
+    channels = []
+    for channel in np.moveaxis(colours, -1, 0):
+        small = _shrunk(channel, COARSE)
+        size = max(3, int(NEIGHBOURHOOD * max(small.shape)) | 1)
+        ground = ndimage.median_filter(small, size)
+        # Ink near half of a neighbourhood draws the median with it; what is on the ink's side of the
+        # median is left out, and the rest averaged.
+        off = small < ground - 0.04 if dark else small > ground + 0.04
+        kept = (~off).astype(float)
+        weight = ndimage.gaussian_filter(kept, size / 6)
+        filled = ndimage.gaussian_filter(kept * small, size / 6) / np.maximum(weight, 1e-3)
+        channels.append(_enlarged(np.where(weight > 0.05, filled, ground), shape))
+    return np.stack(channels, axis=-1)
+
+
+def _shrunk(picture: Picture, side: int) -> Picture:
+    """A picture by means of blocks, its longer side about ``side`` pixels."""
+    block = max(1, max(picture.shape) // side)
+    if block == 1:
+        return picture.astype(float)
+    height, width = (-(-each // block) for each in picture.shape)
+    padded = np.pad(
+        picture,
+        ((0, height * block - picture.shape[0]), (0, width * block - picture.shape[1])),
+        mode="edge",
+    )
+    return padded.reshape(height, block, width, block).mean((1, 3), dtype=float)
+
+
+def _enlarged(picture: Picture, shape: tuple[int, ...]) -> Picture:
+    """A picture by linear interpolation at pixel centres."""
+    rows, columns = (
+        ((np.arange(n) + 0.5) * small / n - 0.5).clip(0, small - 1)
+        for n, small in zip(shape, picture.shape, strict=True)
+    )
+    top, left = np.floor(rows).astype(int), np.floor(columns).astype(int)
+    down, right = (rows - top)[:, None], columns - left
+    below = np.minimum(top + 1, picture.shape[0] - 1)
+    beside = np.minimum(left + 1, picture.shape[1] - 1)
+    upper = picture[top][:, left] * (1 - right) + picture[top][:, beside] * right
+    lower = picture[below][:, left] * (1 - right) + picture[below][:, beside] * right
+    return (upper * (1 - down) + lower * down).astype(np.float32)
+
+
+def _without_frame(colours: Colours) -> Colours:
+    """A picture without the dark or bright frame that a scan may have: paper goes on beneath it."""
+    height, width = colours.shape[:2]
+    paper, share = _commonest(colours)
+    if share < PLAIN_SHARE:
+        middle = colours[height // 4 : -(height // 4) or None, width // 4 : -(width // 4) or None]
+        paper = np.median(middle, axis=(0, 1))
+    solid = np.abs(colours - paper).max(-1) > FRAME_CONTRAST
+    result = colours
+    for axis, depth in ((0, height), (1, width)):
+        lines = solid.mean(1 - axis)
+        most = int(FRAME_DEPTH * depth)
+        for order in (1, -1):
+            full = lines[::order][:most] > FRAME_SHARE
+            if not full[:1].any() or full.all():
+                continue
+            end = int(np.argmin(full)) + 2  # its blurred edge goes with it
+            if result is colours:
+                result = colours.copy()
+            view = np.moveaxis(result, axis, 0)[::order]
+            view[:end] = paper if end >= depth else view[end]
+    return result
+
+
+def _without_rules(strength: Picture) -> Picture:
+    """A picture without the lines of ruled or squared paper."""
+    result = strength
+    peak = _peak(strength)
+    for axis in (1, 0):
+        lines = np.moveaxis(result, axis, 1)
+        level = np.quantile(lines, 0.2, axis=1)
+        # From one edge of the paper to the other, which pen strokes seldom are.
+        edge = max(2, lines.shape[1] // 25)
+        ends = np.minimum(lines[:, :edge].mean(1), lines[:, -edge:].mean(1))
+        ruled = (level > max(0.05 * peak, 4 * float(np.median(level)) + 0.02)) & (
+            ends > 0.5 * level
+        )
+        count = int(ndimage.label(ruled)[1])
+        if count < RULES or ruled.mean() > 0.5:
+            continue
+        taken = np.where(ruled, level, 0)
+        result = (result - np.expand_dims(taken, axis)).clip(0, None)
+    return result
+
+
+def _noise(strength: Picture) -> float:
+    """Standard deviation of the paper."""
+    small = strength[:: max(1, strength.shape[0] // 512), :: max(1, strength.shape[1] // 512)]
+    low = small[small < 0.5 * max(_peak(small), 1e-6)]
+    return 1.4826 * float(np.median(np.abs(low - np.median(low)))) if low.size else 0.0
+
+
+def _peak(strength: Picture) -> float:
+    """Strength of the strongest ink that is more than specks."""
+    values = strength[strength > 0.25 * float(strength.max())]
+    return float(np.quantile(values, 0.8)) if values.size else 0.0
+
+
+def _measured(strength: Picture, noise: float, clean: bool) -> Ink:
+    """Ink scaled to 1, without specks, with its threshold and the pen's width."""
+    peak = _peak(strength)
+    if peak <= 1e-6:
+        return Ink(np.zeros_like(strength), 0.5, 0.0)
+    strength = (strength / peak).clip(0, 1)
+    noise /= peak
+    strength, speckled = _without_outliers(strength)
+    threshold = _threshold(strength, max(LEAST_INK, NOISE_FACTOR * noise))
+    mask = strength > threshold
+    width = rough_width(mask, strength)
+    if max(strength.shape) <= COARSE_SIDE:
+        near = above_half_of_near(strength, 1)
+        fine_width = rough_width(near, strength)
+        if fine_width < COARSE_WIDTH:
+            strength = _without_specks(strength, near, fine_width, not clean)
+            return Ink(strength, COARSE_LEAST, fine_width, coarse=True)
+    return Ink(_without_specks(strength, mask, width, speckled or not clean), threshold, width)
+
+
+def above_half_of_near(strength: Picture, factor: int) -> Bool[np.ndarray, "height width"]:
+    """Where ink is darker than half of the darkest within `COARSE_REACH`.
+
+    Args:
+        factor: how many times finer than the picture the pixels are.
+    """
+    local = ndimage.maximum_filter(strength, 2 * round(COARSE_REACH * factor) + 1)
+    return strength > np.maximum(0.5 * local, COARSE_LEAST)
+
+
+def rough_width(mask: Bool[np.ndarray, "height width"], strength: Picture | None = None) -> float:
+    """Width of the pen, roughly: twice how deep the middle of the ink lies, in the median, so that
+    scribbled patches do not count.
+
+    Args:
+        strength: of the ink, which tells more about a pen of a few pixels.
+    """
+    if not mask.any():
+        return 0.0
+    rows, columns = np.nonzero(mask.any(1))[0], np.nonzero(mask.any(0))[0]
+    box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+    depth = ndimage.distance_transform_edt(np.pad(mask[box], 1))
+    ridge = depth[(depth > 0) & (depth == ndimage.maximum_filter(depth, 3))]
+    # Half a pixel: a middle between two pixels is as deep as one on a pixel of a narrower pen.
+    width = max(1.0, 2 * float(np.median(ridge)) - 0.5)
+    if strength is None or width > 4 or max(mask.shape) > MEASURED_SIDE:
+        return width
+    from skimage.morphology import skeletonize
+
+    grown = ndimage.binary_dilation(mask[box])
+    length = max(1.0, 1.1 * float(skeletonize(mask[box]).sum()))
+    return min(width + 1, float(strength[box][grown].sum()) / length)
+
+
+def _without_outliers(strength: Picture) -> tuple[Picture, bool]:
+    """A picture in which pixels unlike all around them are mended, and whether it had many."""
+    middle = ndimage.median_filter(strength, 3)
+    odd = np.abs(strength - middle) > 0.5
+    if float(odd.mean()) < SPECKLED:
+        return strength, False
+    # A thin pen loses its ends and corners to the median; specks are alone.
+    around = ndimage.uniform_filter((strength > 0.5).astype(np.float32), 3) * 9
+    alone = np.where(strength > 0.5, around <= 1.5, around >= 6.5)
+    if float((odd & alone).mean()) < SPECKLED:
+        return strength, False
+    return np.where(odd & alone, middle, strength), True
+
+
+def _threshold(strength: Picture, least: float) -> float:
+    """Half of the strength of the faintest ink that is more than an edge of stronger ink."""
+    strong = strength > 0.5
+    faint = (strength > least) & ~strong
+    if least >= 0.5 or not faint.any():
+        return max(0.5, least)
+    width = rough_width(strong)
+    edge = ndimage.binary_dilation(strong, iterations=max(2, round(0.75 * width)))
+    apart = faint & ~edge
+    # Lines, not grains: what is left after an opening by a pen's core.
+    if width >= 3:
+        apart = ndimage.binary_opening(apart, np.ones((2, 2)))
+    pieces, count = ndimage.label(apart, np.ones((3, 3)))
+    if not count:
+        return 0.5
+    areas = np.bincount(pieces.ravel())[1:]
+    real = np.nonzero(areas > max(6.0, 3 * width**2))[0] + 1
+    if not len(real):
+        return 0.5
+    levels = ndimage.labeled_comprehension(
+        strength, pieces, real, lambda values: np.quantile(values, 0.6), float, 0.0
+    )
+    return float(np.clip(0.5 * levels.min(), least, 0.5))
+
+
+def _without_specks(
+    strength: Picture, mask: Bool[np.ndarray, "height width"], width: float, dirty: bool
+) -> Picture:
+    """A picture without pieces of ink far smaller than a dot of the pen."""
+    if width <= 0:
+        return strength
+    small = specks(mask, max(SPECK * width**2, 4 if dirty else 0))
+    if not small.any() or (small == mask).all():
+        return strength
+    gone = ndimage.binary_dilation(small, np.ones((3, 3)))
+    return np.where(gone & ~(mask & ~small), 0, strength)
+
+
+def specks(mask: Bool[np.ndarray, "height width"], area: float) -> Bool[np.ndarray, "height width"]:
+    """Pieces of a mask of less than an area, in pixels."""
+    pieces, _ = ndimage.label(mask, np.ones((3, 3)))
+    small = np.bincount(pieces.ravel()) < area
+    small[0] = False
+    found: np.ndarray = small[pieces]
+    return found

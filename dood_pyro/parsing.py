@@ -1,0 +1,129 @@
+"""Pictures as people have them to drawings, by their ink.
+`dood_pyro.recognition` and the command ``dood-pyro parse`` use it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from dood_pyro.drawing import Drawing, PenStroke
+from dood_pyro.errors import UserError
+from dood_pyro.inference.ink.paper import Ink, Paper, find_ink
+from dood_pyro.inference.ink.parsing import (
+    MAX_STROKES,
+    InkParse,
+    Joins,
+    parse_ink,
+    parse_ink_ways,
+)
+from dood_pyro.pictures import MIN_CONTRAST, Colours, Polarity, read_colours
+
+LEAST_CHROMA = 0.12
+"""Difference between the strongest and weakest of red, green and blue from which ink has a colour."""
+
+
+class InkOptions(NamedTuple):
+    """How a picture is parsed by its ink."""
+
+    polarity: Polarity = "auto"
+    """Whether ink is darker or brighter than its paper."""
+    paper: Paper = "auto"
+    """``"auto"`` to take away what is paper: light, frames, ruled lines, specks; ``"flat"`` for paper
+    of one colour, with nothing taken away."""
+    joins: Joins = "learned"
+    """What says which lines are one stroke: networks that learned from people's strokes, or
+    ``"angles"`` alone."""
+    max_strokes: int = MAX_STROKES
+    """Most strokes; those with the most ink are kept."""
+
+
+BY_DEFAULT = InkOptions()
+
+
+def parse_picture(picture: Any, options: InkOptions = BY_DEFAULT, page: int = 0) -> Drawing:
+    """Strokes of one picture, in its own pixels.
+
+    Args:
+        picture: as for `pictures.read_grey`.
+        page: of a file that has several.
+
+    Raises:
+        UserError: ``picture`` is not a picture, or is blank, too small or too large.
+    """
+    colours, ink = _ink(picture, options, page)
+    parsed = parse_ink(ink, options.joins, max_strokes=_checked(options.max_strokes))
+    return _drawing(parsed, colours)
+
+
+def parse_ways(picture: Any, count: int, options: InkOptions = BY_DEFAULT) -> list[Drawing]:
+    """Up to ``count`` different parses of a picture, each with its log-density, highest first.
+
+    Raises:
+        UserError: as for `parse_picture`; or ``count`` is below 1, or joins are not scored by what was
+            learned: only that gives probabilities.
+    """
+    if count < 1:
+        raise UserError(f"the number of parses is 1 or more, not {count}")
+    if options.joins != "learned":
+        raise UserError("several parses need joins='learned': angles give no probabilities")
+    colours, ink = _ink(picture, options, 0)
+    parses = parse_ink_ways(ink, count, max_strokes=_checked(options.max_strokes))
+    drawings = [_drawing(parsed, colours) for parsed in parses]
+    return sorted(drawings, key=lambda drawing: -(drawing.log_density or 0.0))
+
+
+def _checked(max_strokes: int) -> int:
+    if max_strokes < 1:
+        raise UserError(f"the most strokes are 1 or more, not {max_strokes}")
+    return max_strokes
+
+
+def _ink(picture: Any, options: InkOptions, page: int) -> tuple[Colours, Ink]:
+    colours = read_colours(picture, page)
+    planes = [*np.moveaxis(colours.pixels, -1, 0)]
+    if colours.alpha is not None:
+        planes.append(colours.alpha)
+    if max(float(plane.max() - plane.min()) for plane in planes) < MIN_CONTRAST:
+        name = (
+            str(picture)
+            if isinstance(picture, str) or hasattr(picture, "__fspath__")
+            else "the picture"
+        )
+        low, high = float(colours.pixels.min()), float(colours.pixels.max())
+        raise UserError(
+            f"{name} is blank: its pixels run from {low:.3g} to {high:.3g}, where black is 0 and the "
+            "white of its kind of pixels is 1 (a mask is given as bools, or as floats)"
+        )
+    ink = find_ink(colours.pixels, colours.alpha, options.polarity, options.paper)
+    return colours, ink
+
+
+def _drawing(parsed: InkParse, colours: Colours) -> Drawing:
+    height, width = colours.pixels.shape[:2]
+    strokes = [
+        PenStroke(
+            each.chain.control,
+            each.chain.width,
+            each.chain.darkness,
+            each.confidence,
+            _colour(each.chain.polyline(), colours),
+        )
+        for each in parsed.strokes
+    ]
+    log_density = None if np.isnan(parsed.log_density) else parsed.log_density
+    return Drawing(strokes, width, height, parsed.explained, parsed.limited, log_density)
+
+
+def _colour(line: np.ndarray, colours: Colours) -> str:
+    """Colour of the ink along a line; black for ink without one."""
+    if colours.pixels.shape[-1] != 3:
+        return "#000000"
+    height, width = colours.pixels.shape[:2]
+    columns, rows = np.floor(line).astype(int).T
+    seen = colours.pixels[rows.clip(0, height - 1), columns.clip(0, width - 1)]
+    red, green, blue = (float(each) for each in np.median(seen, axis=0))
+    if max(red, green, blue) - min(red, green, blue) < LEAST_CHROMA:
+        return "#000000"
+    return "#" + "".join(f"{round(255 * each):02x}" for each in (red, green, blue))

@@ -1,0 +1,227 @@
+"""Drawings written for others and read back: SVG, JSON, stroke-3, ndjson, GIF, and the command."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import svgpathtools
+from dood_pyro.cli.main import main
+from PIL import Image
+
+from dood_pyro.drawing import Drawing, PenStroke
+from dood_pyro.drawing_files import simplified
+from dood_pyro.errors import UserError
+from dood_pyro.rendering.round_pen import draw_with_pen
+
+
+def a_drawing() -> Drawing:
+    curve = np.array(
+        [[[10.0, 20], [40, 10], [60, 90], [90, 30]], [[90, 30], [100, 9], [110, 40], [120, 50]]]
+    )
+    line = np.array([[[20.0, 60], [40, 60], [60, 60], [80, 60.5]]])
+    return Drawing(
+        [PenStroke(curve, 4.0, 1.0, 0.9), PenStroke(line, 2.5, 0.4, 0.75, "#1a33cc")], 160, 80, 0.97
+    )
+
+
+def test_json_comes_back() -> None:
+    drawing = a_drawing()
+    assert Drawing.from_json(json.loads(json.dumps(drawing.json()))) == drawing
+    assert Drawing.from_json(json.dumps(drawing.json())) == drawing
+    assert drawing.json()["units"].startswith("pixels")
+    for wrong in ("{", "[]", {}, {"width": 3, "height": 2, "strokes": [{"control": [[1, 2]]}]}):
+        with pytest.raises(UserError, match="no drawing"):
+            Drawing.from_json(wrong)
+
+
+def test_svg_comes_back() -> None:
+    for options in ({}, {"size": "210mm", "background": None}, {"seconds_per_stroke": 0.5}):
+        assert Drawing.from_svg(a_drawing().svg(**options)) == a_drawing()  # type: ignore[arg-type]
+    for wrong in ("<svg", "<svg xmlns='http://www.w3.org/2000/svg'/>", "nothing"):
+        with pytest.raises(UserError, match="not written by dood-pyro"):
+            Drawing.from_svg(wrong)
+
+
+def test_svg_is_what_a_parser_of_svg_reads() -> None:
+    drawing = a_drawing()
+    paths, attributes, frame = svgpathtools.svgstr2paths(
+        drawing.svg("210mm", background=None), return_svg_attributes=True
+    )
+    assert len(paths) == 2 and frame["viewBox"] == "0 0 160 80"
+    assert (frame["width"], frame["height"]) == ("210mm", "105mm")
+    for path, attribute, stroke in zip(paths, attributes, drawing, strict=True):
+        assert path.iscontinuous() and float(attribute["stroke-width"]) == stroke.width
+        ends = [path.start.real, path.start.imag], [path.end.real, path.end.imag]
+        assert np.allclose(ends, [stroke.control[0, 0], stroke.control[-1, -1]], atol=1e-3)
+    assert "stroke-opacity" in attributes[1] and "stroke-opacity" not in attributes[0]
+
+
+def test_svg_sizes() -> None:
+    drawing = a_drawing()
+    assert 'width="160" height="80"' in drawing.svg()
+    assert 'width="320" height="160"' in drawing.svg(320)
+    assert "<rect" not in drawing.svg(background=None)
+    for wrong in (0, -3, "3 apples", "", float("nan")):
+        with pytest.raises(UserError, match="positive length"):
+            drawing.svg(wrong)
+    assert drawing._repr_svg_() == drawing.svg()
+
+
+def test_stroke3_adds_up() -> None:
+    rows = a_drawing().stroke3()
+    assert rows[:, 2].sum() == 2
+    points = rows[:, :2].cumsum(0)
+    assert np.allclose(points[0], [10, 20], atol=1e-4)
+    assert np.allclose(points[-1], [80, 60.5], atol=1e-3)
+
+
+def test_quickdraw_records() -> None:
+    record = a_drawing().quickdraw("thing")
+    assert record["word"] == "thing" and len(record["drawing"]) == 2
+    values = np.concatenate([np.array(each).ravel() for each in record["drawing"]])
+    assert values.min() == 0 and values.max() == 255
+    assert len(record["drawing"][1][0]) == 2
+
+
+def test_simplified_lines_are_near() -> None:
+    line = np.stack([np.linspace(0, 100, 300), 10 * np.sin(np.linspace(0, 9, 300))], -1)
+    few = simplified(line, 0.5)
+    assert len(few) < 30
+    back = np.interp(line[:, 0], few[:, 0], few[:, 1])
+    assert np.abs(back - line[:, 1]).max() < 0.6
+
+
+def test_gif_ends_with_the_drawing() -> None:
+    drawing = a_drawing()
+    image = Image.open(io.BytesIO(drawing.gif(side=320)))
+    assert image.size == (320, 160) and image.n_frames > 10  # type: ignore[attr-defined]
+    image.seek(image.n_frames - 1)  # type: ignore[attr-defined]
+    shown = 1 - np.asarray(image.convert("L")) / 255
+    assert np.abs(shown - drawing.render(2.0)).mean() < 0.02
+
+
+def test_render_is_the_pens() -> None:
+    drawing = a_drawing()
+    expected = np.maximum(
+        draw_with_pen([drawing[0].points(0.5)], (80, 160), 4.0),
+        0.4 * draw_with_pen([drawing[1].points(0.5)], (80, 160), 2.5),
+    )
+    assert np.abs(drawing.render() - expected).max() < 1e-6
+    assert drawing.render(0.5).shape == (40, 80)
+    with pytest.raises(UserError, match="rendered at up to"):
+        drawing.render(1000)
+
+
+def test_files_by_suffix(tmp_path: Path) -> None:
+    drawing = a_drawing()
+    assert [path.name for path in drawing.save(tmp_path / "a")] == ["a.svg", "a.json"]
+    assert Drawing.open(tmp_path / "a.json") == Drawing.open(tmp_path / "a.svg") == drawing
+    drawing.save(tmp_path / "a.npz")
+    with np.load(tmp_path / "a.npz") as arrays:
+        assert np.array_equal(arrays["stroke3"], drawing.stroke3())
+    drawing.save(tmp_path / "word.ndjson")
+    assert json.loads((tmp_path / "word.ndjson").read_text())["word"] == "word"
+    drawing.save(tmp_path / "a.gif")
+    with pytest.raises(UserError, match=r"from \.json and \.svg"):
+        Drawing.open(tmp_path / "a.gif")
+    with pytest.raises(UserError, match=r"none\.json"):
+        Drawing.open(tmp_path / "none.json")
+    with pytest.raises(UserError, match="name"):
+        drawing.save("")
+
+
+def picture(path: Path, shift: float = 0.0) -> None:
+    line = np.array([[20.0, 30 + shift], [80, 60]])
+    array = 255 * (1 - draw_with_pen([line], (90, 100), 4.0))
+    Image.fromarray(array.astype(np.uint8)).save(path)
+
+
+def run(*arguments: object) -> int:
+    with pytest.raises(SystemExit) as status:
+        main(["parse", *map(str, arguments)])
+    return int(status.value.code or 0)
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_folders_with_a_broken_file(
+    jobs: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    for index in range(3):
+        picture(folder / f"{index}.png", 3.0 * index)
+    (folder / "broken.png").write_bytes((folder / "0.png").read_bytes()[:100])
+    (folder / "notes.txt").write_text("no picture")
+    out = tmp_path / "strokes"
+    assert run(folder, "--out-dir", out, "--jobs", jobs) == 1
+    said = capsys.readouterr()
+    assert "broken.png" in said.err and "1 of 4 pictures" in said.err
+    assert "Traceback" not in said.err
+    assert said.out.count("1 strokes") == 3
+    assert len(list(out.iterdir())) == 6
+    alone = tmp_path / "alone"
+    assert run(folder / "1.png", "--out-dir", alone) == 0
+    assert (alone / "1.json").read_bytes() == (out / "1.json").read_bytes()
+
+
+def test_pages_and_formats(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    frames = []
+    for index in range(3):
+        picture(tmp_path / "x.png", 5.0 * index)
+        frames.append(Image.open(tmp_path / "x.png").convert("L").copy())
+    frames[0].save(tmp_path / "many.tiff", save_all=True, append_images=frames[1:])
+    out = tmp_path / "out"
+    assert run(tmp_path / "many.tiff", "--out-dir", out, "--formats", "svg") == 0
+    assert "3 pages" in capsys.readouterr().err
+    assert [path.name for path in out.iterdir()] == ["many.svg"]
+    assert run(tmp_path / "many.tiff", "--out-dir", out, "--pages", "all", "--formats", "json") == 0
+    assert {path.name for path in out.glob("*.json")} == {f"many-00{i}.json" for i in (1, 2, 3)}
+    starts = [Drawing.open(out / f"many-00{i}.json")[0].control[0, 0, 1] for i in (1, 2, 3)]
+    assert np.allclose(starts, [30, 35, 40], atol=0.5)
+
+
+def test_options_reach_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    picture(tmp_path / "x.png")
+    out = ("--out-dir", tmp_path)
+    assert run(tmp_path / "x.png", *out, "--size", "50mm", "--background", "none") == 0
+    text = (tmp_path / "x.svg").read_text()
+    assert 'width="50mm" height="45mm"' in text and "<rect" not in text
+    assert run(tmp_path / "x.png", *out, "--method", "guide") == 0
+    assert Drawing.open(tmp_path / "x.json").width == 100
+    capsys.readouterr()
+    for arguments, said in (
+        (("--size", "big"), "positive length"),
+        (("--formats", "png"), "none of"),
+        (("--method", "guide", "--max-strokes", 3), "--max-strokes"),
+    ):
+        assert run(tmp_path / "x.png", *out, *arguments) != 0
+        assert said in capsys.readouterr().err
+    (tmp_path / "empty").mkdir()
+    assert run(tmp_path / "empty") != 0
+    assert "no pictures" in capsys.readouterr().err
+
+
+def test_a_parse_does_not_depend_on_threads(tmp_path: Path) -> None:
+    picture(tmp_path / "x.png")
+    found = []
+    for threads in ("1", "2"):
+        code = (
+            "import json; from dood_pyro.parsing import parse_picture; "
+            f"print(json.dumps(parse_picture({str(tmp_path / 'x.png')!r}).json()))"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env={"OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads, "PATH": ""},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        found.append(Drawing.from_json(done.stdout))
+    for a, b in zip(*found, strict=True):
+        assert np.abs(a.control - b.control).max() < 1e-3

@@ -1,0 +1,233 @@
+"""Pictures as people have them to pen strokes: paper, inks, sizes, widths, and what does not fit."""
+
+from __future__ import annotations
+
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dood_pyro.drawing import Drawing
+from dood_pyro.errors import UserError
+from dood_pyro.parsing import InkOptions, parse_picture, parse_ways
+from dood_pyro.rendering.round_pen import Polyline, draw_with_pen
+from dood_pyro.tasks.stroke_scores import compare_strokes
+
+
+def arc(
+    middle: tuple[float, float], radius: float, first: float, last: float, flat: float = 1.0
+) -> Polyline:
+    angle = np.radians(np.linspace(first, last, 60))
+    return np.array(middle) + radius * np.stack([np.cos(angle), flat * np.sin(angle)], axis=-1)
+
+
+CROSS = [np.array([[30.0, 40], [170, 150]]), np.array([[150.0, 30], [60, 170]])]
+WAVE = [np.stack([np.linspace(20, 180, 90), 100 + 40 * np.sin(np.linspace(0, 7, 90))], -1)]
+THREE = [*CROSS, arc((100, 100), 85, 200, 340)]
+
+
+def ink_of(
+    strokes: list[Polyline], size: int = 200, pen: float = 5.0, side: int = 200
+) -> np.ndarray:
+    return draw_with_pen([each * size / 200 for each in strokes], (side, side), pen)
+
+
+def right(drawing: Drawing, strokes: list[Polyline], scale: float = 1.0) -> None:
+    """The strokes are those drawn, one to one, and lie on them."""
+    scores = compare_strokes(
+        drawing.polylines(), [scale * each for each in strokes], max(drawing.width, drawing.height)
+    )
+    assert scores.exact == 1, (len(drawing), scores)
+    assert scores.f >= 0.98 and scores.chamfer < 0.4
+
+
+def rgba(ink: np.ndarray, colour: tuple[int, int, int]) -> Image.Image:
+    array = np.zeros((*ink.shape, 4), np.uint8)
+    array[..., :3] = colour
+    array[..., 3] = (255 * ink).round()
+    return Image.fromarray(array)
+
+
+def light(shape: tuple[int, int]) -> np.ndarray:
+    """Light that falls off towards a corner."""
+    y, x = np.mgrid[: shape[0], : shape[1]] / max(shape)
+    return 0.9 - 0.5 * (x + y) / 2
+
+
+RNG = np.random.default_rng(0)
+INK = ink_of(THREE)
+PICTURES: dict[str, object] = {
+    "black on white": 1 - INK,
+    "white on black": INK,
+    "white on transparent": rgba(INK, (255, 255, 255)),
+    "black on transparent": rgba(INK, (0, 0, 0)),
+    "light that falls off": (light(INK.shape) * (1 - 0.8 * INK)),
+    "grain of a camera": (
+        light(INK.shape) * (1 - 0.8 * INK) + RNG.normal(0, 0.015, INK.shape)
+    ).clip(0, 1),
+    "pencil": 1 - 0.3 * INK,
+    "12 bits in 16": (4095 * (1 - INK)).round().astype(np.uint16),
+    "speckle": np.where(RNG.random(INK.shape) < 0.01, INK, 1 - INK),
+    "red on green, as bright": np.stack(
+        [0.2 + 0.6 * INK, 0.5056 - 0.3065 * INK, np.full_like(INK, 0.2)], axis=-1
+    ),
+    "a dark frame": np.pad(1 - INK, 24),
+}
+
+
+@pytest.mark.parametrize("kind", PICTURES)
+def test_ink_is_told_from_paper(kind: str) -> None:
+    shift = 24 if kind == "a dark frame" else 0
+    right(parse_picture(PICTURES[kind]), [each + shift for each in THREE])
+
+
+def test_ruled_paper() -> None:
+    paper = np.ones((240, 260))
+    paper[20::30] = 0.8
+    strokes = [each + 20 for each in CROSS]
+    drawn = draw_with_pen(strokes, paper.shape, 5.0)
+    right(parse_picture(paper * (1 - drawn)), strokes)
+
+
+def test_inks_of_different_darkness() -> None:
+    picture = np.maximum(ink_of(CROSS[:1]), 0.3 * ink_of(CROSS[1:]))
+    drawing = parse_picture(1 - picture)
+    right(drawing, CROSS)
+    assert sorted(stroke.darkness for stroke in drawing) == pytest.approx([0.3, 1.0], abs=0.05)
+    assert drawing.svg().count("stroke-opacity") == 1
+
+
+def test_colours_of_ink() -> None:
+    blue, red = ink_of(CROSS[:1])[..., None], ink_of(WAVE)[..., None]
+    picture = 1 - blue * (1 - np.array([0.1, 0.2, 0.8]))
+    drawing = parse_picture(picture)
+    assert [stroke.colour for stroke in drawing] == ["#1a33cc"]
+    assert "#1a33cc" in drawing.svg() and "stroke-opacity" not in drawing.svg()
+    assert parse_picture(1 - red.repeat(3, -1))[0].colour == "#000000"
+
+
+@pytest.mark.parametrize("pen", [2.0, 4.0, 8.0, 16.0])
+def test_widths_are_the_pens(pen: float) -> None:
+    drawing = parse_picture(1 - ink_of(CROSS, pen=pen))
+    right(drawing, CROSS)
+    assert [stroke.width for stroke in drawing] == pytest.approx([pen, pen], rel=0.1)
+    assert all(stroke.darkness > 0.97 for stroke in drawing)
+
+
+@pytest.mark.parametrize("degrees", [10, 20, 45, 90])
+def test_lines_that_cross_are_two(degrees: float) -> None:
+    half = np.radians(degrees / 2)
+    ray = 90 * np.array([np.cos(half), np.sin(half)])
+    strokes = [np.array([100 - ray, 100 + ray]), np.array([100 - ray, 100 + ray])]
+    strokes[1] = strokes[1] * [1, -1] + [0, 200]
+    right(parse_picture(1 - ink_of(strokes, pen=4.0)), strokes)
+
+
+def test_dots_stay_dots_and_dashes_dashes() -> None:
+    dots = [np.array([[50.0, 60], [50.2, 60]]), np.array([[120.0, 60], [120, 60.2]])]
+    dash = [np.array([[60.0, 120], [75, 120]])]
+    drawing = parse_picture(1 - ink_of([*dots, *dash], pen=6.0))
+    assert len(drawing) == 3
+    spans = sorted(float(np.ptp(line, axis=0).max()) for line in drawing.polylines())
+    assert spans[1] < 2.5 and spans[2] == pytest.approx(15, abs=1)
+
+
+@pytest.mark.parametrize("side", [16, 28, 64])
+def test_small_pictures(side: int) -> None:
+    scale = side / 200
+    small = draw_with_pen([each * scale for each in CROSS], (side, side), 1.5)
+    right(parse_picture(1 - small), CROSS, scale)
+
+
+def test_wide_pictures_keep_their_frame() -> None:
+    strokes = [np.stack([np.linspace(20, 780, 300), 60 + 25 * np.sin(np.linspace(0, 30, 300))], -1)]
+    drawing = parse_picture(1 - draw_with_pen(strokes, (120, 800), 4.0))
+    assert (drawing.width, drawing.height) == (800, 120)
+    assert 'viewBox="0 0 800 120"' in drawing.svg()
+    right(drawing, strokes)
+
+
+def test_little_ink_on_a_large_page() -> None:
+    """Memory grows with the ink: a page of 16 megapixels takes little more than its own arrays."""
+    page = np.ones((4000, 4000), np.float32)
+    page[1000:1200, 3000:3200] -= INK.astype(np.float32)
+    tracemalloc.start()
+    drawing = parse_picture(page)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    scores = compare_strokes(
+        drawing.polylines(), [each + np.array([3000.0, 1000.0]) for each in THREE], 200
+    )
+    assert scores.exact == 1
+    assert peak < 1.5e9
+
+
+def test_characters_come_line_by_line_and_each_in_one_go() -> None:
+    page = np.ones((300, 500))
+    corners = [(20, 20), (180, 24), (340, 18), (30, 170), (190, 166)]
+    for left, top in corners:
+        page[top : top + 100, left : left + 100] -= draw_with_pen(
+            [each / 2 for each in CROSS], (100, 100), 4.0
+        )
+    drawing = parse_picture(page)
+    assert len(drawing) == 10
+    for index, line in enumerate(drawing.polylines()):
+        left, top = corners[index // 2]
+        assert (line >= (left, top)).all() and (line <= (left + 100, top + 100)).all()
+
+
+def test_strokes_start_towards_the_upper_left() -> None:
+    for stroke in parse_picture(1 - INK):
+        assert stroke.control[0, 0].sum() <= stroke.control[-1, -1].sum()
+
+
+def test_how_much_is_explained_and_limits() -> None:
+    drawing = parse_picture(1 - INK)
+    assert drawing.explained > 0.98 and not drawing.limited
+    limited = parse_picture(1 - INK, InkOptions(max_strokes=1))
+    assert len(limited) == 1 and limited.limited and limited.explained < 0.6
+    filled = np.ones((200, 200))
+    filled[30:170, 30:170] = 0
+    assert parse_picture(filled).explained < 1
+    with pytest.raises(UserError, match="1 or more"):
+        parse_picture(1 - INK, InkOptions(max_strokes=0))
+
+
+def test_flat_paper_takes_nothing_away() -> None:
+    framed = PICTURES["a dark frame"]
+    assert len(parse_picture(framed, InkOptions(paper="flat"))) != len(parse_picture(framed))
+
+
+def test_ways_to_draw_it_with_their_densities() -> None:
+    ways = parse_ways(1 - INK, 4)
+    assert 2 <= len(ways) <= 4
+    densities = [drawing.log_density for drawing in ways]
+    assert None not in densities and densities == sorted(densities, reverse=True)  # type: ignore
+    shapes = {tuple(sorted(round(len(line), -1) for line in each.polylines())) for each in ways}
+    assert len(shapes) > 1
+    with pytest.raises(UserError, match="1 or more"):
+        parse_ways(1 - INK, 0)
+    with pytest.raises(UserError, match="learned"):
+        parse_ways(1 - INK, 2, InkOptions(joins="angles"))
+
+
+def test_nothing_learned() -> None:
+    right(parse_picture(1 - INK, InkOptions(joins="angles")), THREE)
+
+
+def test_what_is_no_picture(tmp_path: Path) -> None:
+    for name, said in (
+        ("a.pdf", "pdftoppm"),
+        ("b.svg", "strokes already"),
+        ("c.heic", "heif-convert"),
+        ("d.txt", "not a picture"),
+    ):
+        (tmp_path / name).write_bytes(b"%PDF-1.7 nothing")
+        with pytest.raises(UserError, match=said):
+            parse_picture(tmp_path / name)
+    with pytest.raises(UserError, match="blank"):
+        parse_picture(np.full((30, 30), 0.5))
+    with pytest.raises(UserError, match="at least 4"):
+        parse_picture(np.zeros((2, 30)))
