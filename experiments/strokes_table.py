@@ -15,7 +15,8 @@ round pen on 256×256 pixels, clean and degraded, and traced by
 The last two come by ``pip install 'dood-pyro[rivals]'`` and are left out where they are not installed.
 Scores: `dood_pyro.tasks.stroke_scores`; each is the mean over drawings, ``ms`` the median time.
 ``pixel_error`` is the mean absolute difference between the picture and what is drawn again: by the
-strokes' own pens, or by the true pen for tracers that know none.
+strokes' own pens, or by the true pen for tracers that know none. ``sure`` is the share of strokes
+claimed with a confidence of .9 or more, ``sure_and_right`` the share of these that match a true one.
 """
 
 from __future__ import annotations
@@ -44,13 +45,15 @@ from dood_pyro.inference.ink.parsing import parse_ink
 from dood_pyro.inference.ink.skeleton import skeleton_graphs
 from dood_pyro.plots import new_figure, save_figure
 from dood_pyro.recognition import load
-from dood_pyro.rendering.round_pen import Polyline, draw_with_pen
-from dood_pyro.tasks.stroke_scores import compare_strokes
+from dood_pyro.rendering.round_pen import Polyline, draw_with_pen, resample
+from dood_pyro.tasks.stroke_scores import TOLERANCE, compare_strokes, match_strokes
 
 RESULTS = Path(__file__).parent / "results"
 SIDE, PEN, MARGIN = 256, 4.0, 0.08
 """Pixels per side of clean pictures, of the pen, and the margin as a share of the side."""
 
+SURE = 0.9
+"""Confidence from which a stroke counts as sure."""
 STROKES = ((1, 2), (3, 5), (6, 10), (11, 1000))
 """Numbers of true strokes by which clean pictures are also told apart."""
 
@@ -65,6 +68,7 @@ class Traced(NamedTuple):
     drawn: Picture | None = None
     """Picture by its own pens; None where it knows no pens."""
     log_density: float | None = None
+    confidences: list[float] | None = None
 
 
 Tracer = Callable[[Picture], Traced]
@@ -148,7 +152,8 @@ def _ink(**options: Any) -> Tracer:
         ]
         drawing = Drawing(strokes, picture.shape[1], picture.shape[0])
         known = None if np.isnan(parsed.log_density) else parsed.log_density
-        return Traced([each.chain.polyline() for each in parsed.strokes], drawing.render(), known)
+        confidences = [each.confidence for each in parsed.strokes]
+        return Traced(drawing.polylines(), drawing.render(), known, confidences)
 
     return trace
 
@@ -218,6 +223,8 @@ def measured(
     """Scores of a tracer on one kind of pictures of the drawings: their means, and each."""
     pen, degrade = DEGRADED[kind]
     rows: list[dict[str, float]] = []
+    claims: list[bool] = []
+    right: list[bool] = []
     for strokes in drawings:
         picture = degrade(draw_with_pen(strokes, (SIDE, SIDE), pen))
         began = time.perf_counter()
@@ -235,7 +242,17 @@ def measured(
         row["log_density"] = np.nan if found.log_density is None else found.log_density
         row["ms"] = spent
         rows.append(row)
-    return means(rows), rows
+        if found.confidences is not None:
+            sure = [each >= SURE for each in found.confidences]
+            resampled = [resample(line) for line in lines], [resample(each) for each in strokes]
+            pairs = match_strokes(*resampled, TOLERANCE * SIDE)
+            claims += sure
+            right += [sure[path] for path, _ in pairs]
+    scores = means(rows)
+    if claims:
+        scores["sure"] = round(sum(claims) / len(claims), 4)
+        scores["sure_and_right"] = round(sum(right) / max(1, sum(claims)), 4)
+    return scores, rows
 
 
 def means(rows: Sequence[dict[str, float]]) -> dict[str, float | None]:

@@ -34,6 +34,11 @@ def test_the_page_on_plain_pyro_runs(capsys: pytest.CaptureFixture[str]) -> None
     pyro.clear_param_store()
 
 
+def test_the_page_on_strokes_runs() -> None:
+    for code in blocks_of((DOCS / "strokes.md").read_text(), "python"):
+        exec(compile(code, "docs/strokes.md", "exec"), {})
+
+
 def commands_of(text: str) -> list[list[str]]:
     """The ``dood-pyro`` commands of a page, as words, in order."""
     lines = [line for block in blocks_of(text, "") for line in block.splitlines()]

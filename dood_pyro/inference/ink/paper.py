@@ -337,6 +337,8 @@ def _without_outliers(strength: Picture) -> tuple[Picture, bool]:
     alone = np.where(strength > 0.5, around <= 1.5, around >= 6.5)
     if float((odd & alone).mean()) < SPECKLED:
         return strength, False
+    if rough_width(middle > 0.5) >= 3:  # where it spares the pen, the median mends its edges too
+        alone = np.ones_like(alone)
     return np.where(odd & alone, middle, strength), True
 
 
