@@ -53,6 +53,7 @@ KINDS = (
     (4.0, 256, 0.0),
     (4.0, 256, 0.0),
     (4.0, 256, 0.0),
+    (4.0, 256, 0.0),
     (5.0, 400, 0.0),
     (8.0, 256, 0.0),
     (16.0, 256, 0.0),
@@ -232,7 +233,7 @@ def as_network(net: torch.nn.Sequential, mean: np.ndarray, std: np.ndarray) -> N
     return Network(mean, std, [each.detach().numpy() for each in net.parameters()])
 
 
-def train_pairs(data: dict[str, list[Labelled]], epochs: int, hidden: int = 64) -> Network:
+def train_pairs(data: dict[str, list[Labelled]], epochs: int, hidden: int = 96) -> Network:
     """Network of pairs' scores, by the likelihood of the matchings; each set weighs the same."""
     groups: dict[int, list[tuple[np.ndarray, np.ndarray, float]]] = {}
     for graphs in data.values():
@@ -307,7 +308,7 @@ def train_twice(examples: dict[str, tuple[np.ndarray, np.ndarray]], epochs: int)
             for _, flags in examples.values()
         ]
     )
-    net = perceptron(features.shape[1], 24)
+    net = perceptron(features.shape[1], 32)
     optimiser = torch.optim.AdamW(net.parameters(), weight_decay=3e-3)
     size = 512
     steps = epochs * -(-len(rows) // size)

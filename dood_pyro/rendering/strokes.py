@@ -99,16 +99,28 @@ def _pixel_powers(size: int, dtype: torch.dtype, device: torch.device) -> Tensor
     return torch.stack([torch.ones_like(pixels), pixels, pixels**2])
 
 
-def _tables(x: Tensor, y: Tensor, sigma: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
+def _powers(axes: Tensor | None, size: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Powers 0, 1 and 2 of the pixels' x and of their y: (3, size), or (*batch, 3, size) where each
+    stroke has a box of its own."""
+    if axes is None:
+        powers = _pixel_powers(size, like.dtype, like.device)
+        return powers, powers
+    x, y = axes.unbind(-2)
+    return tuple(torch.stack([torch.ones_like(a), a, a**2], dim=-2) for a in (x, y))  # type: ignore
+
+
+def _tables(
+    x: Tensor, y: Tensor, sigma: Tensor, pixels_x: Tensor, pixels_y: Tensor
+) -> tuple[Tensor, Tensor]:
     """Gaussian tables E_x and E_y: (*batch, points, pixels) each."""
     # Powers of two take a third of the time of torch's exponentials on a CPU.
     rate = (math.sqrt(0.5 * LOG2_E) / sigma)[..., None]
 
-    def table(position: Tensor) -> Tensor:
+    def table(position: Tensor, pixels: Tensor) -> Tensor:
         exponent = (pixels - position[..., None]).mul_(rate).square_().neg_()
         return exponent.clamp_(min=MIN_EXPONENT * LOG2_E).exp2_()
 
-    return table(x), table(y)
+    return table(x, pixels_x), table(y, pixels_y)
 
 
 class _Walk(NamedTuple):
@@ -150,26 +162,30 @@ class _StrokeInk(torch.autograd.Function):
         taper: Tensor | None,
         size: int,
         points: int,
+        axes: Tensor | None,
     ) -> Tensor:
         ctx.points = points
         walk = _walk(control, sigma, darkness, taper, points)
-        pixels = _pixel_powers(size, control.dtype, control.device)[1]
-        table_x, table_y = _tables(walk.x, walk.y, walk.sigma, pixels)
-        ctx.save_for_backward(control, sigma, darkness, taper, table_x, table_y, *walk)
+        of_x, of_y = _powers(axes, size, control)
+        pixels = (of_x[..., 1, :], of_y[..., 1, :])
+        if axes is not None:
+            pixels = (pixels[0][..., None, :], pixels[1][..., None, :])
+        table_x, table_y = _tables(walk.x, walk.y, walk.sigma, *pixels)
+        ctx.save_for_backward(control, sigma, darkness, taper, axes, table_x, table_y, *walk)
         return (table_y * walk.weight[..., None]).mT @ table_x
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (grad,) = grads
-        control, pen_sigma, pen_darkness, taper, table_x, table_y, *walk = ctx.saved_tensors
+        control, pen_sigma, pen_darkness, taper, axes, table_x, table_y, *walk = ctx.saved_tensors
         x, y, velocity, speed, sigma, weight = walk
         points = ctx.points
-        powers = _pixel_powers(grad.shape[-1], grad.dtype, grad.device)
+        powers_x, powers_y = _powers(axes, grad.shape[-1], grad)
         along_x = (table_y @ grad).mul_(table_x)
         along_y = (table_x @ grad.mT).mul_(table_y)
-        x0, x1, x2 = (along_x @ powers.mT).unbind(-1)
-        y0, y1, y2 = (along_y @ powers.mT).unbind(-1)
+        x0, x1, x2 = (along_x @ powers_x.mT).unbind(-1)
+        y0, y1, y2 = (along_y @ powers_y.mT).unbind(-1)
         # Gradients of each point's position, then of its log sigma, speed and darkness.
         from_x, from_y = x1 - x * x0, y1 - y * y0
         spread = x2 - x * (x1 + from_x) + y2 - y * (y1 + from_y)
@@ -182,14 +198,15 @@ class _StrokeInk(torch.autograd.Function):
         tables = _midpoint_tables(control.shape[-2] - 1, points, control.dtype, control.device)
         to_control = tables.mT @ of_curve
         if taper is None:
-            return to_control, log_sigma.sum(-1) / pen_sigma, at_darkness.sum(-1), None, None, None
+            to_sigma = log_sigma.sum(-1) / pen_sigma
+            return to_control, to_sigma, at_darkness.sum(-1), None, None, None, None
         along = _along(points, control.dtype, control.device)
         # Darkness is clamped at 0: no gradient where it would be below.
         below = pen_darkness[..., None] + taper[..., 1:] * along[:, 1] < 0
         at_darkness = at_darkness.masked_fill(below, 0.0)
         pen = torch.stack([log_sigma, at_darkness], dim=-2) @ along
         to_sigma = pen[..., 0, 0] / pen_sigma
-        return to_control, to_sigma, pen[..., 1, 0], pen[..., 1], None, None
+        return to_control, to_sigma, pen[..., 1, 0], pen[..., 1], None, None, None
 
 
 def stroke_ink(
@@ -199,8 +216,9 @@ def stroke_ink(
     size: int,
     points: int = CURVE_POINTS,
     taper: Float[Tensor, "*batch 2"] | None = None,
+    axes: Float[Tensor, "*batch 2 size"] | None = None,
 ) -> Float[Tensor, "*batch size size"]:
-    """Ink of each stroke on a canvas of ``size`` × ``size`` pixels.
+    """Ink of each stroke on a canvas of ``size`` × ``size`` pixels, or on a box of its own.
 
     Args:
         control: control points (x to the right, y down) in canvas units, the canvas being
@@ -210,6 +228,8 @@ def stroke_ink(
         size: pixels per side.
         points: points along the curve.
         taper: change of the pen along the stroke (`pen_along`); None for a constant pen.
+        axes: x and y of the pixels of each stroke's box (`rendering.boxes`), in units of ``control``;
+            None for the canvas.
 
     Differentiable (once) in the tensors, which broadcast over ``*batch``.
     """
@@ -221,7 +241,7 @@ def stroke_ink(
         control = control.expand(*batch, *control.shape[-2:])
         sigma, darkness = sigma.expand(batch), darkness.expand(batch)
         taper = None if taper is None else taper.expand(*batch, 2)
-    ink: Tensor = _StrokeInk.apply(control, sigma, darkness, taper, size, points)
+    ink: Tensor = _StrokeInk.apply(control, sigma, darkness, taper, size, points, axes)
     return ink
 
 

@@ -83,7 +83,7 @@ def test_a_pairs_features_do_not_depend_on_the_order_of_its_ends() -> None:
             for name in ("bend", "length", "straightness", "beyond", "loop", "ink")
         },
     )
-    rows, again = (pair_rows(each, [1] * 4, graph.width, [0.0] * 5) for each in (node, turned))
+    rows, again = (pair_rows(each, [1] * 4, graph.width, [0.0] * 6) for each in (node, turned))
     order = [
         list(itertools.combinations(range(4), 2)).index((3 - j, 3 - i))
         for i, j in itertools.combinations(range(4), 2)
@@ -138,7 +138,7 @@ def test_the_most_probable_combinations() -> None:
     ids=["cross", "leg", "shared"],
 )
 def test_labels_follow_the_strokes(strokes: list[Polyline], twice: int) -> None:
-    """How often branches were passed, and that the joins of the true strokes are among those allowed."""
+    """How often branches were passed, and that the true joins are among those allowed."""
     graph = graph_of(strokes)
     truth = train_joins.true_strokes(strokes)
     times = [train_joins.times_passed(graph, each, truth) for each in graph.branches]

@@ -42,7 +42,7 @@ def test_the_gradient_is_the_costs() -> None:
 def test_a_chain_along_a_line_is_smooth_but_for_corners() -> None:
     line = resample(BENT)
     corner = int(np.hypot(*(line - BENT[1]).T).argmin())
-    for corners, most in (([corner], 0.2), ([], 3.0)):
+    for corners, most in (([corner], 0.3), ([], 3.0)):
         knots = fit.chain_knots(line, corners, 4.0)
         control = (knots.table @ knots.values).reshape(-1, 4, 2)
         points = fit.Chain(control, 4.0, 1.0).polyline(200)

@@ -195,8 +195,12 @@ def graph_context(graphs: Sequence[InkGraph]) -> list[float]:
     free = sum(branch.ends.count(None) for branch in branches)
     length = np.array([branch.length for branch in branches])
     chord = np.array([np.hypot(*(b.line[-1] - b.line[0])) for b in branches])
+    points = np.concatenate([branch.line for branch in branches])
+    size = float(np.ptp(points, axis=0).max())
     return [
         float(np.log(len(branches) + 1)),
+        # Where the pen is thick for the drawing, the middle of the ink tells less.
+        float(np.log(size / graphs[0].width + 1)),
         free / max(1, 2 * len(branches)),
         float(np.mean([each == 2 for each in degrees])) if degrees else 0.0,
         float(np.mean([each == 3 for each in degrees])) if degrees else 0.0,
