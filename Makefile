@@ -63,6 +63,7 @@ restore-runs: install ## bring back the weights of kept runs that no figure need
 
 strokes-table: install ## pen strokes of people beside those that are found in pictures of them, and rivals
 	$(BIN)/python experiments/strokes_table.py
+	$(BIN)/python experiments/strokes_figure.py
 
 joins: install ## train the score of which lines of a drawing are one stroke, on true pen strokes
 	$(BIN)/python experiments/train_joins.py

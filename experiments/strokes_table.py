@@ -1,5 +1,6 @@
 """Table of pen strokes from pictures: inferred strokes beside those of the people who drew them.
-Run by ``make strokes-table``; writes results/strokes.json and a contact sheet, results/strokes.png.
+Run by ``make strokes-table``; writes results/strokes.json, a contact sheet (results/strokes.png) and
+the tables of docs/strokes.md.
 
 Drawings of three sets (Quick, Draw!, Omniglot, KanjiVG), whose true strokes are known, are drawn by a
 round pen on 256×256 pixels, clean and degraded, and traced by
@@ -23,6 +24,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import json
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -38,7 +40,7 @@ from train_joins import split_drawings
 from dood_pyro.data.pen_strokes import FILES, fit_to_square
 from dood_pyro.drawing import Drawing, PenStroke
 from dood_pyro.errors import exit_on_user_error
-from dood_pyro.files import update_object
+from dood_pyro.files import update_object, write_atomically
 from dood_pyro.inference.ink.joins import canonical, chain_branches, joins
 from dood_pyro.inference.ink.paper import find_ink
 from dood_pyro.inference.ink.parsing import parse_ink
@@ -49,6 +51,7 @@ from dood_pyro.rendering.round_pen import Polyline, draw_with_pen, resample
 from dood_pyro.tasks.stroke_scores import TOLERANCE, compare_strokes, match_strokes
 
 RESULTS = Path(__file__).parent / "results"
+PAGE = Path(__file__).parent.parent / "docs" / "strokes.md"
 SIDE, PEN, MARGIN = 256, 4.0, 0.08
 """Pixels per side of clean pictures, of the pen, and the margin as a share of the side."""
 
@@ -306,6 +309,66 @@ def draw_sheet(
     save_figure(figure, RESULTS / "strokes.png")
 
 
+ROWS = (
+    ("chamfer", "Chamfer distance, % of the side", 3),
+    ("recall", "recall within 2 % of the side", 4),
+    ("f", "F at 2 %", 4),
+    ("match", "one-to-one match F", 3),
+    ("exact", "decomposed exactly", 2),
+    ("pixel_error", "pixel error", 4),
+    ("direction", "direction", 2),
+    ("order", "order", 2),
+    ("paths_per_stroke", "paths a stroke", 2),
+    ("ms", "milliseconds", 0),
+)
+"""Scores on the page: name, words, and digits after the point."""
+MARKS = "<!-- tables by experiments/strokes_table.py -->", "<!-- end of tables -->"
+
+
+def page_tables(table: dict[str, Any]) -> str:
+    """The page's tables: clean pictures by score, then the match on all kinds of pictures."""
+
+    def cell(kind: str, tracer: str, score: str, digits: int) -> str:
+        values = [table[kind][name].get(tracer, {}).get(score) for name in FILES]
+        shown = ["–" if value is None else f"{value:.{digits}f}" for value in values]
+        return " / ".join(each.removeprefix("0") if "." in each else each for each in shown)
+
+    names = [name for name in tracer_names(table) if name != "vtracer"] + ["vtracer"]
+    names = [name for name in names if name in tracer_names(table)]
+    head = f"| | {' | '.join(names)} |\n|{' --- |' * (len(names) + 1)}\n"
+    clean = head
+    for score, words, digits in ROWS:
+        cells = [cell("clean", name, score, digits) for name in names]
+        clean += f"| {words} | {' | '.join(cells)} |\n"
+    kinds = [kind for kind in DEGRADED if kind in table]
+    match = head
+    for kind in kinds:
+        cells = [cell(kind, name, "match", 2) for name in names]
+        match += f"| {kind} | {' | '.join(cells)} |\n"
+    sure = "| | sure (confidence ≥ .9) | of these, right |\n| --- | --- | --- |\n"
+    for kind in kinds:
+        both = [cell(kind, "dood", score, 2) for score in ("sure", "sure_and_right")]
+        sure += f"| {kind} | {' | '.join(both)} |\n"
+    return (
+        f"On clean pictures:\n\n{clean}\nMatch F on every kind of picture:\n\n{match}\n"
+        f"Confidences of `dood`:\n\n{sure}"
+    )
+
+
+def tracer_names(table: dict[str, Any]) -> list[str]:
+    """Tracers of a table, in their order."""
+    return list(table["clean"][next(iter(FILES))])
+
+
+def write_page(table: dict[str, Any], page: Path = PAGE) -> None:
+    """Put the tables between the page's marks."""
+    text = page.read_text()
+    before, rest = text.split(MARKS[0])
+    after = rest.split(MARKS[1])[1]
+    tables = page_tables(table)
+    write_atomically(page, f"{before}{MARKS[0]}\n\n{tables}\n{MARKS[1]}{after}".encode())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -337,6 +400,7 @@ def main() -> None:
     update_object(arguments.out, table)
     if arguments.out.parent == RESULTS:
         draw_sheet(found, drawings)
+        write_page(json.loads(arguments.out.read_text()))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import resvg_py
 import svgpathtools
 from dood_pyro.cli.main import main
 from PIL import Image
@@ -60,6 +61,19 @@ def test_svg_is_what_a_parser_of_svg_reads() -> None:
         ends = [path.start.real, path.start.imag], [path.end.real, path.end.imag]
         assert np.allclose(ends, [stroke.control[0, 0], stroke.control[-1, -1]], atol=1e-3)
     assert "stroke-opacity" in attributes[1] and "stroke-opacity" not in attributes[0]
+
+
+def test_svg_is_rasterised_to_what_render_gives() -> None:
+    """By resvg, which knows nothing of this package."""
+    drawing = a_drawing()
+    png = resvg_py.svg_to_bytes(svg_string=drawing.svg())
+    grey = np.asarray(Image.open(io.BytesIO(bytes(png))).convert("L")) / 255
+    ink = np.zeros((80, 160))
+    for stroke in drawing:  # the second stroke is blue
+        drawn = draw_with_pen([stroke.points(0.25)], (80, 160), stroke.width) * stroke.darkness
+        blue = stroke.colour != "#000000"
+        ink = 1 - (1 - ink) * (1 - drawn * (1 - 0.2264 if blue else 1))
+    assert np.abs((1 - grey) - ink).mean() < 0.003
 
 
 def test_svg_sizes() -> None:

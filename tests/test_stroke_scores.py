@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from dood_pyro.rendering.round_pen import resample
 from dood_pyro.tasks.stroke_scores import compare_strokes
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "experiments"))
+import strokes_table
 
 CROSS = [np.array([[20.0, 100], [180, 100]]), np.array([[100.0, 20], [100, 180]])]
 
@@ -55,3 +62,9 @@ def test_resampling_keeps_ends_and_length() -> None:
     assert len(line) == 16 and (line[0] == 0).all() and (line[-1] == (3, 14)).all()
     assert steps.max() <= 1 + 1e-9
     assert len(resample(np.array([[5.0, 5], [5, 5]]))) == 2  # a dot
+
+
+def test_the_page_has_the_tables_of_the_results() -> None:
+    results = strokes_table.RESULTS / "strokes.json"
+    tables = strokes_table.page_tables(json.loads(results.read_text()))
+    assert tables in strokes_table.PAGE.read_text()
