@@ -172,10 +172,17 @@ def parse(
     from dood_pyro.parsing import InkOptions
 
     by_guide = method == "guide" or (method is None and (run is not None or use.guide is not None))
-    if by_guide and max_strokes is not None:
-        raise UserError(
-            "--max-strokes belongs to --method ink: the guide draws what its model does"
-        )
+    if by_guide:
+        for name, given in (
+            ("--max-strokes", max_strokes is not None),
+            ("--paper", paper != "auto"),
+            ("--joins", joins != "learned"),
+            ("--pages", pages != "first"),
+        ):
+            if given:
+                raise UserError(f"{name} belongs to --method ink, and this parse is by the guide")
+    elif run is not None or use.guide is not None:
+        raise UserError("--run and --guide belong to --method guide; --method ink uses neither")
     found = picture_files(pictures)
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -189,16 +196,19 @@ def parse(
     chosen = InkOptions(polarity, paper, joins)
     if max_strokes is not None:
         chosen = chosen._replace(max_strokes=max_strokes)
+    work = [Page(path, 0, path.stem) for path in found] if by_guide else list(_pages(found, pages))
+    check_names(work, found, writing)
+    single = len(work) == 1
     if by_guide:
         results = _by_guide(found, run or "omniglot", polarity, writing, use)
     else:
-        results = _by_ink(_pages(found, pages), chosen, writing, jobs)
+        results = _by_ink(work, chosen, writing, jobs)
     failed = count = 0
     for _, said, wrong in results:
         count += 1
         if wrong is None:
             click.echo(said)
-        elif len(found) == 1:
+        elif single:
             raise UserError(wrong)
         else:
             failed += 1
@@ -217,7 +227,7 @@ def picture_files(given: Iterable[Path]) -> list[Path]:
     """Files named, and the pictures in folders named, in order.
 
     Raises:
-        UserError: a folder has no pictures, or two pictures would be written to the same files.
+        UserError: a folder has no pictures.
     """
     found: list[Path] = []
     for path in given:
@@ -230,10 +240,26 @@ def picture_files(given: Iterable[Path]) -> list[Path]:
             found += inside
         else:
             found.append(path)
-    stem, count = Counter(path.stem for path in found).most_common(1)[0]
-    if count > 1:
-        raise UserError(f"{count} pictures are called {stem}; parse them into different folders")
     return found
+
+
+def check_names(work: list[Page], files: list[Path], writing: Writing) -> None:
+    """Refuse names by which one picture's files would overwrite another's, or a picture itself.
+
+    Raises:
+        UserError: there are such names.
+    """
+    name, count = Counter(page.name for page in work).most_common(1)[0]
+    if count > 1:
+        raise UserError(f"{count} pictures are called {name}; parse them into different folders")
+    given = {path.resolve() for path in files}
+    for page in work:
+        for suffix in writing.formats:
+            path = writing.folder / f"{page.name}.{suffix}"
+            if path.resolve() in given:
+                raise UserError(
+                    f"{path} is a picture to parse; write to another folder by --out-dir"
+                )
 
 
 Result = tuple[Path, str, str | None]
@@ -258,7 +284,10 @@ def _pages(files: Iterable[Path], pages: str) -> Iterator[Page]:
 def _page_count(path: Path) -> int:
     from PIL import Image
 
+    from dood_pyro.files import refuse_special
+
     try:
+        refuse_special(path)
         with Image.open(path) as image:
             return int(getattr(image, "n_frames", 1))
     except Exception:  # whatever is wrong with it is said when it is read
@@ -303,7 +332,10 @@ def _parsed(work: tuple[Page, InkOptions, Writing]) -> Result:
         drawing = parse_picture(page.path, chosen, page.page)
         return page.path, _written(page, drawing, writing), None
     except UserError as error:
-        return page.path, "", str(error)
+        at = f"page {page.page + 1}: " if page.name != page.path.stem else ""
+        return page.path, "", at + str(error)
+    except MemoryError:
+        return page.path, "", f"{page.path} needs more memory than there is; scale it down"
 
 
 def _written(page: Page, drawing: Drawing, writing: Writing) -> str:

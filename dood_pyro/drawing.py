@@ -168,7 +168,14 @@ class Drawing:
             "limited": self.limited,
             "log_density": self.log_density,
             "strokes": [
-                {**stroke._asdict(), "control": stroke.control.tolist()} for stroke in self.strokes
+                {
+                    "control": stroke.control.tolist(),
+                    "width": float(stroke.width),
+                    "darkness": float(stroke.darkness),
+                    "confidence": float(stroke.confidence),
+                    "colour": stroke.colour,
+                }
+                for stroke in self.strokes
             ],
         }
 

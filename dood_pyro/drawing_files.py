@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,8 +43,16 @@ def from_json(values: Mapping[str, Any] | str) -> Drawing:
             control = np.array(each["control"], dtype=float)
             if control.ndim != 3 or control.shape[1:] != (4, 2) or not np.isfinite(control).all():
                 raise ValueError("control")
-            rest = {key: each[key] for key in PenStroke._fields if key != "control" and key in each}
-            strokes.append(PenStroke(control, **rest))
+            darkness, confidence = (float(each.get(key, 1)) for key in ("darkness", "confidence"))
+            colour = each.get("colour", "#000000")
+            if (
+                re.fullmatch("#[0-9a-fA-F]{6}", colour) is None
+                or not 0 < float(each["width"]) < 1e6
+            ):
+                raise ValueError("colour or width")
+            strokes.append(PenStroke(control, float(each["width"]), darkness, confidence, colour))
+        if min(int(read["width"]), int(read["height"])) < 1:
+            raise ValueError("size")
         return Drawing(
             strokes,
             int(read["width"]),
@@ -52,7 +61,7 @@ def from_json(values: Mapping[str, Any] | str) -> Drawing:
             bool(read.get("limited", False)),
             read.get("log_density"),
         )
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         raise UserError(
             "this JSON is no drawing of dood-pyro: it has width, height and strokes, each stroke a "
             "list of curves of four points"
@@ -144,6 +153,8 @@ def gif(drawing: Drawing, side: int, seconds: float) -> bytes:
     """As for `Drawing.gif`."""
     from PIL import Image, ImageColor, ImageDraw
 
+    if side < 1:
+        raise UserError(f"a GIF's side is 1 pixel or more, not {side}")
     scale = side / max(drawing.width, drawing.height)
     fine = 2 * scale  # drawn at twice the size, then halved: smooth edges
     size = max(1, round(2 * scale * drawing.width)), max(1, round(2 * scale * drawing.height))
@@ -157,13 +168,13 @@ def gif(drawing: Drawing, side: int, seconds: float) -> bytes:
         rgb = ImageColor.getrgb(stroke.colour)
         ink = tuple(round(255 + stroke.darkness * (value - 255)) for value in rgb[:3])
         radius = max(fine * stroke.width / 2, 0.7)
-        for before, point in zip(np.concatenate([line[:1], line]), line, strict=False):
+        for before, point in zip(np.concatenate([line[:1], line[:-1]]), line, strict=True):
             pen.line([tuple(before), tuple(point)], fill=ink, width=max(1, round(2 * radius)))
             pen.ellipse([*(point - radius), *(point + radius)], fill=ink)
             drawn += 1
             if drawn * FRAMES // max(total, 1) >= len(frames):
                 frames.append(page.resize(frames[0].size, Image.Resampling.BOX))
-    pace = max(20, round(1000 * seconds / FRAMES))
+    pace = max(20, round(1000 * seconds / max(1, len(frames) - 1)))
     durations = [pace] * (len(frames) - 1) + [REST]
     buffer = io.BytesIO()
     paletted = [frame.quantize(64) for frame in frames]

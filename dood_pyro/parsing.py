@@ -36,10 +36,12 @@ class InkOptions(NamedTuple):
     """What says which lines are one stroke: networks that learned from people's strokes, or
     ``"angles"`` alone."""
     max_strokes: int = MAX_STROKES
-    """Most strokes; those with the most ink are kept."""
+    """Most strokes; the longest are kept."""
 
 
 BY_DEFAULT = InkOptions()
+CHOICES = (("auto", "bright-ink", "dark-ink"), ("auto", "flat"), ("learned", "angles"))
+"""Values of the first options."""
 
 
 def parse_picture(picture: Any, options: InkOptions = BY_DEFAULT, page: int = 0) -> Drawing:
@@ -81,10 +83,14 @@ def _checked(max_strokes: int) -> int:
 
 
 def _ink(picture: Any, options: InkOptions, page: int) -> tuple[Colours, Ink]:
+    for name, value, allowed in zip(options._fields, options, CHOICES, strict=False):
+        if value not in allowed:
+            raise UserError(f"{name} is one of {', '.join(map(repr, allowed))}, not {value!r}")
     colours = read_colours(picture, page)
     planes = [*np.moveaxis(colours.pixels, -1, 0)]
     if colours.alpha is not None:
-        planes.append(colours.alpha)
+        # What nothing can be seen of has no contrast.
+        planes = [plane * colours.alpha for plane in planes] + [colours.alpha]
     if max(float(plane.max() - plane.min()) for plane in planes) < MIN_CONTRAST:
         name = (
             str(picture)
@@ -108,7 +114,7 @@ def _drawing(parsed: InkParse, colours: Colours) -> Drawing:
             each.chain.width,
             each.chain.darkness,
             each.confidence,
-            _colour(each.chain.polyline(), colours),
+            _colour(each.chain.evenly(2.0), colours),
         )
         for each in parsed.strokes
     ]

@@ -211,7 +211,11 @@ def _from_file(path: Path, from_pil: Callable[[Any, str], tuple[Any, int]]) -> t
         if advice := CONVERT.get(path.suffix.lower()):
             raise UserError(f"{path} is no picture of pixels: {advice}") from None
         raise UserError(f"{path} is not a picture that can be read (PNG, JPEG, …)") from None
-    except (OSError, SyntaxError, ValueError) as error:
+    except UserError:
+        raise
+    except (
+        Exception
+    ) as error:  # PIL's readers raise whatever a damaged file makes them stumble over
         raise unreadable(path, error) from None
 
 
@@ -231,6 +235,8 @@ def _is_deep(image: Any) -> bool:
 
 def _array_from_pil(image: Any, name: str, page: int) -> tuple[np.ndarray, int]:
     pages = int(getattr(image, "n_frames", 1))
+    if not 0 <= page < pages:
+        raise UserError(f"{name} has {pages} pages; there is no page {page + 1}")
     if page:
         image.seek(page)
     image = _turned(image, name)

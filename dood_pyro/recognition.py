@@ -229,7 +229,7 @@ class Recognizer:
                 draws no curves, and for the ink otherwise.
             paper: of ``"ink"``: ``"flat"`` for paper of one colour, from which nothing is taken away.
             joins: of ``"ink"``: ``"angles"`` for nothing learned.
-            max_strokes: of ``"ink"``: most strokes; those with the most ink are kept.
+            max_strokes: of ``"ink"``: most strokes; the longest are kept.
 
         Returns:
             A `Drawing` for one picture, a list of drawings for many.
@@ -290,7 +290,7 @@ class Recognizer:
 
 
 def drawings_from_parse(parsed: Parse) -> list[CanvasDrawing]:
-    """One `Drawing` per image of a parse by a model that draws curves."""
+    """One `CanvasDrawing` per image of a parse by a model that draws curves."""
     layout, stroke, pen_values = (parsed.values[n].cpu() for n in ("layout", "stroke", "pen"))
     control = geometry.apply_affine(stroke, geometry.affine_matrix(layout))
     pen = geometry.pen_profile(pen_values)

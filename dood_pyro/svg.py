@@ -6,6 +6,7 @@ import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
+from xml.sax.saxutils import quoteattr
 
 import numpy as np
 
@@ -48,7 +49,7 @@ def drawing_svg(
     ]
     if background is not None:
         frame = f'width="{drawing.width}" height="{drawing.height}"'
-        lines.append(f'<rect class="paper" {frame} fill="{background}"/>')
+        lines.append(f'<rect class="paper" {frame} fill={quoteattr(background)}/>')
     lines.append(
         f'<g class="{MARK}" data-explained="{drawing.explained:.6g}" '
         f'data-limited="{int(drawing.limited)}" fill="none" stroke-linecap="round" '
@@ -59,9 +60,10 @@ def drawing_svg(
         colour = colours[index % len(colours)] if colours else stroke.colour
         opacity = "" if stroke.darkness >= OPAQUE else f' stroke-opacity="{stroke.darkness:.3g}"'
         shape = (
-            f'd="{_path(stroke)}" stroke="{colour}" stroke-width="{stroke.width:.5g}"{opacity} '
+            f'd="{_path(stroke)}" stroke={quoteattr(colour)} '
+            f'stroke-width="{stroke.width:.5g}"{opacity} '
             f'data-confidence="{stroke.confidence:.4g}" data-darkness="{stroke.darkness:.5g}" '
-            f'data-ink="{stroke.colour}"'
+            f"data-ink={quoteattr(stroke.colour)}"
         )
         if pace is None:
             lines.append(f"<path {shape}/>")
@@ -74,7 +76,7 @@ def drawing_svg(
 def _lengths(drawing: Drawing, size: float | str | None) -> tuple[str, str]:
     """Width and height of the document, with their unit."""
     given = str(drawing.width if size is None else size).strip()
-    match = re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+)(?:e[+-]?\d+)?\s*([a-z]*)", given)
+    match = re.fullmatch(r"((?:\d+(?:\.\d*)?|\.\d+)(?:e[+-]?\d+)?)\s*([a-z]*)", given)
     if match is None or match[2] not in UNITS or not 0 < float(match[1]) < 1e9:
         raise UserError(
             f"an SVG's size must be a positive length, alone or with one of {', '.join(UNITS[1:])}; "
@@ -131,7 +133,14 @@ def drawing_from_svg(text: str) -> Drawing:
             float(group.get("data-explained") or 1),
             group.get("data-limited") == "1",
         )
-    except (ElementTree.ParseError, StopIteration, ValueError, TypeError, IndexError):
+    except (
+        ElementTree.ParseError,
+        StopIteration,
+        ValueError,
+        TypeError,
+        IndexError,
+        OverflowError,
+    ):
         raise UserError(
             "this SVG was not written by dood-pyro, or was changed: only its own drawings are read back"
         ) from None

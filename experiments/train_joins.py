@@ -331,7 +331,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--count", type=int, default=4000, help="Training drawings of each set.")
+    parser.add_argument("--count", type=int, default=3000, help="Training drawings of each set.")
     parser.add_argument("--rounds", type=int, default=2, help="Pictures of each drawing.")
     parser.add_argument("--epochs", type=int, default=25)
     parser.add_argument("--jobs", type=int, default=2, help="Processes.")

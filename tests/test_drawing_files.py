@@ -6,6 +6,7 @@ import io
 import json
 import subprocess
 import sys
+import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import numpy as np
@@ -239,3 +240,59 @@ def test_a_parse_does_not_depend_on_threads(tmp_path: Path) -> None:
         found.append(Drawing.from_json(done.stdout))
     for a, b in zip(*found, strict=True):
         assert np.abs(a.control - b.control).max() < 1e-3
+
+
+def test_names_that_would_overwrite(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A picture is never written over, nor one picture's files by another's."""
+    picture(tmp_path / "x.png")
+    Image.open(tmp_path / "x.png").save(tmp_path / "x.gif")
+    before = (tmp_path / "x.gif").read_bytes()
+    assert run(tmp_path / "x.gif", "--out-dir", tmp_path, "--formats", "gif") != 0
+    assert "another folder" in capsys.readouterr().err
+    assert (tmp_path / "x.gif").read_bytes() == before
+    frame = Image.open(tmp_path / "x.png")
+    frame.save(tmp_path / "m.tif", save_all=True, append_images=[frame])
+    frame.save(tmp_path / "m-001.png")
+    both = (tmp_path / "m.tif", tmp_path / "m-001.png", "--pages", "all")
+    assert run(*both, "--out-dir", tmp_path / "out") != 0
+    assert "called m-001" in capsys.readouterr().err
+
+
+def test_a_blank_page_does_not_end_the_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture(tmp_path / "x.png")
+    frame = Image.open(tmp_path / "x.png")
+    pages = [Image.new("L", frame.size, 255), frame]
+    frame.save(tmp_path / "m.tif", save_all=True, append_images=pages)
+    out = tmp_path / "out"
+    assert run(tmp_path / "m.tif", "--pages", "all", "--out-dir", out, "--formats", "svg") != 0
+    said = capsys.readouterr().err
+    assert "page 2" in said and "1 of 3 pictures" in said
+    assert {path.name for path in out.iterdir()} == {"m-001.svg", "m-003.svg"}
+
+
+def test_colours_cannot_break_the_document() -> None:
+    drawing = a_drawing()
+    for colour in ("a&b", '#fff" onload="x', "<script>"):
+        document = ElementTree.fromstring(drawing.svg(colours=colour, background=colour))
+        assert [each.get("fill") for each in document if each.tag.endswith("rect")] == [colour]
+    values = drawing.json()
+    for wrong in (
+        {"width": float("inf")},
+        {"height": 0},
+        {"strokes": [{**values["strokes"][0], "colour": '"/><script>'}]},
+        {"strokes": [{**values["strokes"][0], "width": -1}]},
+    ):
+        with pytest.raises(UserError, match="no drawing"):
+            Drawing.from_json({**values, **wrong})
+
+
+def test_options_of_the_other_method(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    picture(tmp_path / "x.png")
+    for options, said in (
+        (("--method", "guide", "--paper", "flat"), "--paper"),
+        (("--method", "ink", "--run", "omniglot"), "--run"),
+    ):
+        assert run(tmp_path / "x.png", "--out-dir", tmp_path, *options) != 0
+        assert said in capsys.readouterr().err

@@ -231,3 +231,70 @@ def test_what_is_no_picture(tmp_path: Path) -> None:
         parse_picture(np.full((30, 30), 0.5))
     with pytest.raises(UserError, match="at least 4"):
         parse_picture(np.zeros((2, 30)))
+
+
+def test_long_straight_strokes_explain_their_ink() -> None:
+    line = [np.array([[20.0, 20], [380, 370]])]
+    drawing = parse_picture(1 - draw_with_pen(line, (400, 400), 4.0))
+    assert len(drawing[0].control) == 1 and drawing.explained > 0.99
+
+
+def test_a_line_along_the_border_is_no_frame() -> None:
+    picture = np.ones((120, 160))
+    picture[:3] = 0
+    assert len(parse_picture(picture)) == 1
+
+
+def test_opacity_as_people_have_it() -> None:
+    page = rgba(INK, (0, 0, 0))
+    faint = np.asarray(page).copy()
+    faint[..., 3] = 100
+    faint[..., :3] = (255 * (1 - INK))[..., None].round()
+    right(parse_picture(faint), THREE)
+    with pytest.raises(UserError, match="blank"):
+        parse_picture(np.concatenate([faint[..., :3], 0 * faint[..., 3:]], axis=-1))
+    board = np.zeros((200, 200, 4), np.uint8)
+    board[..., :3] = (255 * INK)[..., None].round()
+    board[..., 3] = 255
+    board[:9, :9, 3] = 0
+    right(parse_picture(board), THREE)
+
+
+def test_flat_paper_keeps_specks() -> None:
+    picture = np.ones((120, 200))
+    picture[50:70, 20:150] = 0
+    picture[20:27, 170:177] = 0
+    assert len(parse_picture(picture)) == 1
+    assert len(parse_picture(picture, InkOptions(paper="flat"))) == 2
+
+
+def test_options_are_checked() -> None:
+    for options in ({"polarity": "dark"}, {"paper": "Flat"}, {"joins": "angle"}):
+        with pytest.raises(UserError, match="is one of"):
+            parse_picture(1 - INK, InkOptions(**options))  # type: ignore[arg-type]
+
+
+def test_a_halftone_ends() -> None:
+    """Thousands of branches in one piece."""
+    picture = np.ones((160, 160))
+    picture[::4], picture[:, ::4] = 0, 0
+    assert len(parse_picture(picture)) > 10
+
+
+def test_damaged_files_are_refused(tmp_path: Path) -> None:
+    Image.fromarray((255 * (1 - INK)).astype(np.uint8)).save(tmp_path / "x.tif")
+    whole = bytearray((tmp_path / "x.tif").read_bytes())
+    rng = np.random.default_rng(0)
+    for _ in range(60):
+        damaged = whole.copy()
+        for place in rng.integers(0, len(whole), 4):
+            damaged[place] = int(rng.integers(256))
+        for place in rng.integers(max(0, len(whole) - 200), len(whole), 4):
+            damaged[place] = int(rng.integers(256))
+        (tmp_path / "y.tif").write_bytes(damaged)
+        try:
+            parse_picture(tmp_path / "y.tif", InkOptions(joins="angles"))
+        except UserError:
+            continue
+    with pytest.raises(UserError, match="no page 10"):
+        parse_picture(tmp_path / "x.tif", page=9)

@@ -11,11 +11,12 @@ expected F of matched strokes, which the single most probable decomposition need
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
+from scipy import sparse
 
 from dood_pyro.inference.ink.join_scores import JoinScores, MatchingScores, matchings
 from dood_pyro.inference.ink.joins import ChainedLine, End, chain_branches, turn
@@ -23,6 +24,8 @@ from dood_pyro.inference.ink.skeleton import Branch, InkGraph, Point, along, pat
 
 SAMPLES = 64
 """Decompositions sampled of each piece of ink."""
+SAMPLED_BRANCHES = 40_000
+"""Most branches of all samples of a piece of ink together."""
 STROKE_PRICE = 0.4
 """Confidence that a stroke must have to be worth its place: half of the F that is to be expected."""
 SAME = 0.8
@@ -86,6 +89,8 @@ def alternatives(scores: JoinScores, count: int, samples: int = SAMPLES) -> list
 def sample_decompositions(scores: JoinScores, count: int) -> list[Decomposition]:
     """Decompositions: first the most probable, greedily; then independent samples."""
     rng = np.random.default_rng(0)
+    # Meshes and halftones: thousands of branches, which no sample will get right.
+    count = max(4, min(count, SAMPLED_BRANCHES // max(1, len(scores.graph.branches))))
     odds = scores.twice_log_odds()
     probability = 1 / (1 + np.exp(-np.clip(odds, -50, 50)))
     found = [_joined(scores, [2 if each > 0 else 1 for each in odds], None, odds)]
@@ -165,18 +170,25 @@ def _confidences(
     """Share of samples that have each stroke, or one that covers it and is covered by it."""
     distinct = list(dict.fromkeys(itertools.chain.from_iterable(sets)))
     place = {each: index for index, each in enumerate(distinct)}
-    member = np.zeros((len(distinct), len(graph.branches)))
-    for index, each in enumerate(distinct):
-        member[index, list(each)] = 1
+    member = _membership(distinct, len(graph.branches))
     length = np.array([max(branch.length, 1e-3) for branch in graph.branches])
-    shared = (member * length) @ member.T
-    own = np.diag(shared)
-    same = (np.minimum(shared / own[:, None], shared / own) >= SAME).astype(float)
-    has = np.zeros((len(sets), len(distinct)))
-    for row, strokes in enumerate(sets):
-        has[row, [place[each] for each in strokes]] = 1
-    share = (has @ same > 0).mean(0)
+    shared = (member @ sparse.diags(length) @ member.T).tocoo()  # only strokes that share a branch
+    own = member @ length
+    least = shared.data / np.maximum(own[shared.row], own[shared.col])
+    alike = least >= SAME
+    ones = np.ones(int(alike.sum()))
+    same = sparse.csr_matrix((ones, (shared.row[alike], shared.col[alike])), shared.shape)
+    has = _membership([[place[each] for each in strokes] for strokes in sets], len(distinct))
+    share = np.asarray((has @ same > 0).sum(0)).ravel() / len(sets)
     return {each: float(share[index]) for each, index in place.items()}
+
+
+def _membership(groups: Sequence[Iterable[int]], count: int) -> sparse.csr_matrix:
+    """1 where a group (row) has a member (column)."""
+    members = [list(each) for each in groups]
+    rows = np.repeat(np.arange(len(members)), [len(each) for each in members])
+    columns = np.array(list(itertools.chain.from_iterable(members)), dtype=int)
+    return sparse.csr_matrix((np.ones(len(rows)), (rows, columns)), (len(members), count))
 
 
 def _drawn(

@@ -70,6 +70,18 @@ class Chain(NamedTuple):
         points = bernstein(t) @ self.control
         return np.concatenate([points[:, :-1].reshape(-1, 2), points[-1:, -1]])
 
+    def evenly(self, spacing: float) -> Points:
+        """Points along the chain, at most ``spacing`` pixels apart."""
+        polygon = np.hypot(*np.diff(self.control, axis=1).transpose(2, 0, 1)).sum(-1)
+        # A curve is nowhere faster than three times its longest control step.
+        longest = 3 * np.hypot(*np.diff(self.control, axis=1).transpose(2, 0, 1)).max(-1)
+        counts = np.ceil(np.maximum(polygon, longest) / spacing).astype(int).clip(1, None)
+        parts = [
+            bernstein(np.arange(count) / count) @ control
+            for control, count in zip(self.control, counts, strict=True)
+        ]
+        return np.concatenate([*parts, self.control[-1:, -1]])
+
 
 def bernstein(t: Float[np.ndarray, "points"]) -> Float[np.ndarray, "points 4"]:
     """The cubic Bernstein polynomials."""

@@ -50,6 +50,8 @@ FRAME_DEPTH = 0.2
 """Depth that a scan's frame may have, as a share of the side."""
 FRAME_CONTRAST, FRAME_SHARE = 0.3, 0.85
 """Difference from the paper of a frame's pixels, and their share of a line that belongs to it."""
+FRAME_LEAST = (5, 0.025)
+"""Least depth of a frame: pixels, and share of the side; what is thinner may be a pen's line."""
 RULES = 3
 """Least number of ruled lines."""
 
@@ -90,7 +92,7 @@ def find_ink(
     if alpha is not None and float(alpha.min()) < 1:
         colours, given = _without_alpha(colours, alpha)
         if given is not None:
-            return _measured(given, 0.0, clean=True)
+            return _measured(given, 0.0, clean=True, mend=paper == "auto")
     if paper == "auto":
         colours = _without_frame(colours)
     strength, clean = _difference(colours, polarity, paper)
@@ -98,17 +100,19 @@ def find_ink(
     if paper == "auto" and not clean:
         strength = _without_rules(strength)
         noise = _noise(strength)
-    return _measured(strength, noise, clean or paper == "flat")
+    return _measured(strength, noise, clean, mend=paper == "auto")
 
 
 def _without_alpha(colours: Colours, alpha: Picture) -> tuple[Colours, Picture | None]:
     """Colours on opaque paper; or, where ink of one colour lies on nothing, the opacity as ink."""
+    if float(alpha.max()) <= 0:
+        return np.ones_like(colours), None  # nothing to be seen
+    alpha = alpha / float(alpha.max())
     border = np.concatenate([alpha[0], alpha[-1], alpha[:, 0], alpha[:, -1]])
     opaque = colours[alpha > 0.5]
-    if not len(opaque):
-        return colours * 0 + 1, alpha
     if float(np.median(border)) > 0.5:
-        ground = np.ones(colours.shape[-1])
+        # A page with holes: what most of it has goes on through them.
+        ground = _commonest(opaque[None])[0]
     elif float(opaque.std(0).max()) < 0.1:
         return colours, alpha
     else:  # several colours on nothing: on the paper that they stand out from
@@ -230,7 +234,10 @@ def _without_frame(colours: Colours) -> Colours:
             full = lines[::order][:most] > FRAME_SHARE
             if not full[:1].any() or full.all():
                 continue
-            end = int(np.argmin(full)) + 2  # its blurred edge goes with it
+            end = int(np.argmin(full))
+            if end < max(FRAME_LEAST[0], FRAME_LEAST[1] * depth):
+                continue  # a pen's line along the border
+            end += 2  # its blurred edge goes with it
             if result is colours:
                 result = colours.copy()
             view = np.moveaxis(result, axis, 0)[::order]
@@ -272,14 +279,14 @@ def _peak(strength: Picture) -> float:
     return float(np.quantile(values, 0.8)) if values.size else 0.0
 
 
-def _measured(strength: Picture, noise: float, clean: bool) -> Ink:
-    """Ink scaled to 1, without specks, with its threshold and the pen's width."""
+def _measured(strength: Picture, noise: float, clean: bool, mend: bool) -> Ink:
+    """Ink scaled to 1, its threshold and the pen's width; without specks, if it is to be mended."""
     peak = _peak(strength)
     if peak <= 1e-6:
         return Ink(np.zeros_like(strength), 0.5, 0.0)
     strength = (strength / peak).clip(0, 1)
     noise /= peak
-    strength, speckled = _without_outliers(strength)
+    strength, speckled = _without_outliers(strength) if mend else (strength, False)
     threshold = _threshold(strength, max(LEAST_INK, NOISE_FACTOR * noise))
     mask = strength > threshold
     width = rough_width(mask, strength)
@@ -287,9 +294,12 @@ def _measured(strength: Picture, noise: float, clean: bool) -> Ink:
         near = above_half_of_near(strength, 1)
         fine_width = rough_width(near, strength)
         if fine_width < COARSE_WIDTH:
-            strength = _without_specks(strength, near, fine_width, not clean)
+            if mend:
+                strength = _without_specks(strength, near, fine_width, not clean)
             return Ink(strength, COARSE_LEAST, fine_width, coarse=True)
-    return Ink(_without_specks(strength, mask, width, speckled or not clean), threshold, width)
+    if mend:
+        strength = _without_specks(strength, mask, width, speckled or not clean)
+    return Ink(strength, threshold, width)
 
 
 def above_half_of_near(strength: Picture, factor: int) -> Bool[np.ndarray, "height width"]:

@@ -35,7 +35,7 @@ from dood_pyro.inference.ink.join_scores import (
     graph_context,
     trained_networks,
 )
-from dood_pyro.inference.ink.joins import canonical, chain_branches, joins, turn
+from dood_pyro.inference.ink.joins import chain_branches, joins, turn
 from dood_pyro.inference.ink.order import box_of, characters, drawing_order
 from dood_pyro.inference.ink.paper import Ink, above_half_of_near, specks
 from dood_pyro.inference.ink.skeleton import InkGraph, Points, along, ink_graphs, path_length
@@ -93,7 +93,7 @@ def parse_ink(
         score: what says which branches continue each other: networks that learned from true strokes
             of other drawings, or angles alone.
         steps: steps of the joint fit; 0 for lines through the middle of the ink.
-        max_strokes: most strokes; those with the most ink are kept.
+        max_strokes: most strokes; the longest are kept.
         networks: in place of those that come with the package.
     """
     graphs, factor = graphs_of(ink)
@@ -246,8 +246,7 @@ def _is_corner(line: Points, seam: int, width: float) -> bool:
 
 def _directed(chain: Chain) -> Chain:
     """A chain started towards the upper left."""
-    ends = np.array([chain.control[0, 0], chain.control[-1, -1]])
-    if canonical(ends)[0] is ends[0] or bool((canonical(ends)[0] == ends[0]).all()):
+    if chain.control[0, 0].sum() <= chain.control[-1, -1].sum():
         return chain
     return chain._replace(control=chain.control[::-1, ::-1])
 
@@ -261,7 +260,7 @@ def explained_share(ink: Ink, chains: Sequence[Chain]) -> float:
         return 1.0
     if not chains:
         return 0.0
-    lines = [chain.polyline() for chain in chains]
+    lines = [chain.evenly(max(1.0, chain.width / 2)) for chain in chains]
     widths = np.repeat([chain.width for chain in chains], [len(line) for line in lines])
     distance, nearest = cKDTree(np.concatenate(lines)).query(
         np.stack([xs + 0.5, ys + 0.5], axis=-1), distance_upper_bound=float(widths.max()) + 2
