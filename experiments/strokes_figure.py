@@ -16,7 +16,7 @@ from dood_pyro.canvas_drawing import STROKE_COLOURS
 from dood_pyro.data.pen_strokes import PenDrawing, fit_to_square, load_pen_drawings
 from dood_pyro.errors import exit_on_user_error
 from dood_pyro.parsing import parse_picture
-from dood_pyro.plots import new_figure, save_figure
+from dood_pyro.plots import new_figure
 from dood_pyro.rendering.round_pen import draw_with_pen
 
 OUT = Path(__file__).parent.parent / "docs" / "strokes.png"
@@ -65,7 +65,7 @@ def main() -> None:
         axes[1, column].set_aspect("equal")
     for axis in axes.ravel():
         axis.set_axis_off()
-    save_figure(figure, arguments.out)
+    figure.savefig(arguments.out, dpi=200, bbox_inches="tight")
 
 
 if __name__ == "__main__":

@@ -322,6 +322,8 @@ ROWS = (
     ("ms", "milliseconds", 0),
 )
 """Scores on the page: name, words, and digits after the point."""
+NAMES = ("dood", "proposals", "angles", "single pass", "skeleton", "autotrace", "vtracer")
+"""Tracers on the page, in their order."""
 MARKS = "<!-- tables by experiments/strokes_table.py -->", "<!-- end of tables -->"
 
 
@@ -333,8 +335,7 @@ def page_tables(table: dict[str, Any]) -> str:
         shown = ["–" if value is None else f"{value:.{digits}f}" for value in values]
         return " / ".join(each.removeprefix("0") if "." in each else each for each in shown)
 
-    names = [name for name in tracer_names(table) if name != "vtracer"] + ["vtracer"]
-    names = [name for name in names if name in tracer_names(table)]
+    names = [name for name in NAMES if name in table["clean"][next(iter(FILES))]]
     head = f"| | {' | '.join(names)} |\n|{' --- |' * (len(names) + 1)}\n"
     clean = head
     for score, words, digits in ROWS:
@@ -353,11 +354,6 @@ def page_tables(table: dict[str, Any]) -> str:
         f"On clean pictures:\n\n{clean}\nMatch F on every kind of picture:\n\n{match}\n"
         f"Confidences of `dood`:\n\n{sure}"
     )
-
-
-def tracer_names(table: dict[str, Any]) -> list[str]:
-    """Tracers of a table, in their order."""
-    return list(table["clean"][next(iter(FILES))])
 
 
 def write_page(table: dict[str, Any], page: Path = PAGE) -> None:
