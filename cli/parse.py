@@ -26,20 +26,6 @@ SEARCHED = 8
 """Number of pictures parsed at once by a guide that searches: at seconds per picture, small batches
 show progress."""
 FORMATS = ("svg", "json", "npz", "ndjson", "gif")
-SUFFIXES = (
-    ".png",
-    ".jpg",
-    ".jpeg",
-    ".gif",
-    ".bmp",
-    ".tif",
-    ".tiff",
-    ".webp",
-    ".pgm",
-    ".pbm",
-    ".ppm",
-)
-"""Suffixes of the files that are taken from a folder."""
 EXPLAINED = 0.95
 """Share of ink below which it is said how much the strokes explain."""
 
@@ -204,7 +190,7 @@ def parse(
     else:
         results = _by_ink(work, chosen, writing, jobs)
     failed = count = 0
-    for _, said, wrong in results:
+    for said, wrong in results:
         count += 1
         if wrong is None:
             click.echo(said)
@@ -229,13 +215,16 @@ def picture_files(given: Iterable[Path]) -> list[Path]:
     Raises:
         UserError: a folder has no pictures.
     """
+    from dood_pyro.data.folder import SUFFIXES
+
+    suffixes = SUFFIXES | {".pgm", ".pbm", ".ppm"}
     found: list[Path] = []
     for path in given:
         if path.is_dir():
-            inside = sorted(each for each in path.iterdir() if each.suffix.lower() in SUFFIXES)
+            inside = sorted(each for each in path.iterdir() if each.suffix.lower() in suffixes)
             if not inside:
                 raise UserError(
-                    f"there are no pictures ({', '.join(SUFFIXES)}) in the folder {path}"
+                    f"there are no pictures ({', '.join(sorted(suffixes))}) in the folder {path}"
                 )
             found += inside
         else:
@@ -262,8 +251,8 @@ def check_names(work: list[Page], files: list[Path], writing: Writing) -> None:
                 )
 
 
-Result = tuple[Path, str, str | None]
-"""A picture, what is said of it, and what was wrong with it."""
+Result = tuple[str, str | None]
+"""What is said of a picture, and what was wrong with it."""
 
 
 def _pages(files: Iterable[Path], pages: str) -> Iterator[Page]:
@@ -330,12 +319,12 @@ def _parsed(work: tuple[Page, InkOptions, Writing]) -> Result:
     page, chosen, writing = work
     try:
         drawing = parse_picture(page.path, chosen, page.page)
-        return page.path, _written(page, drawing, writing), None
+        return _written(page, drawing, writing), None
     except UserError as error:
         at = f"page {page.page + 1}: " if page.name != page.path.stem else ""
-        return page.path, "", at + str(error)
+        return "", at + str(error)
     except MemoryError:
-        return page.path, "", f"{page.path} needs more memory than there is; scale it down"
+        return "", f"{page.path} needs more memory than there is; scale it down"
 
 
 def _written(page: Page, drawing: Drawing, writing: Writing) -> str:
@@ -378,6 +367,6 @@ def _by_guide(
                     drawings.append(error)
         for path, drawing in zip(batch, drawings, strict=True):
             if isinstance(drawing, UserError):
-                yield path, "", str(drawing)
+                yield "", str(drawing)
             else:
-                yield path, _written(Page(path, 0, path.stem), drawing, writing), None
+                yield _written(Page(path, 0, path.stem), drawing, writing), None

@@ -7,7 +7,7 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -176,6 +176,11 @@ def gif(drawing: Drawing, side: int, seconds: float) -> bytes:
                 frames.append(page.resize(frames[0].size, Image.Resampling.BOX))
     pace = max(20, round(1000 * seconds / max(1, len(frames) - 1)))
     durations = [pace] * (len(frames) - 1) + [REST]
+    return gif_bytes(frames, durations)
+
+
+def gif_bytes(frames: Sequence[Any], durations: Sequence[int]) -> bytes:
+    """GIF of PIL images, each shown for its duration in milliseconds, over and over."""
     buffer = io.BytesIO()
     paletted = [frame.quantize(64) for frame in frames]
     paletted[0].save(
@@ -183,7 +188,7 @@ def gif(drawing: Drawing, side: int, seconds: float) -> bytes:
         format="GIF",
         save_all=True,
         append_images=paletted[1:],
-        duration=durations,
+        duration=list(durations),
         loop=0,
     )
     return buffer.getvalue()

@@ -18,6 +18,8 @@ Scores: `dood_pyro.tasks.stroke_scores`; each is the mean over drawings, ``ms`` 
 ``pixel_error`` is the mean absolute difference between the picture and what is drawn again: by the
 strokes' own pens, or by the true pen for tracers that know none. ``sure`` is the share of strokes
 claimed with a confidence of .9 or more, ``sure_and_right`` the share of these that match a true one.
+``match_error`` is the match's standard error. Settings were chosen on other drawings, measured by
+``--part for-choices --tracers dood --kinds clean --out experiments/results/strokes_for_choices.json``.
 """
 
 from __future__ import annotations
@@ -214,9 +216,15 @@ def _vtracer() -> Tracer:
     return trace
 
 
-def chosen_drawings(name: str, count: int, data_dir: Path | None) -> list[list[Polyline]]:
-    """Drawings of a set that trained nothing and chose no setting, in pixels of a clean picture."""
-    drawings = split_drawings(name, 0, data_dir)[0][:count]
+PARTS = ("reported", "for-choices")
+"""Drawings that trained nothing: those reported, and those by which settings were chosen."""
+
+
+def chosen_drawings(
+    name: str, count: int, data_dir: Path | None, part: str = PARTS[0]
+) -> list[list[Polyline]]:
+    """Drawings of a part of a set, in pixels of a clean picture."""
+    drawings = split_drawings(name, 0, data_dir)[PARTS.index(part)][:count]
     return [fit_to_square(each.strokes, SIDE, MARGIN) for each in drawings]
 
 
@@ -252,6 +260,8 @@ def measured(
             claims += sure
             right += [sure[path] for path, _ in pairs]
     scores = means(rows)
+    matches = np.array([row["match"] for row in rows])
+    scores["match_error"] = round(float(matches.std(ddof=1) / len(matches) ** 0.5), 4)
     if claims:
         scores["sure"] = round(sum(claims) / len(claims), 4)
         scores["sure_and_right"] = round(sum(right) / max(1, sum(claims)), 4)
@@ -370,6 +380,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--count", type=int, default=100, help="Drawings of each set.")
+    parser.add_argument("--part", choices=PARTS, default=PARTS[0], help="Which drawings.")
     parser.add_argument("--tracers", nargs="+", help="Only these.")
     parser.add_argument("--kinds", nargs="+", choices=list(DEGRADED), default=list(DEGRADED))
     parser.add_argument("--data-dir", type=Path, help="Data folder, in place of DOOD_DATA.")
@@ -381,8 +392,11 @@ def main() -> None:
         for name, trace in tracers().items()
         if arguments.tracers is None or name in arguments.tracers
     }
-    drawings = {name: chosen_drawings(name, arguments.count, arguments.data_dir) for name in FILES}
-    table: dict[str, Any] = {"drawings": arguments.count, "by_strokes": {}}
+    drawings = {
+        name: chosen_drawings(name, arguments.count, arguments.data_dir, arguments.part)
+        for name in FILES
+    }
+    table: dict[str, Any] = {"drawings": arguments.count, "part": arguments.part, "by_strokes": {}}
     for kind in arguments.kinds:
         table[kind] = {name: {} for name in drawings}
         for name, of_set in drawings.items():
@@ -394,7 +408,7 @@ def main() -> None:
                 shown = "  ".join(f"{key} {value}" for key, value in scores.items())
                 print(f"{kind:12}  {name:9}  {tracer:9}  {shown}", flush=True)
     update_object(arguments.out, table)
-    if arguments.out.parent == RESULTS:
+    if arguments.out == RESULTS / "strokes.json":
         draw_sheet(found, drawings)
         write_page(json.loads(arguments.out.read_text()))
 

@@ -4,7 +4,6 @@ Used by ``dood-pyro sample`` and by the Fréchet distance.
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from jaxtyping import UInt8
 
 from dood_pyro.canvas_drawing import STROKE_COLOURS, CanvasDrawing
 from dood_pyro.devices import seeded
+from dood_pyro.drawing_files import gif_bytes
 from dood_pyro.errors import UserError
 from dood_pyro.files import write_atomically
 from dood_pyro.inference.parsing import Parse, sample_prior
@@ -64,18 +64,9 @@ def animation(drawings: list[CanvasDrawing]) -> bytes:
                 strokes.append(beginning(drawing.strokes[stroke], share / FRAMES_A_STROKE))
             ink = CanvasDrawing(strokes, drawing.size).inks(CELL)
             cells.append(colour_steps(ink, max(1, most))[-1])
-        frames.append(Image.fromarray(grid_sheet(cells)).quantize(64))
-    buffer = io.BytesIO()
+        frames.append(Image.fromarray(grid_sheet(cells)))
     durations = [FRAME_MILLISECONDS] * (len(frames) - 1) + [LAST_MILLISECONDS]
-    frames[0].save(
-        buffer,
-        format="GIF",
-        save_all=True,
-        append_images=frames[1:],
-        duration=durations,
-        loop=0,
-    )
-    return buffer.getvalue()
+    return gif_bytes(frames, durations)
 
 
 def sample(

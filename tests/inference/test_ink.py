@@ -5,12 +5,20 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dood_pyro.inference.ink.joins import best_pairs, trace_strokes
+from dood_pyro.inference.ink.joins import best_pairs, canonical, chain_branches, joins
 from dood_pyro.inference.ink.skeleton import ink_graphs, path_length, smooth
 from dood_pyro.rendering.round_pen import Polyline, draw_with_pen
 from dood_pyro.tasks.stroke_scores import compare_strokes
 
 SIDE = 200
+
+
+def trace_strokes(ink: np.ndarray) -> list[Polyline]:
+    """Strokes through the middle of clean ink, joined by angle."""
+    found = []
+    for graph in ink_graphs(ink > 0.5):
+        found += [canonical(each.line) for each in chain_branches(graph, joins(graph))]
+    return found
 
 
 def line(*points: tuple[float, float]) -> Polyline:

@@ -15,12 +15,11 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
 from scipy import sparse
 
 from dood_pyro.inference.ink.join_scores import JoinScores, MatchingScores, matchings
-from dood_pyro.inference.ink.joins import ChainedLine, End, chain_branches, turn
-from dood_pyro.inference.ink.skeleton import Branch, InkGraph, Point, along, path_length
+from dood_pyro.inference.ink.joins import ChainedLine, End, chain_branches, far_direction, turn
+from dood_pyro.inference.ink.skeleton import Branch, InkGraph
 
 SAMPLES = 64
 """Decompositions sampled of each piece of ink."""
@@ -64,9 +63,7 @@ def decompose(scores: JoinScores, samples: int = SAMPLES) -> DecomposedInk:
     Args:
         samples: decompositions sampled; the same for the same graph.
     """
-    drawn = sample_decompositions(scores, samples)
-    sets = [_stroke_sets(scores, each) for each in drawn]
-    confidence = _confidences(scores.graph, sets)
+    drawn, sets, confidence = _sampled(scores, samples)
     values = [sum(confidence[each] - STROKE_PRICE for each in strokes) for strokes in sets]
     best = drawn[int(np.argmax(values))]
     return _drawn(scores, best, confidence)
@@ -74,9 +71,7 @@ def decompose(scores: JoinScores, samples: int = SAMPLES) -> DecomposedInk:
 
 def alternatives(scores: JoinScores, count: int, samples: int = SAMPLES) -> list[DecomposedInk]:
     """Different decompositions of a graph, the most probable of those sampled, in falling order."""
-    drawn = sample_decompositions(scores, samples)
-    sets = [_stroke_sets(scores, each) for each in drawn]
-    confidence = _confidences(scores.graph, sets)
+    drawn, sets, confidence = _sampled(scores, samples)
     found: dict[frozenset[frozenset[int]], Decomposition] = {}
     for each, strokes in zip(drawn, sets, strict=True):
         key = frozenset(strokes)
@@ -84,6 +79,15 @@ def alternatives(scores: JoinScores, count: int, samples: int = SAMPLES) -> list
             found[key] = each
     ordered = sorted(found.values(), key=lambda each: -each.log_p)
     return [_drawn(scores, each, confidence) for each in ordered[:count]]
+
+
+def _sampled(
+    scores: JoinScores, samples: int
+) -> tuple[list[Decomposition], list[list[frozenset[int]]], dict[frozenset[int], float]]:
+    """Decompositions, the strokes of each as sets of branches, and the strokes' confidences."""
+    drawn = sample_decompositions(scores, samples)
+    sets = [_stroke_sets(scores, each) for each in drawn]
+    return drawn, sets, _confidences(scores.graph, sets)
 
 
 def sample_decompositions(scores: JoinScores, count: int) -> list[Decomposition]:
@@ -110,10 +114,7 @@ def _joined(
     finite = np.clip(odds, -50, 50)
     log_p = -float(np.logaddexp(0, np.where(np.array(times) == 2, -finite, finite)).sum())
     for node in scores.nodes:
-        found = scores.matchings(node, times)
-        if found is None:  # too many slots: branches that were passed twice count once here
-            found = scores.matchings(node, [1] * len(times))
-        assert found is not None
+        found = _matchings(scores, node, times)
         if rng is None:
             index = int(found.log_p.argmax())
         else:
@@ -124,12 +125,18 @@ def _joined(
     return Decomposition(times, joined, log_p)
 
 
+def _matchings(scores: JoinScores, node: int, times: Sequence[int]) -> MatchingScores:
+    """A node's scores; where it would have too many slots, each branch counts once."""
+    found = scores.matchings(node, times) or scores.matchings(node, [1] * len(times))
+    assert found is not None
+    return found
+
+
 def _slot_branches(
     scores: JoinScores, node: int, times: Sequence[int]
 ) -> tuple[MatchingScores, list[tuple[End, int]]]:
     """A node's scores, and the end and pass (0 or 1) that each slot is."""
-    found = scores.matchings(node, times) or scores.matchings(node, [1] * len(times))
-    assert found is not None
+    found = _matchings(scores, node, times)
     ends = scores.nodes[node].ends
     slots, seen = [], set()
     for slot in found.slots:
@@ -230,18 +237,8 @@ def _straightened(graph: InkGraph, links: dict[End, End], first: int, second: in
     reached = [each for each in outer if each is not None and each[0] not in (first, second)]
     if len(reached) < 4:
         return
-    a, b, c, d = (_far(graph, each) for each in reached)
+    a, b, c, d = (far_direction(graph, each) for each in reached)
     kept = turn(a, c) ** 2 + turn(b, d) ** 2
     if turn(a, d) ** 2 + turn(b, c) ** 2 < kept:
         links[first, 1], links[second, 1] = reached[3], reached[2]
         links[reached[3]], links[reached[2]] = (first, 1), (second, 1)
-
-
-def _far(graph: InkGraph, end: End) -> Point:
-    """Direction of a branch as it leaves one of its ends, well beyond its node."""
-    line = graph.branches[end[0]].outward(end[1])
-    total = path_length(line)
-    reach = np.minimum(np.array([graph.width, 5 * graph.width]), [0.3 * total, total])
-    near, far = along(line, reach)
-    vector: Float[np.ndarray, "2"] = far - near
-    return vector / max(float(np.hypot(*vector)), 1e-9)

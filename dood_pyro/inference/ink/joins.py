@@ -1,5 +1,5 @@
 """Pen strokes from an ink graph: at every node, which branches continue each other.
-The table of strokes measures them.
+Parsing by angles, with nothing learned, uses it; `join_scores` and `decompositions` build on its parts.
 
 At a node any two branches may be joined, each with one other at most. A join's score is by how many
 degrees its turn falls short of a limit; the set of joins with the highest sum is taken. The limit is
@@ -12,7 +12,6 @@ import itertools
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
 
 from dood_pyro.inference.ink.skeleton import (
     Branch,
@@ -20,12 +19,13 @@ from dood_pyro.inference.ink.skeleton import (
     Point,
     Points,
     along,
-    ink_graphs,
     path_length,
 )
 
 NEAR, FAR = 0.6, 2.0
 """Stretch of a branch that gives its direction at a node, pen widths from the node."""
+BEYOND = (1.0, 5.0)
+"""The same beyond the bend that a slanted crossing makes."""
 JUNCTION_LIMIT = 60.0
 """Turn up to which branches continue each other at a junction, degrees."""
 CORNER_LIMIT = 180.0
@@ -39,21 +39,6 @@ MAX_ENDS = 8
 
 End = tuple[int, int]
 """A branch's number, and which of its ends, 0 or 1."""
-
-
-def trace_strokes(ink: Float[np.ndarray, "height width"], threshold: float = 0.5) -> list[Points]:
-    """Pen strokes of a picture with clean ink.
-
-    Args:
-        ink: darkness of the ink, in [0, 1], on 0.
-
-    Returns:
-        Polylines in pixels (pixel i covers [i, i + 1)), each started towards the upper left.
-    """
-    lines = []
-    for graph in ink_graphs(ink > threshold):
-        lines += [canonical(each.line) for each in chain_branches(graph, joins(graph))]
-    return lines
 
 
 def joins(graph: InkGraph) -> dict[End, End]:
@@ -107,7 +92,7 @@ def crossing_bridges(graph: InkGraph) -> dict[int, tuple[tuple[End, End], tuple[
         if used or [len(side) for side in sides] != [2, 2]:
             continue
         (a, b), (c, d) = sides
-        directions = {end: _far_direction(graph, end) for end in (a, b, c, d)}
+        directions = {end: far_direction(graph, end) for end in (a, b, c, d)}
 
         def bend(pairs: tuple[tuple[End, End], ...], of: dict[End, Point] = directions) -> float:
             return max(turn(of[one], of[other]) for one, other in pairs)
@@ -124,24 +109,26 @@ def crossing_bridges(graph: InkGraph) -> dict[int, tuple[tuple[End, End], tuple[
     return found
 
 
-def _far_direction(graph: InkGraph, end: End) -> Point:
-    """Direction of a branch beyond where a slanted crossing bends the ink's middle."""
-    line = graph.branches[end[0]].outward(end[1])
+def direction(
+    branch: Branch, end: int, width: float, stretch: tuple[float, float] = (NEAR, FAR)
+) -> Point:
+    """Unit vector along a branch as it leaves one of its ends.
+
+    Args:
+        stretch: where it begins and ends, pen widths from the end.
+    """
+    line = branch.outward(end)
     total = path_length(line)
     near, far = along(
-        line, np.array([min(1.0 * graph.width, 0.3 * total), min(5 * graph.width, total)])
+        line, np.array([min(stretch[0] * width, 0.3 * total), min(stretch[1] * width, total)])
     )
     vector: Point = far - near
     return vector / max(float(np.hypot(*vector)), 1e-9)
 
 
-def direction(branch: Branch, end: int, width: float) -> Point:
-    """Unit vector along a branch as it leaves one of its ends."""
-    line = branch.outward(end)
-    total = path_length(line)
-    near, far = along(line, np.array([min(NEAR * width, 0.3 * total), min(FAR * width, total)]))
-    vector: Point = far - near
-    return vector / max(float(np.hypot(*vector)), 1e-9)
+def far_direction(graph: InkGraph, end: End) -> Point:
+    """Direction of a branch beyond where a slanted crossing bends the ink's middle."""
+    return direction(graph.branches[end[0]], end[1], graph.width, BEYOND)
 
 
 def turn(first: Point, second: Point) -> float:

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from scipy import ndimage
 
 from dood_pyro.inference.ink.decompositions import (
@@ -207,23 +207,20 @@ def graph_contexts(graphs: Sequence[InkGraph]) -> list[list[float]]:
     return found
 
 
-def enlarged_mask(ink: Ink) -> tuple[Bool[np.ndarray, "height width"], int]:
-    """Where there is ink, on so many times finer a grid that the pen is a few pixels wide."""
+def graphs_of(ink: Ink) -> tuple[list[InkGraph], int]:
+    """Graphs of a picture's ink, and how many times finer than the picture their pixels are: where the
+    pen is thin, as many times as make it a few pixels wide."""
     longer = max(ink.strength.shape)
     factor = int(np.clip(round(FINE_WIDTH / max(ink.width, 0.5)), 1, MOST_ENLARGED))
     factor = max(1, min(factor, LARGEST_SIDE // longer))
     if factor == 1:
-        return ink.mask, 1
-    fine = _enlarged(ink.strength, factor)
+        return ink_graphs(ink.mask, ink.strength), 1
+    fine = ndimage.zoom(ink.strength, factor, order=3, mode="nearest", grid_mode=True)
+    mask: Bool[np.ndarray, "height width"] = fine > ink.threshold
     if ink.coarse:
         mask = above_half_of_near(fine, factor)
-        return mask & ~specks(mask, COARSE_SPECK * factor**2), factor
-    return fine > ink.threshold, factor
-
-
-def _enlarged(strength: Float[np.ndarray, "height width"], factor: int) -> np.ndarray:
-    fine: np.ndarray = ndimage.zoom(strength, factor, order=3, mode="nearest", grid_mode=True)
-    return fine
+        mask &= ~specks(mask, COARSE_SPECK * factor**2)
+    return ink_graphs(mask, fine), factor
 
 
 def _two_points(line: Points) -> Points:
@@ -269,9 +266,3 @@ def explained_share(ink: Ink, chains: Sequence[Chain]) -> float:
     covered[covered] = distance[covered] <= widths[nearest[covered]] / 2 + 1
     weight = ink.strength[ys, xs]
     return float(weight[covered].sum() / weight.sum())
-
-
-def graphs_of(ink: Ink) -> tuple[list[InkGraph], int]:
-    """Graphs of a picture's ink, and how many times finer their pixels are."""
-    mask, factor = enlarged_mask(ink)
-    return ink_graphs(mask, _enlarged(ink.strength, factor) if factor > 1 else ink.strength), factor
