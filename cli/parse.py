@@ -217,14 +217,13 @@ def picture_files(given: Iterable[Path]) -> list[Path]:
     """
     from dood_pyro.data.folder import SUFFIXES
 
-    suffixes = SUFFIXES | {".pgm", ".pbm", ".ppm"}
     found: list[Path] = []
     for path in given:
         if path.is_dir():
-            inside = sorted(each for each in path.iterdir() if each.suffix.lower() in suffixes)
+            inside = sorted(each for each in path.iterdir() if each.suffix.lower() in SUFFIXES)
             if not inside:
                 raise UserError(
-                    f"there are no pictures ({', '.join(sorted(suffixes))}) in the folder {path}"
+                    f"there are no pictures ({', '.join(sorted(SUFFIXES))}) in the folder {path}"
                 )
             found += inside
         else:
@@ -346,7 +345,7 @@ def _written(page: Page, drawing: Drawing, writing: Writing) -> str:
         )
     if drawing.limited:
         click.echo(f"dood-pyro: {page.path}: --max-strokes left out the smaller strokes", err=True)
-    return f"{page.path}: {len(drawing)} strokes, {files}"
+    return f"{page.path}: {len(drawing)} stroke{'s' * (len(drawing) != 1)}, {files}"
 
 
 def _by_guide(

@@ -11,13 +11,14 @@ import numpy as np
 from dood_pyro.drawing import Drawing, PenStroke
 from dood_pyro.errors import UserError
 from dood_pyro.inference.ink.paper import Ink, Paper, find_ink
-from dood_pyro.inference.ink.parsing import (
+from dood_pyro.inference.ink.parse_ink import (
     MAX_STROKES,
     InkParse,
     Joins,
     parse_ink,
     parse_ink_ways,
 )
+from dood_pyro.inference.ink.skeleton import pixels_at
 from dood_pyro.pictures import MIN_CONTRAST, Colours, Polarity, read_colours
 
 LEAST_CHROMA = 0.12
@@ -126,10 +127,7 @@ def _colour(line: np.ndarray, colours: Colours) -> str:
     """Colour of the ink along a line; black for ink without one."""
     if colours.pixels.shape[-1] != 3:
         return "#000000"
-    height, width = colours.pixels.shape[:2]
-    columns, rows = np.floor(line).astype(int).T
-    seen = colours.pixels[rows.clip(0, height - 1), columns.clip(0, width - 1)]
-    red, green, blue = (float(each) for each in np.median(seen, axis=0))
+    red, green, blue = np.median(pixels_at(line, colours.pixels), axis=0).tolist()
     if max(red, green, blue) - min(red, green, blue) < LEAST_CHROMA:
         return "#000000"
     return "#" + "".join(f"{round(255 * each):02x}" for each in (red, green, blue))

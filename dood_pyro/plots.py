@@ -19,7 +19,7 @@ from dood_pyro.data import name_of
 from dood_pyro.files import write_atomically
 from dood_pyro.guides.base import Guide
 from dood_pyro.images import Images, as_batch
-from dood_pyro.inference.parsing import Parse, parse
+from dood_pyro.inference.guide_parses import Parse, parse
 from dood_pyro.models.base import DrawingModel
 from dood_pyro.recognition import drawings_from_parse
 from dood_pyro.rendering import canvas_from_ink, ink_from_canvas

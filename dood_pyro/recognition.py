@@ -23,9 +23,9 @@ from dood_pyro.drawing import Drawing
 from dood_pyro.errors import UserError
 from dood_pyro.guides.base import Guide
 from dood_pyro.images import ImageBatch, Images, as_batch
+from dood_pyro.inference.guide_parses import ModelAndGuide, Parse, in_double, parse
 from dood_pyro.inference.ink.paper import Paper
-from dood_pyro.inference.ink.parsing import MAX_STROKES, Joins
-from dood_pyro.inference.parsing import ModelAndGuide, Parse, in_double, parse
+from dood_pyro.inference.ink.parse_ink import MAX_STROKES, Joins
 from dood_pyro.models.base import DrawingModel
 from dood_pyro.parsing import InkOptions, parse_picture, parse_ways
 from dood_pyro.pictures import (
@@ -172,8 +172,8 @@ class Recognizer:
         return stack / peak.clamp(min=1e-6), [(each.shape[1], each.shape[0]) for each in read]
 
     def infer(self, images: Images) -> Parse:
-        """Compute the guide's modes for images (`inference.parsing.parse`), in double precision, so
-        that an image's parse does not depend on the other images of the batch."""
+        """Compute the guide's modes for images (`inference.guide_parses.parse`), in double precision,
+        so that an image's parse does not depend on the other images of the batch."""
         return parse(*self._in_double(), images)
 
     def _in_double(self) -> ModelAndGuide:
@@ -212,8 +212,8 @@ class Recognizer:
         """Parse one picture, or many, into strokes in the picture's own pixels.
 
         By ``method="ink"``, proposals come from the ink itself, on a canvas of the picture's size, with
-        as many strokes as the ink has; what is maximised is said in `dood_pyro.inference.ink.parsing`.
-        The trained model and guide have no part in it. By ``method="guide"``, the run's own guide
+        as many strokes as the ink has; `dood_pyro.inference.ink.parse_ink` says what is maximised. The
+        trained model and guide have no part in it. By ``method="guide"``, the run's own guide
         parses the picture on the model's canvas, with at most as many strokes as the model draws: what
         every research command does.
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from dood_pyro import geometry
 from dood_pyro.errors import UserError
-from dood_pyro.inference.parsing import Parse
+from dood_pyro.inference.guide_parses import Parse
 from dood_pyro.models.base import DrawingModel
 from dood_pyro.models.networks import glimpse
 from dood_pyro.rendering import CURVE_POINTS, canvas_from_ink

@@ -38,8 +38,8 @@ from dood_pyro.estimators.stop_marginal import StopMarginalELBO
 from dood_pyro.files import write_atomically
 from dood_pyro.guides.amortised import AmortisedGuide
 from dood_pyro.images import ImageBatch, Images, as_batch
+from dood_pyro.inference.guide_parses import ModelAndGuide, in_double, parse
 from dood_pyro.inference.importance import importance_bound
-from dood_pyro.inference.parsing import ModelAndGuide, in_double, parse
 from dood_pyro.inference.stop_marginal import StopMarginalTerms, stop_log_probs
 from dood_pyro.models.dood import DooD, StepValues
 from dood_pyro.pictures import resize

@@ -32,7 +32,7 @@ from dood_pyro.devices import hardware
 from dood_pyro.errors import exit_on_user_error
 from dood_pyro.files import write_atomically
 from dood_pyro.images import ImageBatch
-from dood_pyro.inference.parsing import in_double, parse
+from dood_pyro.inference.guide_parses import in_double, parse
 from dood_pyro.rendering import canvas_from_ink, stroke_ink
 from dood_pyro.rendering.reference import stroke_ink_per_pixel
 from dood_pyro.runs.budget import TrainingBudget

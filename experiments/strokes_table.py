@@ -45,7 +45,7 @@ from dood_pyro.errors import exit_on_user_error
 from dood_pyro.files import update_object, write_atomically
 from dood_pyro.inference.ink.joins import canonical, chain_branches, joins
 from dood_pyro.inference.ink.paper import find_ink
-from dood_pyro.inference.ink.parsing import parse_ink
+from dood_pyro.inference.ink.parse_ink import parse_ink
 from dood_pyro.inference.ink.skeleton import skeleton_graphs
 from dood_pyro.plots import new_figure, save_figure
 from dood_pyro.recognition import load

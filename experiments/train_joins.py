@@ -39,7 +39,7 @@ from dood_pyro.inference.ink.join_scores import (
     slots_of,
 )
 from dood_pyro.inference.ink.paper import find_ink
-from dood_pyro.inference.ink.parsing import graph_contexts, graphs_of
+from dood_pyro.inference.ink.parse_ink import graph_contexts, graphs_of
 from dood_pyro.inference.ink.skeleton import Branch, InkGraph, along
 from dood_pyro.rendering.round_pen import Polyline, draw_with_pen, resample
 

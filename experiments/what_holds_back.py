@@ -33,8 +33,8 @@ import dood_pyro
 from dood_pyro.errors import exit_on_user_error
 from dood_pyro.files import read_object, update_object
 from dood_pyro.images import ImageBatch
+from dood_pyro.inference.guide_parses import Parse
 from dood_pyro.inference.importance import bound_of
-from dood_pyro.inference.parsing import Parse
 from dood_pyro.inference.search.refined import RefinedGuide
 from dood_pyro.models.base import MIN_LIKELIHOOD_SCALE
 from dood_pyro.recognition import Recognizer, open_run

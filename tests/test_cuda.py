@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from dood_pyro.config import RunConfig, TrainConfig
 from dood_pyro.images import ImageBatch
+from dood_pyro.inference.guide_parses import in_double, parse
 from dood_pyro.inference.importance import bound_of
-from dood_pyro.inference.parsing import in_double, parse
 from dood_pyro.registry import MODELS, SEARCH_GUIDES
 from dood_pyro.rendering import canvas_from_ink, stroke_ink
 from dood_pyro.rendering.reference import stroke_ink_per_pixel

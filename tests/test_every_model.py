@@ -19,9 +19,10 @@ from dood_pyro.estimators.nvil import NVIL
 from dood_pyro.estimators.stop_marginal import StopMarginalELBO
 from dood_pyro.guides import check_guide
 from dood_pyro.images import ImageBatch
+from dood_pyro.inference.guide_parses import parse
 from dood_pyro.inference.importance import importance_bound
-from dood_pyro.inference.parsing import parse
 from dood_pyro.inference.stop_marginal import stop_marginal_terms
+from dood_pyro.inference.traces import stroke_traces
 from dood_pyro.models.distributions import AutoregressivePoints
 from dood_pyro.plots import preview
 from dood_pyro.registry import MODELS
@@ -245,3 +246,26 @@ def test_the_command_line_takes_every_model() -> None:
         assert name in (option.help or "")
     with pytest.raises(click.BadParameter, match="there is no model"):
         option.type.convert("no-such-model", option, None)
+
+
+@every_model
+@pytest.mark.parametrize("native_size", [0, 28])
+def test_canvases_drawn_at_once_are_the_programs(
+    model_name: str, native_size: int, images: Tensor
+) -> None:
+    model, guide = made(model_name)
+    if not model.draws_at_once:
+        with pytest.raises(NotImplementedError):
+            model.canvases({})
+        return
+    batch = ImageBatch(images, native_size)
+    p_trace, q_trace = stroke_traces(model, guide, batch)
+    steps = range(1, TINY.max_strokes + 1)
+    values = {
+        kind: torch.stack([q_trace.nodes[f"{kind}_{t}"]["value"] for t in steps])
+        for kind in ("layout", "stroke", "pen")
+    }
+    drawn = model.canvases(values, native_size)
+    assert not drawn[0].any()
+    for t in steps:
+        torch.testing.assert_close(drawn[t], p_trace.nodes[f"canvas_{t}"]["value"])

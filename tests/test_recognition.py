@@ -16,7 +16,7 @@ from dood_pyro.config import RunConfig, TrainConfig
 from dood_pyro.drawing import Drawing
 from dood_pyro.errors import UserError
 from dood_pyro.guides.amortised import AmortisedGuide
-from dood_pyro.inference.parsing import parse
+from dood_pyro.inference.guide_parses import parse
 from dood_pyro.models.dood import DooD
 from dood_pyro.recognition import Recognizer, trained_weights
 from tests.conftest import TINY, random_pictures

@@ -13,7 +13,7 @@ from torch import Tensor
 from dood_pyro import training
 from dood_pyro.config import RunConfig, TrainConfig
 from dood_pyro.errors import UserError
-from dood_pyro.inference.parsing import parse
+from dood_pyro.inference.guide_parses import parse
 from dood_pyro.recognition import Recognizer
 from dood_pyro.runs.budget import TrainingBudget
 from dood_pyro.runs.build import build

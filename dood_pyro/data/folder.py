@@ -17,7 +17,9 @@ from dood_pyro.errors import UserError
 from dood_pyro.files import refuse_special
 from dood_pyro.progress import progress_bar
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
+SUFFIXES = frozenset(
+    (".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+)
 """Suffixes of files that are taken as pictures."""
 SIZE = 105
 """Pixels per side of prepared pictures; pictures that all have one smaller size keep that size."""

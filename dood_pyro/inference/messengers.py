@@ -69,11 +69,12 @@ class CommonNoiseMessenger(Messenger):
     Args:
         groups: number of copies of the images in the batch, one after the other; noise differs
             between copies.
+        first_at_means: whether the first copy has no noise.
     """
 
-    def __init__(self, groups: int = 1) -> None:
+    def __init__(self, groups: int = 1, first_at_means: bool = False) -> None:
         super().__init__()
-        self.groups = groups
+        self.groups, self.first_at_means = groups, first_at_means
 
     def _pyro_sample(self, msg: Any) -> None:
         if msg["is_observed"] or msg["done"] or msg["value"] is not None:
@@ -84,7 +85,11 @@ class CommonNoiseMessenger(Messenger):
         if not isinstance(fn, Normal | CorrelatedPoints):
             return
         batch, event = msg["fn"].batch_shape, msg["fn"].event_shape
-        noise = self._noise(batch, event, fn.mean)
+        mean = fn.mean.expand(*batch, *event)
+        noise = common_noise(mean, self.groups, len(batch) - 1)
+        if self.first_at_means:
+            noise = noise.clone()
+            noise.narrow(len(batch) - 1, 0, batch[-1] // self.groups).zero_()
         if isinstance(fn, CorrelatedPoints):
             correlated = fn.scale_tril @ noise.flatten(-2)[..., None]
             msg["value"] = fn.mean + correlated.reshape(noise.shape)
@@ -92,14 +97,22 @@ class CommonNoiseMessenger(Messenger):
             msg["value"] = fn.mean + fn.scale * noise
         msg["done"] = True
 
-    def _noise(self, batch: torch.Size, event: torch.Size, like: Tensor) -> Tensor:
-        """Standard Gaussian noise; the images are the last of the batch's dimensions."""
-        *left, images = batch
-        # Drawn alike whatever the precision: a search in float64 sees the noise of one in float32.
-        noise = torch.randn(*left, self.groups, 1, *event).to(like)
-        return noise.expand(*left, self.groups, images // self.groups, *event).reshape(
-            *batch, *event
-        )
+
+def common_noise(like: Tensor, groups: int, images_dim: int) -> Tensor:
+    """Standard Gaussian noise of a tensor's shape and precision, the same for all images.
+
+    Args:
+        groups: copies of the images, whose noise differs.
+        images_dim: the dimension of images.
+    """
+    left, images, event = (
+        like.shape[:images_dim],
+        like.shape[images_dim],
+        like.shape[images_dim + 1 :],
+    )
+    # Drawn alike whatever the precision: a search in float64 sees the noise of one in float32.
+    noise = torch.randn(*left, groups, 1, *event).to(like)
+    return noise.expand(*left, groups, images // groups, *event).reshape(like.shape)
 
 
 class StopBoundsMessenger(Messenger):

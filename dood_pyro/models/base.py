@@ -122,6 +122,16 @@ class DrawingModel(nn.Module, Generic[S]):
         """Ink of parts in their own frames, for models with ``part_sites``."""
         raise NotImplementedError
 
+    def canvases(
+        self, values: dict[str, Float[Tensor, "steps *batch *event"]], native_size: int = 0
+    ) -> Float[Tensor, "stops *batch size size"]:
+        """Canvases after 0…K parts of drawings that do not stop, for programs that draw at once.
+
+        Args:
+            values: of the latent variables but ``on_t``, by the kind of their site.
+        """
+        raise NotImplementedError
+
     # What all share.
 
     @property
@@ -134,6 +144,11 @@ class DrawingModel(nn.Module, Generic[S]):
         """Whether latent variables alone decide what is drawn; if not, the program has deterministic
         sites beside ``canvas_t``."""
         return True
+
+    @property
+    def draws_at_once(self) -> bool:
+        """Whether `canvases` draws all steps of given values at once; searches are then faster."""
+        return False
 
     def scale_parameters(self) -> list[nn.Parameter]:
         """Parameters of the likelihood's scale, which learn at a rate of their own."""

@@ -24,6 +24,7 @@ from typing import ClassVar, NamedTuple
 
 import pyro
 import pyro.distributions as dist
+import torch
 from jaxtyping import Float
 from pyro.ops.provenance import detach_provenance
 from torch import Tensor, nn
@@ -96,6 +97,11 @@ class DooD(DrawingModel[State]):
     def samples_all(self) -> bool:
         """Whether the pen is latent, too."""
         return self.config.pen == "latent"
+
+    @property
+    def draws_at_once(self) -> bool:
+        """Whether latent variables alone decide what is drawn, by this class's own `draw`."""
+        return self.samples_all and type(self).draw is DooD.draw
 
     def __init__(self, config: ModelConfig, detach: bool = True) -> None:
         super().__init__(config, detach)
@@ -270,6 +276,13 @@ class DooD(DrawingModel[State]):
             concatenate(layout, stroke.flatten(-2), pen),
             alive,
         )
+
+    def canvases(
+        self, values: dict[str, Float[Tensor, "steps *batch *event"]], native_size: int = 0
+    ) -> Float[Tensor, "stops *batch size size"]:
+        layout, stroke, pen = (values[kind] for kind in ("layout", "stroke", "pen"))
+        ink = self.stroke_ink(layout, stroke, pen, self.ink_size(native_size)).cumsum(0)
+        return self.picture(torch.cat([torch.zeros_like(ink[:1]), ink]))
 
     def stroke_ink(
         self, layout: Tensor, stroke: Tensor, pen: Tensor, size: int

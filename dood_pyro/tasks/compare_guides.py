@@ -19,8 +19,8 @@ from dood_pyro.devices import seeded
 from dood_pyro.errors import UserError
 from dood_pyro.guides.base import Guide
 from dood_pyro.images import ImageBatch
+from dood_pyro.inference.guide_parses import in_double, parse
 from dood_pyro.inference.importance import ImportanceBound, bound_of
-from dood_pyro.inference.parsing import in_double, parse
 from dood_pyro.models.base import DrawingModel
 from dood_pyro.plots import new_figure, save_figure, source_title
 from dood_pyro.recognition import BATCH, open_run

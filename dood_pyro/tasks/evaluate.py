@@ -26,8 +26,8 @@ from dood_pyro import data
 from dood_pyro.devices import keep_freed_memory
 from dood_pyro.errors import UserError
 from dood_pyro.images import ImageBatch
+from dood_pyro.inference.guide_parses import ModelAndGuide, in_double, parse
 from dood_pyro.inference.importance import ImportanceBound, bound_of
-from dood_pyro.inference.parsing import ModelAndGuide, in_double, parse
 from dood_pyro.recognition import open_run
 from dood_pyro.registry import is_own_code
 from dood_pyro.runs.run import Run, parse_guide_name

@@ -20,7 +20,7 @@ from dood_pyro.devices import seeded
 from dood_pyro.errors import UserError
 from dood_pyro.features import SIZE, FeatureNetwork
 from dood_pyro.images import ImageBatch
-from dood_pyro.inference.parsing import Parse
+from dood_pyro.inference.guide_parses import Parse
 from dood_pyro.models.base import DrawingModel
 from dood_pyro.models.networks import glimpse
 from dood_pyro.pictures import resize

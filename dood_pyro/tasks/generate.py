@@ -15,7 +15,7 @@ from dood_pyro.devices import seeded
 from dood_pyro.drawing_files import gif_bytes
 from dood_pyro.errors import UserError
 from dood_pyro.files import write_atomically
-from dood_pyro.inference.parsing import Parse, sample_prior
+from dood_pyro.inference.guide_parses import Parse, sample_prior
 from dood_pyro.models.base import DrawingModel
 from dood_pyro.plots import CELL, colour_steps, grid_sheet, save_png, step_inks
 from dood_pyro.recognition import drawings_from_parse

@@ -21,7 +21,7 @@ from torch import Tensor
 from dood_pyro.data.one_shot_runs import Trials
 from dood_pyro.devices import seeded
 from dood_pyro.errors import UserError
-from dood_pyro.inference.parsing import sample_parse
+from dood_pyro.inference.guide_parses import sample_parse
 from dood_pyro.optimiser import Adam
 from dood_pyro.recognition import Recognizer
 from dood_pyro.rendering import canvas_from_ink

@@ -18,7 +18,7 @@ from dood_pyro import geometry
 from dood_pyro.devices import seeded
 from dood_pyro.guides.base import Guide
 from dood_pyro.images import ImageBatch, Images, as_batch
-from dood_pyro.inference.parsing import ModelAndGuide, Parse, in_double, parse
+from dood_pyro.inference.guide_parses import ModelAndGuide, Parse, in_double, parse
 from dood_pyro.models.base import DrawingModel
 from dood_pyro.recognition import BATCH
 

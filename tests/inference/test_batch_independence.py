@@ -17,8 +17,8 @@ from torch import Tensor
 import dood_pyro
 from dood_pyro import geometry
 from dood_pyro.guides.amortised import AmortisedGuide
+from dood_pyro.inference.guide_parses import Parse, in_double, parse
 from dood_pyro.inference.messengers import CommonNoiseMessenger
-from dood_pyro.inference.parsing import Parse, in_double, parse
 from dood_pyro.inference.search.refined import RefinedGuide
 from dood_pyro.models.distributions import CorrelatedPoints
 from dood_pyro.models.dood import DooD
@@ -28,7 +28,7 @@ from dood_pyro.rendering import canvas_from_ink, stroke_ink
 from dood_pyro.runs.run import make_search_guide
 from dood_pyro.tasks.sensitivity import LEAP, SHIFT, Sensitivity, sensitivity
 from tests.conftest import TINY, nudge, random_pictures
-from tests.inference.test_parsing import Mixed
+from tests.inference.test_guide_parses import Mixed
 
 PIXEL = 2 / 50
 """Canvas units."""

@@ -25,7 +25,7 @@ from dood_pyro.inference.ink.join_scores import (
     slots_of,
     trained_networks,
 )
-from dood_pyro.inference.ink.parsing import graph_contexts, most_probable
+from dood_pyro.inference.ink.parse_ink import graph_contexts, most_probable
 from dood_pyro.inference.ink.skeleton import InkGraph, ink_graphs
 from dood_pyro.rendering.round_pen import Polyline, draw_with_pen
 

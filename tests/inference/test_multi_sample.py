@@ -15,7 +15,7 @@ from dood_pyro.estimators.multi_sample import IWAE, ReweightedWakeSleep
 from dood_pyro.estimators.sleep import frozen_parameters, sleep_loss
 from dood_pyro.estimators.stop_marginal import StopMarginalELBO
 from dood_pyro.guides.amortised import AmortisedGuide
-from dood_pyro.inference.parsing import parse
+from dood_pyro.inference.guide_parses import parse
 from dood_pyro.inference.stop_marginal import collect_terms, stop_marginal_terms
 from dood_pyro.inference.traces import stroke_traces
 from dood_pyro.models.dood import DooD

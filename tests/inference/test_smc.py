@@ -19,8 +19,8 @@ from dood_pyro.guides.air import AIRGuide
 from dood_pyro.guides.amortised import AmortisedGuide
 from dood_pyro.guides.base import SequentialGuide
 from dood_pyro.images import ImageBatch
+from dood_pyro.inference.guide_parses import parse
 from dood_pyro.inference.importance import bound_of, importance_bound
-from dood_pyro.inference.parsing import parse
 from dood_pyro.inference.search.mean_field import MeanFieldGuide
 from dood_pyro.inference.search.smc import SMCGuide
 from dood_pyro.inference.smc import _map, smc, systematic

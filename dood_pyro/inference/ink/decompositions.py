@@ -1,5 +1,5 @@
 """Decompositions of an ink graph into pen strokes: samples of them, and the one most right on average.
-`dood_pyro.inference.ink.parsing` parses pictures by them.
+`dood_pyro.inference.ink.parse_ink` parses pictures by them.
 
 A decomposition says how often each branch was passed and which ends go on with each other at each node.
 Samples come from p(times) p(joins | times) (`dood_pyro.inference.ink.join_scores`); a stroke's

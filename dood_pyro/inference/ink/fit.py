@@ -1,5 +1,5 @@
 """Strokes as smooth chains of Bézier curves, fitted together to a picture.
-`dood_pyro.inference.ink.parsing` uses it once it is known what is a stroke.
+`dood_pyro.inference.ink.parse_ink` uses it once it is known what is a stroke.
 
 Each stroke is a chain of cubic curves whose tangents are continuous, save at corners. The picture that
 strokes leave is the coverage of a round pen, blurred: at distance d from the nearest curve

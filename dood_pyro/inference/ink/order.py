@@ -1,5 +1,5 @@
 """Order in which strokes are drawn, by rule: characters line by line, and each in one go.
-Used by `dood_pyro.inference.ink.parsing`.
+Used by `dood_pyro.inference.ink.parse_ink`.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 """Ink apart from its paper: how much ink lies at each pixel of a picture as people have them.
-`dood_pyro.inference.ink.parsing` looks at pictures through it.
+`dood_pyro.inference.ink.parse_ink` looks at pictures through it.
 
 The paper is the colour that most of a picture has; where light or shadow change it, a slow surface
 through most of each neighbourhood. Ink is what differs from it, in brightness or colour, relative to

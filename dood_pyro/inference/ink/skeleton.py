@@ -157,9 +157,15 @@ def _darkness(branch: Branch, strength: np.ndarray, width: float) -> float:
     total = branch.length
     margin = min(1.5 * width, 0.3 * total)
     points = along(branch.line, np.linspace(margin, total - margin, 9))
+    return float(np.median(pixels_at(points, strength)))
+
+
+def pixels_at(points: Points, picture: np.ndarray) -> np.ndarray:
+    """The pixels, of one or more channels, that points lie in."""
     columns, rows = np.floor(points).astype(int).T
-    height, breadth = strength.shape
-    return float(np.median(strength[rows.clip(0, height - 1), columns.clip(0, breadth - 1)]))
+    height, width = picture.shape[:2]
+    found: np.ndarray = picture[rows.clip(0, height - 1), columns.clip(0, width - 1)]
+    return found
 
 
 def _pen_width(branches: list[Branch], area: float) -> float:

@@ -49,6 +49,10 @@ class MeanFieldGuide(Guide):
             }
         )
 
+    def repeated(self, copies: int) -> MeanFieldGuide:
+        """The guide of so many copies of its images, one after the other."""
+        return self.concatenated([self] * copies)
+
     @classmethod
     def concatenated(cls, parts: Sequence[MeanFieldGuide]) -> MeanFieldGuide:
         """Several guides as one, images after images."""

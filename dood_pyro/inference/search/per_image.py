@@ -45,7 +45,7 @@ class PerImageGuide(RefinedGuide):
         starts: int = 4,
         learning_rate: float = 0.3,
     ) -> None:
-        super().__init__(model, guide, steps, learning_rate)
+        super().__init__(model, guide, steps, learning_rate, prior_steps=None)
         self.starts = starts
 
     def start(self, images: ImageBatch) -> dict[str, SiteFactor]:

@@ -17,8 +17,8 @@ from dood_pyro.guides import check_guide
 from dood_pyro.guides.amortised import AmortisedGuide
 from dood_pyro.guides.base import Guide, SequentialGuide
 from dood_pyro.images import ImageBatch, Images
-from dood_pyro.inference import parsing
-from dood_pyro.inference.parsing import Parse, parse
+from dood_pyro.inference import guide_parses
+from dood_pyro.inference.guide_parses import Parse, parse
 from dood_pyro.models.dood import DooD, State
 from dood_pyro.recognition import drawings_from_parse
 from dood_pyro.registry import MODELS
@@ -92,9 +92,9 @@ def test_a_parse_ends_with_its_drawings(
     bias: float, steps: int, images: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     collected = []
-    collect = parsing._collect
+    collect = guide_parses._collect
     monkeypatch.setattr(
-        parsing, "_collect", lambda *args: collected.append(collect(*args)) or collected[-1]
+        guide_parses, "_collect", lambda *args: collected.append(collect(*args)) or collected[-1]
     )
     parsed("dood", bias, images)
     assert len(collected[0].alive) == steps
