@@ -12,7 +12,6 @@ passed twice, given the scores of the first.
 from __future__ import annotations
 
 import argparse
-import itertools
 import multiprocessing
 import time
 from collections.abc import Sequence
@@ -21,27 +20,24 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from join_labels import find_labels
 from scipy import ndimage
-from scipy.spatial import cKDTree
 
 from dood_pyro.data.pen_strokes import FILES, PenDrawing, fit_to_square, load_pen_drawings
 from dood_pyro.errors import exit_on_user_error
 from dood_pyro.inference.ink.join_scores import (
-    MAX_SLOTS,
     JoinNetworks,
     JoinScores,
     Network,
-    NodeEnds,
     matching_table,
     matchings,
     node_ends,
     pair_rows,
-    slots_of,
 )
 from dood_pyro.inference.ink.paper import find_ink
 from dood_pyro.inference.ink.parse_ink import graph_contexts, graphs_of
-from dood_pyro.inference.ink.skeleton import Branch, InkGraph, along
-from dood_pyro.rendering.round_pen import Polyline, draw_with_pen, resample
+from dood_pyro.inference.ink.skeleton import InkGraph
+from dood_pyro.rendering.round_pen import Polyline, draw_with_pen
 
 WEIGHTS = Path(__file__).parent.parent / "dood_pyro" / "weights" / "joins.npz"
 SIDE, MARGIN = 256, 0.08
@@ -90,14 +86,6 @@ def picture_of(strokes: Sequence[Polyline], pen: float, side: int, blur: float) 
     return ndimage.gaussian_filter(picture, blur) if blur else picture
 
 
-class TrueStroke(NamedTuple):
-    """A true stroke, resampled at a pixel's spacing, to be looked up."""
-
-    points: Polyline
-    tangents: Polyline
-    tree: cKDTree
-
-
 class Labelled(NamedTuple):
     """What is learned from a graph."""
 
@@ -108,114 +96,23 @@ class Labelled(NamedTuple):
     context: list[float]
 
 
-def true_strokes(strokes: Sequence[Polyline]) -> list[TrueStroke]:
-    found = []
-    for stroke in strokes:
-        points = resample(stroke)
-        found.append(TrueStroke(points, np.gradient(points, axis=0), cKDTree(points)))
-    return found
-
-
-def visits(
-    place: np.ndarray, direction: np.ndarray, stroke: TrueStroke, radius: float
-) -> list[tuple[int, int]]:
-    """Times at which a stroke passes a place, and whether along (1) or against (−1) a direction."""
-    near = np.array(sorted(stroke.tree.query_ball_point(place, radius)), dtype=int)
-    if not len(near):
-        return []
-    sign = np.sign(stroke.tangents[near] @ direction).astype(int)
-    near, sign = near[sign != 0], sign[sign != 0]
-    cuts = np.nonzero((np.diff(near) > 2) | (np.diff(sign) != 0))[0] + 1
-    found = []
-    for part in np.split(np.arange(len(near)), cuts):
-        if len(part):
-            distance = np.hypot(*(stroke.points[near[part]] - place).T)
-            found.append((int(near[part][distance.argmin()]), int(sign[part[0]])))
-    return found
-
-
-def times_passed(graph: InkGraph, branch: Branch, strokes: Sequence[TrueStroke]) -> int:
-    """How often strokes pass the middle of a branch."""
-    total, w = branch.length, graph.width
-    where = np.array([0.5 * total, max(0.0, 0.5 * total - w), min(total, 0.5 * total + w)])
-    middle, before, after = along(branch.line, where)
-    direction = (after - before) / max(float(np.hypot(*(after - before))), 1e-9)
-    count = 0
-    for stroke in strokes:
-        last = None
-        for moment, sign in visits(middle, direction, stroke, max(0.8 * w, 1.5)):
-            if last is None or moment - last[0] > 2 * w or sign != last[1]:
-                count += 1
-            last = moment, sign
-    return count
-
-
-def passages(
-    graph: InkGraph, node: int, info: NodeEnds, strokes: Sequence[TrueStroke]
-) -> np.ndarray:
-    """How often strokes come in by each end of a node and leave by each: (ends, ends), symmetric."""
-    w, count = graph.width, len(info.ends)
-    reach = np.minimum(2 * w, 0.5 * info.length)
-    places, directions = [], []
-    for (index, end), distance in zip(info.ends, reach, strict=True):
-        line = graph.branches[index].outward(end)
-        before, after, at = along(line, np.array([max(0, distance - w), distance + w, distance]))
-        places.append(at)
-        directions.append((after - before) / max(float(np.hypot(*(after - before))), 1e-9))
-    found = np.zeros((count, count), int)
-    for stroke in strokes:
-        events = sorted(
-            (moment, end, sign)
-            for end in range(count)
-            for moment, sign in visits(places[end], directions[end], stroke, max(0.8 * w, 1.5))
-        )
-        kept: list[tuple[int, int, int]] = []
-        for event in events:
-            if not (kept and kept[-1][1:] == event[1:] and event[0] - kept[-1][0] < 2 * w):
-                kept.append(event)
-        for (start, i, inward), (stop, j, outward) in itertools.pairwise(kept):
-            if inward > 0 or outward < 0 or stop - start > 1.4 * (reach[i] + reach[j]) + 2 * w:
-                continue
-            nearest = np.hypot(*(stroke.points[start : stop + 1] - graph.nodes[node]).T).min()
-            if nearest <= 1.5 * w + 1:
-                found[min(i, j), max(i, j)] += 1
-    return found
-
-
-def agreeing(times: Sequence[int], passed: np.ndarray) -> np.ndarray:
-    """Which matchings of a node's slots join its ends as often as strokes passed them."""
-    slots = slots_of(times)
-    flags = []
-    for pairs in matchings(len(slots)):
-        joined = np.zeros_like(passed)
-        for a, b in pairs:
-            joined[min(slots[a], slots[b]), max(slots[a], slots[b])] += 1
-        flags.append(bool((joined == passed).all()))
-    return np.array(flags)
-
-
 def labelled(job: tuple[list[Polyline], tuple[float, int, float]]) -> list[Labelled]:
     """Graphs of a drawing, and how its strokes pass through them."""
     strokes, (pen, side, blur) = job
     picture = picture_of(strokes, pen, side, blur)
     graphs, factor = graphs_of(find_ink(picture[..., None], polarity="bright-ink"))
-    truth = true_strokes([each * (factor * side / SIDE) for each in strokes])
+    truth = [each * (factor * side / SIDE) for each in strokes]
     found = []
     for graph, context in zip(graphs, graph_contexts(graphs), strict=True):
-        times = [max(1, min(2, times_passed(graph, each, truth))) for each in graph.branches]
+        ends = node_ends(graph)
+        labels = find_labels(graph, ends, truth, factor * side)
         nodes = []
-        for node, info in node_ends(graph).items():
-            mine = [times[branch] for branch, _ in info.ends]
-            if sum(mine) > MAX_SLOTS:
-                continue
-            passed = passages(graph, node, info, truth)
-            right = agreeing(mine, passed)
-            if not right.any():
-                right = agreeing(mine, np.minimum(passed, 1))
-            if right.any():
-                rows = pair_rows(info, mine, graph.width, context).astype(np.float32)
-                nodes.append((sum(mine), rows, right))
-        found.append(Labelled(nodes, graph, times, context))
+        for node, info in ends.items():
+            times = [labels.times[branch] for branch, _ in info.ends]
+            right = np.array([pairs in labels.joined[node] for pairs in matchings(sum(times))])
+            rows = pair_rows(info, times, graph.width, context).astype(np.float32)
+            nodes.append((sum(times), rows, right))
+        found.append(Labelled(nodes, graph, labels.times, context))
     return found
 
 

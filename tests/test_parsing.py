@@ -116,6 +116,16 @@ def test_widths_are_the_pens(pen: float) -> None:
     assert all(stroke.darkness > 0.97 for stroke in drawing)
 
 
+@pytest.mark.parametrize("pens", [(24.0, 3.0), (3.0, 8.0), (4.0, 12.0)])
+def test_pens_of_different_widths_in_one_picture(pens: tuple[float, float]) -> None:
+    lines = (np.array([[30.0, 60], [220, 70]]), np.array([[30.0, 150], [220, 190]]))
+    picture = np.maximum(
+        *(draw_with_pen([line], (256, 256), pen) for line, pen in zip(lines, pens, strict=True))
+    )
+    found = [stroke.width for stroke in parse_picture(picture).strokes]
+    assert found == pytest.approx(pens, rel=0.05)
+
+
 @pytest.mark.parametrize("degrees", [10, 20, 45, 90])
 def test_lines_that_cross_are_two(degrees: float) -> None:
     half = np.radians(degrees / 2)

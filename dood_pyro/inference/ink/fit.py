@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy import sparse
+from scipy import ndimage, sparse
 from scipy.sparse.linalg import spsolve
 from scipy.spatial import cKDTree
 from scipy.special import ndtr
@@ -45,7 +45,15 @@ START_BEND = 0.05
 DRIFT = 1e-3
 """Weight of the squared distance from where a fit starts."""
 WIDTH_TIE, DARKNESS_TIE = 1.0, 20.0
-"""Weights of how strokes' widths (pixels) and darknesses differ from their mean."""
+"""Weights of how strokes' changes of width (pixels) and their darknesses differ from the mean."""
+OTHER_PEN = 1.5
+"""Ratio to the picture's pen from which a stroke is of another pen."""
+ALIKE = 0.2
+"""Largest difference of such a stroke's widths along it, as a share of their median."""
+SECTIONS = 9
+"""Cross-sections by which a stroke's width is measured."""
+WIDEST = 6.0
+"""Width up to which it is measured, in widths of the picture's pen."""
 INK = 0.3
 """Strength from which what no stroke is near counts as ink."""
 LOCAL = 11
@@ -227,18 +235,58 @@ def fit_chains(
         picture: darkness of the ink, in [0, 1], on 0.
         lines: strokes' middles in pixels (pixel i covers [i, i + 1)), each with the indices of its
             corners.
-        width: the pen's, where the fit starts.
+        width: the picture's pen's.
         steps: Gauss-Newton steps; 0 for the chains along the lines alone.
     """
     if not lines:
         return Fit([], LEAST_BLUR, float(picture[picture > INK].sum()))
-    knots = [chain_knots(line, corners, width) for line, corners in lines]
+    widths = starting_widths(picture, [line for line, _ in lines], width)
+    knots = [
+        chain_knots(line, corners, own) for (line, corners), own in zip(lines, widths, strict=True)
+    ]
     table = sparse.block_diag([each.table for each in knots], format="csr")
     stroke = np.repeat(np.arange(len(knots)), [len(each.table) // 4 for each in knots])
     curves = _Curves(table, stroke, _curve_ends(stroke))
     values = np.concatenate([each.values for each in knots])
-    fit = _JointFit(picture, curves, values, width)
+    fit = _JointFit(picture, curves, values, widths)
     return fit.run(steps)
+
+
+def starting_widths(
+    picture: Float[np.ndarray, "height width"], lines: Sequence[Points], width: float
+) -> Float[np.ndarray, "lines"]:
+    """Width at which each stroke's fit starts: the picture's pen's, or that of its own cross-sections
+    where they show another pen."""
+    found = np.full(len(lines), width)
+    long = [index for index, line in enumerate(lines) if path_length(line) > 2 * width]
+    if not long:
+        return found
+    step = max(0.25, width / 32)
+    offsets = np.arange(-WIDEST * width / 2, WIDEST * width / 2 + step, step)
+    middle = len(offsets) // 2
+    places, normals = [], []
+    for index in long:
+        where = path_length(lines[index]) * np.linspace(0.1, 0.9, SECTIONS)
+        at = along(lines[index], where)
+        ahead = along(lines[index], where + width / 2) - along(lines[index], where - width / 2)
+        places.append(at)
+        normals.append(ahead[:, ::-1] * [1, -1] / np.maximum(np.hypot(*ahead.T), 1e-6)[:, None])
+    points = np.array(places)[:, :, None] + offsets[:, None] * np.array(normals)[:, :, None]
+    # Pixel i's middle is at i + 1/2.
+    section = ndimage.map_coordinates(
+        picture, [points[..., 1] - 0.5, points[..., 0] - 0.5], order=1, mode="nearest"
+    )
+    inside = section >= 0.5 * section[..., middle : middle + 1]
+    above = np.argmin(inside[..., middle:], -1)
+    below = np.argmin(inside[..., middle::-1], -1)
+    closed = ~inside[..., middle:].all(-1) & ~inside[..., middle::-1].all(-1)
+    extent = np.where(closed, (above + below - 1) * step, WIDEST * width)
+    # Where strokes run side by side sections see several, and differ among each other.
+    narrow, own, wide = np.quantile(extent, (0.2, 0.5, 0.8), axis=-1)
+    other = (narrow > OTHER_PEN * width) | (wide < width / OTHER_PEN)
+    other &= wide - narrow < ALIKE * own
+    found[long] = np.where(other, own.clip(1.0), width)
+    return found
 
 
 def _curve_ends(stroke: Int[np.ndarray, "curves"]) -> Int[np.ndarray, "curves 2"]:
@@ -254,14 +302,14 @@ class _JointFit:
         picture: Float[np.ndarray, "height width"],
         curves: _Curves,
         values: Float[np.ndarray, "unknowns 2"],
-        width: float,
+        widths: Float[np.ndarray, "strokes"],
     ) -> None:
         self.picture, self.curves = picture, curves
         self.start = values
         self.strokes = int(curves.stroke[-1]) + 1
         self.bend = self._bend()
         self.values = values
-        self.width = np.full(self.strokes, width)
+        self.first_width = self.width = widths
         self.darkness = np.ones(self.strokes)
         self.blur = 0.5
         self.local = self._local()
@@ -443,7 +491,8 @@ class _JointFit:
         values = state[:split].reshape(-1, 2)
         bent, moved = self.bend @ values, values - self.start
         widths, darknesses = state[split : split + self.strokes], state[split + self.strokes : -1]
-        apart, fainter = widths - widths.mean(), darknesses - darknesses.mean()
+        change = widths - self.first_width
+        apart, fainter = change - change.mean(), darknesses - darknesses.mean()
         cost += 0.5 * (
             BEND * float(np.square(bent).sum())
             + DRIFT * float(np.square(moved).sum())
@@ -487,9 +536,7 @@ def _density(z: Float[np.ndarray, "pixels"]) -> Float[np.ndarray, "pixels"]:
 
 def _spread(mask: np.ndarray, reach: int, axis: int) -> np.ndarray:
     """A mask grown by ``reach`` both ways along an axis."""
-    from scipy.ndimage import maximum_filter1d
-
-    grown: np.ndarray = maximum_filter1d(
+    grown: np.ndarray = ndimage.maximum_filter1d(
         mask.view(np.uint8), 2 * reach + 1, axis=axis, mode="constant"
     )
     return grown.astype(bool)
