@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,12 @@ from dood_pyro.data import prepared
 from dood_pyro.guides.amortised import AmortisedGuide
 from dood_pyro.models.dood import DooD
 from dood_pyro.rendering import canvas_from_ink, stroke_ink
+
+FUSED_DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+"""Where the fused renderer is tested: without a GPU by Triton's interpreter, which must be asked for
+before the kernels are imported."""
+if FUSED_DEVICE == "cpu":
+    os.environ["TRITON_INTERPRET"] = "1"
 
 TINY = ModelConfig(
     canvas_size=16,

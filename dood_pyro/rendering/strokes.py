@@ -23,6 +23,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from dood_pyro.rendering.choice import draws_fused
+
 CURVE_POINTS = 128
 """Number of points along a curve. Spaced evenly in t, the points thin out where a curve is fast. The
 tests check that the longest strokes show no beads: a straight stroke with the thinnest pen, and a
@@ -231,7 +233,8 @@ def stroke_ink(
         axes: x and y of the pixels of each stroke's box (`rendering.boxes`), in units of ``control``;
             None for the canvas.
 
-    Differentiable (once) in the tensors, which broadcast over ``*batch``.
+    Differentiable (once) in the tensors, which broadcast over ``*batch``. Drawn by fused kernels or by
+    torch (`dood_pyro.rendering.choice`).
     """
     batches = {control.shape[:-2], sigma.shape, darkness.shape}
     if taper is not None:
@@ -241,8 +244,37 @@ def stroke_ink(
         control = control.expand(*batch, *control.shape[-2:])
         sigma, darkness = sigma.expand(batch), darkness.expand(batch)
         taper = None if taper is None else taper.expand(*batch, 2)
+    if draws_fused(control):
+        return _fused_ink(control, sigma, darkness, size, points, taper, axes)
     ink: Tensor = _StrokeInk.apply(control, sigma, darkness, taper, size, points, axes)
     return ink
+
+
+def _fused_ink(
+    control: Tensor,
+    sigma: Tensor,
+    darkness: Tensor,
+    size: int,
+    points: int,
+    taper: Tensor | None,
+    axes: Tensor | None,
+) -> Tensor:
+    """`stroke_ink` by the fused kernels, which know strokes one by one."""
+    from dood_pyro.rendering.fused import FusedStrokeInk
+
+    batch = control.shape[:-2]
+    if axes is not None:
+        axes = axes.expand(*batch, 2, size).reshape(-1, 2, size)
+    ink: Tensor = FusedStrokeInk.apply(
+        control.reshape(-1, *control.shape[-2:]),
+        sigma.reshape(-1),
+        darkness.reshape(-1),
+        None if taper is None else taper.reshape(-1, 2),
+        size,
+        points,
+        axes,
+    )
+    return ink.reshape(*batch, size, size)
 
 
 def pen_along(
