@@ -54,6 +54,12 @@ if TYPE_CHECKING:
     help="TOML file of settings, with tables [model] and [train]; options and --set override it.",
 )
 @click.option("--tensorboard/--no-tensorboard", default=True, show_default=True)
+@click.option(
+    "--cuda-graph/--no-cuda-graph",
+    default=True,
+    show_default=True,
+    help="On a GPU, capture steps as CUDA graphs.",
+)
 @options.trust
 @options.device
 @options.data_dir
@@ -77,14 +83,15 @@ def train(ctx: click.Context, /, **given: Any) -> None:
     tensorboard = _typed(ctx, "tensorboard")
     if tensorboard is None:  # not typed: as for the run so far
         tensorboard = training.run.logs_for_tensorboard()
-    trainer = _train(training, budget, tensorboard)
+    trainer = _train(training, budget, tensorboard, given["cuda_graph"])
     picture = _reconstructions(training, trainer, given)
     print_if_read(f"run: {training.run.path}")
     print_if_read(f"reconstructions, stroke by stroke: {picture}")
 
 
 MAY_CHANGE = {
-    *("resume", "steps", "budget", "device", "data_dir", "tensorboard", "train__guide", "trusted")
+    *("resume", "steps", "budget", "device", "data_dir", "tensorboard", "cuda_graph"),
+    *("train__guide", "trusted"),
 }
 """Parameters allowed with --resume; a guide of the user's own must be named again
 (`Run.trusted_config`)."""
@@ -157,7 +164,7 @@ def _begin(ctx: click.Context, given: dict[str, Any]) -> Training:
         raise UserError(f"{name} {what}") from None
 
 
-def _train(training: Training, budget: Any, tensorboard: bool) -> Trainer:
+def _train(training: Training, budget: Any, tensorboard: bool, cuda_graph: bool) -> Trainer:
     from dood_pyro.progress import print_across, progress_bar
 
     by_steps = budget.steps is not None
@@ -181,7 +188,7 @@ def _train(training: Training, budget: Any, tensorboard: bool) -> Trainer:
             )
 
     try:
-        return training.train(show, tensorboard, budget)
+        return training.train(show, tensorboard, budget, cuda_graph)
     finally:
         if bar is not None:
             bar.close()

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.optim.adam import adam
 
+from dood_pyro.schedules import Step
+
 
 class Adam:
     """Adam with a learning rate for each group of parameters.
@@ -33,7 +35,7 @@ class Adam:
                 parameter.grad = None
 
     @torch.no_grad()
-    def step(self, rates: Sequence[float], skip: Tensor) -> None:
+    def step(self, rates: Sequence[Step], skip: Tensor) -> None:
         """Take a step.
 
         Args:

@@ -50,6 +50,7 @@ from dood_pyro.runs.budget import TrainingBudget
 from dood_pyro.runs.build import build
 from dood_pyro.runs.facts import revision
 from dood_pyro.runs.run import Run
+from dood_pyro.schedules import Step
 from dood_pyro.training.loop import resume
 from dood_pyro.training.trainer import Trainer
 
@@ -144,7 +145,7 @@ def plain_terms(model: DooD, guide: AmortisedGuide, image: Tensor) -> StopMargin
 class PlainElbo(StopMarginalELBO):
     """Training objective over `plain_terms`."""
 
-    def loss(self, model: Any, guide: Any, images: Images, step: int) -> Loss:
+    def loss(self, model: Any, guide: Any, images: Images, step: Step) -> Loss:
         terms = plain_terms(model, guide, as_batch(images).pixels)
         return -self.objective(terms).sum(), terms.averages()
 

@@ -33,7 +33,7 @@ from dood_pyro.errors import exit_on_user_error
 from dood_pyro.files import write_atomically
 from dood_pyro.images import ImageBatch
 from dood_pyro.inference.guide_parses import in_double, parse
-from dood_pyro.rendering import canvas_from_ink, stroke_ink
+from dood_pyro.rendering import Renderer, canvas_from_ink, stroke_ink, use_renderer
 from dood_pyro.rendering.reference import stroke_ink_per_pixel
 from dood_pyro.runs.budget import TrainingBudget
 from dood_pyro.runs.facts import revision
@@ -95,8 +95,8 @@ def environment(check: Check) -> dict[str, Any]:
 
 def tests(check: Check) -> dict[str, Any]:
     """Run the tests that CUDA matters to."""
-    command = [sys.executable, "-m", "pytest", "tests/test_cuda.py", "-o", "addopts="]
-    command += ["-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", "tests/test_cuda.py", "tests/rendering"]
+    command += ["-o", "addopts=", "-p", "no:cacheprovider"]
     environ = os.environ | {"DOOD_TEST_DEVICE": check.device.type}
     ran = subprocess.run(
         command, cwd=TREE, env=environ, capture_output=True, text=True, check=False, timeout=120
@@ -108,7 +108,8 @@ def tests(check: Check) -> dict[str, Any]:
 
 
 def renderer(check: Check) -> dict[str, Any]:
-    """Forward and backward pass of 384 strokes × 128 points × 50² pixels, beside the plain formula."""
+    """Forward and backward pass of 384 strokes × 128 points × 50² pixels: by the fused kernels, by the
+    torch path, and by the plain formula."""
     strokes = check.size(384, 8)
     torch.manual_seed(0)
     inputs = [
@@ -124,9 +125,12 @@ def renderer(check: Check) -> dict[str, Any]:
             tensor.grad = None
         render(*inputs, 50, points=128).backward(gradient)
 
-    return {
-        "strokes": strokes,
-        "ms": 1000 * check.seconds(lambda: both(stroke_ink), check.size(50, 2)),
+    found: dict[str, Any] = {"strokes": strokes}
+    names: tuple[Renderer, ...] = ("triton", "torch") if check.device.type == "cuda" else ("torch",)
+    for name in names:
+        with use_renderer(name):
+            found[f"{name}_ms"] = 1000 * check.seconds(lambda: both(stroke_ink), check.size(50, 2))
+    return found | {
         "plain_formula_ms": 1000
         * check.seconds(lambda: both(stroke_ink_per_pixel), check.size(5, 1)),
     }

@@ -510,7 +510,7 @@ def test_the_prior_alone_is_taught_by_nothing_that_teaches_the_guide() -> None:
 def test_random_strokes_teach_the_guide_alone(source: Path) -> None:
     settings = TrainConfig(source=str(source), batch_size=8, synthetic_ratio=1.0)
     trainer = Trainer.from_config(RunConfig("dood", TINY, settings), CPU)
-    gradients = trainer.synthetic_gradient(8)
+    gradients = trainer.synthetic_gradient(8, 0, trainer.plan())
     assert gradients.keys() <= set(trainer.guide.parameters())
     assert any(gradient.abs().max() > 0 for gradient in gradients.values())
     assert all(parameter.grad is None for parameter in trainer.parameters.values())
@@ -533,9 +533,9 @@ def test_random_strokes_that_are_not_finite_cost_the_images_nothing(
         set_random_state(trainer.random_state, CPU)
         synthetic_gradient = trainer.synthetic_gradient
 
-        def of_other_chance(count: int, synthetic_gradient: Any = synthetic_gradient) -> Any:
+        def of_other_chance(*given: Any, synthetic_gradient: Any = synthetic_gradient) -> Any:
             with torch.random.fork_rng(devices=[]):
-                return synthetic_gradient(count)
+                return synthetic_gradient(*given)
 
         monkeypatch.setattr(trainer, "synthetic_gradient", of_other_chance)
         trainer.train_step(images)

@@ -12,6 +12,7 @@ and are normalised image by image over these pairs.
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -25,6 +26,7 @@ from dood_pyro.estimators.stop_marginal import StopMarginalELBO
 from dood_pyro.images import Images
 from dood_pyro.inference.stop_marginal import StopMarginalTerms, collect_terms, stop_marginal_terms
 from dood_pyro.inference.traces import stroke_traces
+from dood_pyro.schedules import Step
 
 
 def joint_log_weight(terms: StopMarginalTerms) -> Float[Tensor, "stops *batch"]:
@@ -66,9 +68,18 @@ class MultiSampleEstimator(StopMarginalELBO):
         steps = config.exploration_steps()
         return cls(config.particles, config.beta, steps, config.scale_learns)
 
-    def loss(self, model: Any, guide: Any, images: Images, step: int) -> Loss:
+    def phase(self, step: int) -> bool:
+        """Whether strokes are still explored."""
+        return step < self.explore_steps
+
+    def loss(self, model: Any, guide: Any, images: Images, step: Any) -> Loss:
         """Minus the objective, summed over images; the terms are of the one-sample bound."""
-        if step < self.explore_steps:
+        return self.scheduled_loss(model, guide, images, step, self.phase(step))
+
+    def scheduled_loss(
+        self, model: Any, guide: Any, images: Images, step: Step, phase: Hashable
+    ) -> Loss:
+        if phase:
             return super().loss(model, guide, images, step)
         return self.weighted_loss(model, guide, images)
 

@@ -35,6 +35,7 @@ from dood_pyro.inference.messengers import StopBoundsMessenger
 from dood_pyro.inference.stop_marginal import ElboTerms
 from dood_pyro.inference.traces import model_and_guide_traces
 from dood_pyro.models.sites import IMAGE, is_on, on_site
+from dood_pyro.schedules import Step, falling
 
 MAX_ON_PROBABILITY = 0.95
 """Highest probability of going on, in training: a stop that is never drawn is never learned."""
@@ -58,6 +59,7 @@ class NVIL(Estimator):
             `MAX_ON_PROBABILITY`. 0: there are no bounds.
     """
 
+    capturable: ClassVar[bool] = True
     trains_baselines: ClassVar[bool] = True
 
     def __init__(
@@ -77,10 +79,10 @@ class NVIL(Estimator):
         hold = 0 if config.init_from else config.hold_steps
         return cls(config.beta, config.normalise, max_strokes, hold)
 
-    def loss(self, model: Any, guide: Any, images: Images, step: int) -> Loss:
+    def loss(self, model: Any, guide: Any, images: Images, step: Step) -> Loss:
         """Minus a surrogate, summed over images, whose gradient is the estimate."""
         if self.hold_steps:
-            low = FIRST_MIN_ON_PROBABILITY * max(0.0, 1 - step / self.hold_steps)
+            low = FIRST_MIN_ON_PROBABILITY * falling(step, self.hold_steps)
             guide = StopBoundsMessenger(low, MAX_ON_PROBABILITY)(guide)
         (traces,) = self.elbo._get_traces(model, guide, (images,), {})
         _, surrogate_loss = self.elbo._loss_and_surrogate_loss_particle(*traces)

@@ -4,7 +4,7 @@ Trainings use it unless another is named, and the multi-sample estimators extend
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from jaxtyping import Float
 from torch import Tensor
@@ -13,6 +13,7 @@ from dood_pyro.config import TrainConfig
 from dood_pyro.estimators.base import Estimator, Loss
 from dood_pyro.images import Images
 from dood_pyro.inference.stop_marginal import StopMarginalTerms, objective, stop_marginal_terms
+from dood_pyro.schedules import Step, at_least, falling
 
 
 class StopMarginalELBO(Estimator):
@@ -28,6 +29,8 @@ class StopMarginalELBO(Estimator):
         scale_learns: whether the likelihood's scale learns from what would be ``drawn``, or from all
             that is ``explored``.
     """
+
+    capturable: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -49,20 +52,19 @@ class StopMarginalELBO(Estimator):
         always = 0.0 if config.trainable == "prior" else config.explore_always
         return cls(config.beta, config.exploration_steps(), always, config.scale_learns)
 
-    def exploration(self, step: int) -> float:
+    def exploration(self, step: Step) -> Step:
         """Share of the uniform distribution in the strokes' weights after ``step`` steps."""
-        falling = 0.5 * max(0.0, 1 - step / self.explore_steps) if self.explore_steps else 0.0
-        return max(falling, self.explore_always)
+        return at_least(0.5 * falling(step, self.explore_steps), self.explore_always)
 
     def objective(
-        self, terms: StopMarginalTerms, exploration: float = 0.0
+        self, terms: StopMarginalTerms, exploration: Step = 0.0
     ) -> Float[Tensor, "*batch"]:
         """Objective of training, nats per image (`inference.stop_marginal.objective`)."""
         return objective(terms, self.beta, exploration)
 
-    def loss(self, model: Any, guide: Any, images: Images, step: int) -> Loss:
+    def loss(self, model: Any, guide: Any, images: Images, step: Step) -> Loss:
         """Minus the objective, summed over images."""
         exploration = self.exploration(step)
-        explore = exploration if self.scale_learns == "drawn" else 0.0
+        explore: Step = exploration if self.scale_learns == "drawn" else 0.0
         terms = stop_marginal_terms(model, guide, images, explore=explore)
         return -self.objective(terms, exploration).sum(), terms.averages()

@@ -93,6 +93,10 @@ class AmortisedGuide(SequentialGuide[State]):
         """Open the refiners' gates as far as their schedule says."""
         self.refinement.set_step(step)
 
+    def phase(self) -> int:
+        """Number of refiners at work."""
+        return self.refinement.num_active()
+
     # The program.
 
     def initial_state(self, images: ImageBatch) -> State:

@@ -9,7 +9,7 @@ by stroke, so that inference can step in between. To write one, see docs/extendi
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any, ClassVar, Generic, TypeVar, cast
 
 import pyro
@@ -65,6 +65,11 @@ class Guide(nn.Module):
 
     def set_step(self, step: int) -> None:
         """Set what depends on the number of training steps taken, in buffers; called before each."""
+
+    def phase(self) -> Hashable:
+        """What the guide does now that it may not do after other numbers of training steps: steps of
+        one phase run the same operations."""
+        return None
 
     def posterior(self, images: Images, progress: Progress | None = None) -> Guide:
         """The guide that samples for these images are drawn from: this one, unless it searches."""

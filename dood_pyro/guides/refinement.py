@@ -13,7 +13,7 @@ carries over to other drawings.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -186,16 +186,25 @@ class StrokeRefinement(nn.Module):
         self.register_buffer("gate", torch.ones(count))
         self.gate: Tensor
         """Opening of each refiner's gate, in [0, 1]; kept with the weights."""
+        self._active: int | None = count
 
     def set_step(self, step: int) -> None:
         """Open the gates as far as they are after ``step`` training steps."""
-        for refiner in range(len(self.gate)):
-            self.gate[refiner].fill_(self.schedule.gate(refiner, step))
+        gates = [self.schedule.gate(refiner, step) for refiner in range(len(self.gate))]
+        for refiner, gate in enumerate(gates):
+            self.gate[refiner].fill_(gate)
+        self._active = sum(gate > 0 for gate in gates)
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self._active = None
 
     def num_active(self) -> int:
-        """Number of refiners to run: those whose gate is open at all. On a GPU, which would have to be
-        waited for, all of them: a closed gate lets nothing through."""
-        return len(self.gate) if self.gate.is_cuda else int((self.gate > 0).sum())
+        """Number of refiners to run: those whose gate is open at all. Known without waiting for the
+        device, but once after weights were loaded."""
+        if self._active is None:
+            self._active = int((self.gate > 0).sum())
+        return self._active
 
     def forward(
         self,

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from dood_pyro.models.distributions import CorrelatedPoints
 from dood_pyro.models.sites import is_on
+from dood_pyro.schedules import Step
 
 
 def bernoulli_logits(site: Any) -> Tensor:
@@ -125,9 +126,9 @@ class StopBoundsMessenger(Messenger):
         low, high: bounds of the probability; 0 and 1 bound nothing.
     """
 
-    def __init__(self, low: float, high: float) -> None:
+    def __init__(self, low: Step, high: Step) -> None:
         super().__init__()
-        self.low, self.high = (math.log(p / (1 - p)) if 0 < p < 1 else None for p in (low, high))
+        self.low, self.high = (_bound(p) for p in (low, high))
 
     def _pyro_sample(self, msg: Any) -> None:
         unbounded = self.low is None and self.high is None
@@ -147,15 +148,27 @@ class StopBoundsMessenger(Messenger):
             msg["fn"] = msg["fn"].mask(mask)
 
 
+def _bound(probability: Step) -> Tensor | float | None:
+    """A probability's logit; None where it bounds nothing."""
+    if isinstance(probability, Tensor):
+        return probability.logit()
+    return math.log(probability / (1 - probability)) if 0 < probability < 1 else None
+
+
 class _Within(torch.autograd.Function):
     """Clamp whose gradient, beyond a bound, still passes where it leads back inside. A sigmoid would
     flatten out there, and a logit that has gone too far would never come back."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, low: float | None, high: float | None) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, low: Tensor | float | None, high: Tensor | float | None
+    ) -> Tensor:
         ctx.save_for_backward(x)
         ctx.bounds = low, high
-        return x.clamp(low, high)
+        for bound, clamp in ((low, torch.clamp_min), (high, torch.clamp_max)):
+            if bound is not None:
+                x = clamp(x, bound)
+        return x
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:

@@ -28,6 +28,7 @@ from dood_pyro.images import Images, as_batch
 from dood_pyro.inference.messengers import bernoulli_logits
 from dood_pyro.inference.traces import stroke_traces
 from dood_pyro.models.sites import canvas_site, latent_sites, on_site
+from dood_pyro.schedules import Step
 
 
 class ElboTerms(NamedTuple):
@@ -91,13 +92,13 @@ def stop_log_probs(logits: Float[Tensor, "steps *batch"]) -> Float[Tensor, "stop
     return torch.cat([start, goes_on]) + stops
 
 
-def mix_uniform(q: Float[Tensor, "stops *batch"], share: float) -> Float[Tensor, "stops *batch"]:
+def mix_uniform(q: Float[Tensor, "stops *batch"], share: Step) -> Float[Tensor, "stops *batch"]:
     """The stops' probabilities with ``share`` of a uniform distribution mixed in."""
     return (1 - share) * q + share / q.shape[0]
 
 
 def objective(
-    terms: StopMarginalTerms, beta: float = 1.0, exploration: float = 0.0
+    terms: StopMarginalTerms, beta: float = 1.0, exploration: Step = 0.0
 ) -> Float[Tensor, "*batch"]:
     """Objective of training, nats per image.
 
@@ -124,7 +125,7 @@ def objective(
 
 
 def stop_marginal_terms(
-    model: Any, guide: Any, images: Images, particles: int = 1, explore: float = 0.0
+    model: Any, guide: Any, images: Images, particles: int = 1, explore: Step = 0.0
 ) -> StopMarginalTerms:
     """Terms of one pass that draws every stroke of ``images``, or of ``particles`` passes.
 
@@ -136,7 +137,7 @@ def stop_marginal_terms(
 
 
 def collect_terms(
-    model: Any, images: Images, p_trace: Any, q_trace: Any, explore: float = 0.0
+    model: Any, images: Images, p_trace: Any, q_trace: Any, explore: Step = 0.0
 ) -> tuple[StopMarginalTerms, Float[Tensor, "stops *batch"], Float[Tensor, "stops *batch"]]:
     """The terms of two traces of `stroke_traces`, and Σ_{t≤k} log p and Σ_{t≤k} log q, whose
     difference is ``log_ratio``, by themselves.
@@ -175,7 +176,7 @@ def collect_terms(
     )
     scale = model.likelihood_scale()
     scales = [scale] * len(canvases)
-    if explore:
+    if isinstance(explore, Tensor) or explore:
         q = q_stop.detach().exp()
         # The same values, with as much of the gradient as there is drawn among what is explored.
         scales = [

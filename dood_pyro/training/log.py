@@ -60,7 +60,7 @@ class MetricsLog:
         values = dict(zip([*ElboTerms._fields, "gradient_norm"], means, strict=True))
         values |= {
             "scale": float(self.trainer.model.likelihood_scale().detach()),
-            "learning_rate": self.trainer.learning_rate(),
+            "learning_rate": float(self.trainer.learning_rate(self.trainer.step)),
             "steps_per_second": (self.trainer.step - step_then) / max(now - then, 1e-9),
             "skipped": int(self.trainer.skipped),
         }

@@ -95,6 +95,7 @@ class Training:
         show: Show | None = None,
         tensorboard: bool = True,
         budget: TrainingBudget | None = None,
+        cuda_graph: bool = True,
     ) -> Trainer:
         """Train to the end of the budget; see `resume` for arguments and errors."""
         with contextlib.ExitStack() as stack:
@@ -108,6 +109,8 @@ class Training:
                 _, budget = self.run.read_config()
             # Only now: what cannot be gone on with stays as it was.
             self.run.write_config(self.trainer.config, budget, tensorboard)
+            if cuda_graph:
+                self.trainer.capture_steps()
             self._loop(budget, show, tensorboard)
         return self.trainer
 
@@ -171,6 +174,7 @@ def resume(
     tensorboard: bool = True,
     budget: TrainingBudget | None = None,
     trusted: Iterable[str] = (),
+    cuda_graph: bool = True,
 ) -> Trainer:
     """Train a run folder, from its start or its last checkpoint, until its end.
 
@@ -180,6 +184,8 @@ def resume(
         budget: another end than the run's own, which takes its place.
         show: called with the trainer and a line of kind ``"start"`` when training begins, then
             with each line of metrics as it is written.
+        cuda_graph: whether steps are captured as CUDA graphs, on a CUDA device and where the estimator
+            can be (`Estimator.capturable`).
 
     Raises:
         UserError: the data cannot be had or is not what the run began with; the checkpoint is
@@ -187,7 +193,9 @@ def resume(
             last checkpoint stays as it was.
         Interrupted: by SIGINT (Ctrl-C) or SIGTERM, after a checkpoint.
     """
-    return Training.open(run, device, data_dir, trusted).train(show, tensorboard, budget)
+    return Training.open(run, device, data_dir, trusted).train(
+        show, tensorboard, budget, cuda_graph
+    )
 
 
 def _load_dataset(config: RunConfig, data_dir: str | Path | None) -> data.ImageDataset:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Hashable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyro
 import torch
@@ -27,6 +27,10 @@ from dood_pyro.inference.stop_marginal import ElboTerms, StopMarginalTerms, stop
 from dood_pyro.models.base import DrawingModel
 from dood_pyro.optimiser import Adam
 from dood_pyro.runs.build import build
+from dood_pyro.schedules import Step, at_least, at_most
+
+if TYPE_CHECKING:
+    from dood_pyro.training.cuda_graphs import CudaGraphs
 
 SYNTHETIC_SIGMAS = (0.015, 0.12)
 """Pens of the random strokes that a guide learns to parse, canvas units: the renderer's range but for
@@ -35,6 +39,18 @@ COARSE_SYNTHETIC = 0.56
 """Size of coarse random drawings, as a share of the canvas's: 28 of 50, what most datasets of drawings
 have. Every other batch of them is coarse where the source has more pixels, and of the canvas's size
 where it has fewer."""
+
+
+class StepPlan(NamedTuple):
+    """What a training step does: steps of one plan run the same operations on other numbers."""
+
+    asleep: bool
+    """Whether it is of the sleep phase."""
+    synthetic: tuple[int, ...]
+    """Native sizes of its batches of random drawings."""
+    estimator: Hashable
+    guide: Hashable
+    """Their phases."""
 
 
 class Trainer:
@@ -81,6 +97,8 @@ class Trainer:
         self.optimiser = Adam([parameters for parameters, _ in self.groups])
         self.random_state: dict[str, Tensor] = {}
         """State of the random numbers that training begins with (`dood_pyro.devices`)."""
+        self.graphs: CudaGraphs | None = None
+        """Captured steps; None where each step is run operation by operation."""
         self.step = 0
         self.seconds = 0.0
         self.best = float("-inf")
@@ -121,11 +139,11 @@ class Trainer:
         groups = [(rest, 1.0), (scale, factor), (baselines, 1.0)]
         return [(parameters, rate) for parameters, rate in groups if parameters]
 
-    def learning_rate(self) -> float:
-        """Learning rate of the step to come."""
+    def learning_rate(self, step: Step) -> Step:
+        """Learning rate of a step."""
         settings = self.config.train
-        rise = min(1.0, (self.step + 1) / max(1, settings.warm_up))
-        fall = (1 + self.step / settings.decay_steps) ** settings.decay_power
+        rise = at_most((step + 1) / max(1, settings.warm_up), 1.0)
+        fall = (1 + step / settings.decay_steps) ** settings.decay_power
         return settings.learning_rate * rise / fall
 
     def train_step(self, images: ImageBatch) -> tuple[ElboTerms, Tensor]:
@@ -134,40 +152,87 @@ class Trainer:
         A step whose loss or gradient is not finite leaves weights and moments as they are, and is
         counted.
         """
-        settings = self.config.train
-        if settings.trainable != "prior":
+        if self.config.train.trainable != "prior":
             self.guide.set_step(self.step)
+        plan = self.plan()
+        if self.graphs is None:
+            found = self.operations(images, self.step, plan)
+        else:
+            found = self.graphs.step(images, self.step, plan)
+        self.step += 1
+        return found
+
+    def capture_steps(self) -> None:
+        """From now on replay steps as CUDA graphs, where device and estimator allow it."""
+        if self.device.type == "cuda" and self.estimator.capturable:
+            from dood_pyro.training.cuda_graphs import CudaGraphs
+
+            self.graphs = CudaGraphs(self.operations, self.device)
+
+    def plan(self) -> StepPlan:
+        """What the step to come does that others may not."""
+        settings = self.config.train
         asleep = self.step < settings.sleep_steps
+        share = 0.0 if asleep else settings.synthetic_ratio
+        batches = range(math.floor(self.step * share), math.floor((self.step + 1) * share))
+        since = max(0, self.step - settings.sleep_steps)
+        return StepPlan(
+            asleep,
+            tuple(self._synthetic_size(batch) for batch in batches),
+            self.estimator.phase(since),
+            self.guide.phase(),
+        )
+
+    def operations(
+        self, images: ImageBatch, step: Step, plan: StepPlan
+    ) -> tuple[ElboTerms, Tensor]:
+        """All that a step computes, on the device alone: nothing is read back, and steps of one plan
+        run the same operations.
+
+        Args:
+            step: its number; on the device, where the step is captured for all of its plan.
+        """
+        settings = self.config.train
         # Checks of supports and shapes in every step would wait for the device.
         with pyro.validation_enabled(False):
             # Before the images: while those have gradients there is no room for a second graph.
-            synthetic = {} if asleep else self.synthetic_gradient(len(images))
-            if asleep:
+            synthetic = self.synthetic_gradient(len(images), step, plan)
+            if plan.asleep:
                 loss = sleep_loss(self.model, self.guide, len(images), self.native_size)
                 with torch.no_grad():  # what is reported is of the data all the same
                     terms = stop_marginal_terms(self.model, self.guide, images).averages()
             else:
-                loss, terms = self._loss(images)
+                loss, terms = self._loss(images, step, plan)
             (loss / images.pixels.numel()).backward()
             norms = [self._clip(group) for group, _ in self.groups]
             for parameter, gradient in synthetic.items():
                 parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
         finite = torch.isfinite(torch.stack([loss.detach(), *norms])).all()
         bad = (~finite).float()
-        self.optimiser.step([self.learning_rate() * rate for _, rate in self.groups], skip=bad)
+        learning_rate = self.learning_rate(step)
+        self.optimiser.step([learning_rate * rate for _, rate in self.groups], skip=bad)
         self.optimiser.zero_grad()  # now: the next step needs the memory before it needs gradients
-        decay = min(settings.average_decay, (1 + self.step) / (10 + self.step))
-        current = [parameter.detach() for parameter in self.parameters.values()]
-        torch._foreach_lerp_(list(self.averages.values()), current, 1 - decay)
+        decay = at_most((1 + step) / (10 + step), settings.average_decay)
+        self._move_averages(1 - decay)
         self.skipped += bad
-        self.skipped_in_a_row = (self.skipped_in_a_row + bad) * bad
-        self.step += 1
+        self.skipped_in_a_row.add_(bad).mul_(bad)
         return terms, norms[0]
 
-    def _loss(self, images: ImageBatch) -> tuple[Tensor, ElboTerms]:
+    def _move_averages(self, share: Step) -> None:
+        """Move the averaged weights towards the current ones by a share of the way."""
+        current = [parameter.detach() for parameter in self.parameters.values()]
+        averages = list(self.averages.values())
+        if isinstance(share, Tensor):
+            moves = torch._foreach_sub(current, averages)
+            torch._foreach_mul_(moves, share.to(current[0]))
+            torch._foreach_add_(averages, moves)
+        else:
+            torch._foreach_lerp_(averages, current, share)
+
+    def _loss(self, images: ImageBatch, step: Step, plan: StepPlan) -> tuple[Tensor, ElboTerms]:
         """The estimator's loss, whose schedules begin once the sleep phase is over."""
-        since = max(0, self.step - self.config.train.sleep_steps)
-        return self.estimator.loss(self.model, self.guide, images, since)
+        since = at_least(step - self.config.train.sleep_steps, 0)
+        return self.estimator.scheduled_loss(self.model, self.guide, images, since, plan.estimator)
 
     def _clip(self, parameters: Sequence[nn.Parameter]) -> Tensor:
         """Cut the gradient to the largest norm allowed; return what its norm was."""
@@ -175,27 +240,32 @@ class Trainer:
             return torch.zeros((), device=self.device)
         return torch.nn.utils.clip_grad_norm_(parameters, self.config.train.clip_norm)
 
-    def synthetic_gradient(self, count: int) -> dict[nn.Parameter, Tensor]:
+    def _synthetic_size(self, batch: int) -> int:
+        """Native size of a batch of random drawings."""
+        size = self.config.model.canvas_size
+        own_size = self.model.ink_size(self.native_size)
+        other = round(COARSE_SYNTHETIC * size) if own_size == size else size
+        return other if batch % 2 else own_size
+
+    def synthetic_gradient(
+        self, count: int, step: Step, plan: StepPlan
+    ) -> dict[nn.Parameter, Tensor]:
         """The gradient of the guide's loss on random strokes, to be added to the images'.
 
         Random drawings come by whole batches of ``count``, not with every step: a small batch costs
         nearly as much as a large one. Their gradient, at first much the larger, is clipped by itself,
         or it would leave nothing of the images'. One that is not finite is left out and counted.
         """
-        settings, share, model = self.config.model, self.config.train.synthetic_ratio, self.model
-        own_size = model.ink_size(self.native_size)
-        coarse = round(COARSE_SYNTHETIC * settings.canvas_size)
-        other = coarse if own_size == settings.canvas_size else settings.canvas_size
+        settings, model = self.config.model, self.model
         learning = [p for p in self.guide.parameters() if p.requires_grad]
         gradients: dict[nn.Parameter, Tensor] = {}
-        for batch in range(math.floor(self.step * share), math.floor((self.step + 1) * share)):
+        for native_size in plan.synthetic:
             strokes = sample_random_strokes(
                 count, settings.max_strokes, SYNTHETIC_SIGMAS, device=self.device
             )
-            native_size = other if batch % 2 else own_size
             with frozen_parameters(model):
                 pixels = model.picture(strokes.ink(model.ink_size(native_size)))
-                loss, _ = self._loss(ImageBatch(pixels, native_size))
+                loss, _ = self._loss(ImageBatch(pixels, native_size), step, plan)
                 (loss / pixels.numel()).backward()
             finite = torch.isfinite(self._clip(learning) + loss.detach())
             self.skipped += (~finite).float()

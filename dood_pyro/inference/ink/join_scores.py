@@ -13,13 +13,14 @@ twice takes part twice), with p(M) ∝ exp Σ s(i, j) over the pairs in M: a con
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache, lru_cache
 from importlib import resources
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
+from scipy.special import expit
 
 from dood_pyro.inference.ink.joins import End, crossing_bridges
 from dood_pyro.inference.ink.skeleton import InkGraph, Points, along, path_length
@@ -37,7 +38,7 @@ BEST_DEFAULT = 180.0
 
 
 class Network(NamedTuple):
-    """A perceptron with two hidden layers of tanh, on standardised features."""
+    """A perceptron with hidden layers of x sigmoid(x), on standardised features."""
 
     mean: np.ndarray
     std: np.ndarray
@@ -46,10 +47,10 @@ class Network(NamedTuple):
 
     def __call__(self, rows: Float[np.ndarray, "rows features"]) -> Float[np.ndarray, "rows"]:
         x = (rows - self.mean) / self.std
-        w = self.weights
-        x = np.tanh(x @ w[0].T + w[1])
-        x = np.tanh(x @ w[2].T + w[3])
-        out: np.ndarray = (x @ w[4].T + w[5])[:, 0]
+        for index in range(0, len(self.weights) - 2, 2):
+            x = x @ self.weights[index].T + self.weights[index + 1]
+            x = x * expit(x)
+        out: np.ndarray = (x @ self.weights[-2].T + self.weights[-1])[:, 0]
         return out
 
 
@@ -65,16 +66,15 @@ def trained_networks() -> JoinNetworks:
     """The networks that come with the package."""
     path = resources.files("dood_pyro") / "weights" / "joins.npz"
     with path.open("rb") as file, np.load(file) as arrays:
-        return JoinNetworks(
-            *(
-                Network(
-                    arrays[f"{name}.mean"],
-                    arrays[f"{name}.std"],
-                    [arrays[f"{name}.{index}"] for index in range(6)],
-                )
-                for name in JoinNetworks._fields
-            )
-        )
+        return JoinNetworks(*(_network(arrays, name) for name in JoinNetworks._fields))
+
+
+def _network(arrays: Mapping[str, np.ndarray], name: str) -> Network:
+    """A network of a file."""
+    weights: list[np.ndarray] = []
+    while f"{name}.{len(weights)}" in arrays:
+        weights.append(arrays[f"{name}.{len(weights)}"].astype(float))
+    return Network(arrays[f"{name}.mean"], arrays[f"{name}.std"], weights)
 
 
 Pairs = tuple[tuple[int, int], ...]
