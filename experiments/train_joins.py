@@ -42,7 +42,7 @@ from dood_pyro.inference.ink.parse_ink import graph_contexts, graphs_of
 from dood_pyro.inference.ink.skeleton import InkGraph
 from dood_pyro.rendering.round_pen import Polyline, draw_with_pen
 
-HIDDEN, LAYERS, DROPOUT = 160, 3, 0.2
+HIDDEN, LAYERS, DROPOUT = 160, 3, 0.25
 TWICE_HIDDEN = 64
 """Sizes of the two networks."""
 WEIGHTS = Path(__file__).parent.parent / "dood_pyro" / "weights" / "joins.npz"
@@ -320,7 +320,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=5000, help="Training drawings of each set.")
     parser.add_argument("--pictures", type=int, default=4500, help="Pictures of each set.")
     parser.add_argument("--epochs", type=int, default=25)
-    parser.add_argument("--seed", type=int, default=0, help="Of the networks.")
+    parser.add_argument("--seed", type=int, default=3, help="Of the networks.")
     parser.add_argument("--jobs", type=int, default=2, help="Processes.")
     parser.add_argument("--data-dir", type=Path, help="Data folder, in place of DOOD_DATA.")
     parser.add_argument(

@@ -26,19 +26,19 @@ from scipy.special import ndtr
 
 from dood_pyro.inference.ink.skeleton import Points, along, path_length
 
-TOLERANCE = (0.3, 0.08)
+TOLERANCE = (0.25, 0.06)
 """Distance that a chain keeps to the line that it starts from: pixels, and pen widths; the larger."""
 PER_WIDTHS = 1.5
 """Least length of a chain's curves, pen widths."""
 COUNTS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 40, 48, 64, 80, 96, 128)
 """Numbers of curves that are tried between two corners."""
-STEPS = 6
+STEPS = 5
 """Gauss-Newton steps."""
 REACH = 1.5
 """Distance from the pen's edge to which pixels take part, pixels."""
 SPACING = 1.0
 """Distance of the points at which curves are looked up, pixels."""
-BEND = 0.01
+BEND = 0.003
 """Weight of a chain's bending, beside the squared difference of a pixel."""
 START_BEND = 0.05
 """Square root of that weight where chains start, beside the squared distance of a point."""
