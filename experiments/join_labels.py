@@ -51,6 +51,8 @@ class Labels(NamedTuple):
     joined: dict[int, list[Pairs]]
     """For each node, the matchings of its slots that agree best with the strokes; several where they
     agree alike."""
+    value: float
+    """How well its strokes match the true ones, up to 1 + `SOFT`; NaN where nothing was searched."""
 
 
 class TrueStroke(NamedTuple):
@@ -308,7 +310,7 @@ def find_labels(
         for node, info in nodes.items()
     }
     if len(graph.branches) > MOST_BRANCHES:
-        return Labels(times, {node: [pairs] for node, pairs in joined.items()})
+        return Labels(times, {node: [pairs] for node, pairs in joined.items()}, float("nan"))
     search = _Search(graph, nodes, Agreement(graph, strokes, side), times)
     search.joined.update(joined)
     value = search.value()
@@ -330,4 +332,4 @@ def find_labels(
             if search.value() >= value - SAME:
                 alike[node].append(pairs)
         search.joined[node] = kept
-    return Labels(search.times, alike)
+    return Labels(search.times, alike, value)

@@ -22,7 +22,6 @@ from dood_pyro.inference.ink.join_scores import (
     matchings,
     node_ends,
     pair_rows,
-    slots_of,
     trained_networks,
 )
 from dood_pyro.inference.ink.parse_ink import graph_contexts, most_probable
@@ -30,7 +29,7 @@ from dood_pyro.inference.ink.skeleton import InkGraph, ink_graphs
 from dood_pyro.rendering.round_pen import Polyline, draw_with_pen
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "experiments"))
-import train_joins
+import join_labels
 
 CROSS = [np.array([[20.0, 30], [170, 150]]), np.array([[150.0, 30], [40, 170]])]
 OUT_AND_BACK = [np.array([[30.0, 30], [100, 30], [100, 150], [100, 30], [170, 34]])]
@@ -140,14 +139,11 @@ def test_the_most_probable_combinations() -> None:
 def test_labels_follow_the_strokes(strokes: list[Polyline], twice: int) -> None:
     """How often branches were passed, and that the true joins are among those allowed."""
     graph = graph_of(strokes)
-    truth = train_joins.true_strokes(strokes)
-    times = [train_joins.times_passed(graph, each, truth) for each in graph.branches]
+    truth = join_labels.true_strokes(strokes)
+    times = [join_labels.times_passed(graph, each, truth) for each in graph.branches]
     assert times.count(2) == twice and set(times) <= {1, 2}
     for node, info in node_ends(graph).items():
         mine = [times[branch] for branch, _ in info.ends]
-        passed = train_joins.passages(graph, node, info, truth)
-        allowed = train_joins.agreeing(mine, passed)
-        assert allowed.any()
-        pairs = matchings(len(slots_of(mine)))[int(np.argmax(allowed))]
-        assert len(pairs) == passed.sum()
+        passed = join_labels.passages(graph, node, info, truth)
+        assert len(join_labels.agreeing(mine, passed)) == passed.sum()
         assert passed.sum() == sum(mine) // 2
