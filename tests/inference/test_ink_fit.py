@@ -18,7 +18,9 @@ def joint(strokes: list[tuple[Polyline, list[int]]], picture: np.ndarray) -> fit
     stroke = np.repeat(np.arange(len(knots)), [len(each.table) // 4 for each in knots])
     table = fit.sparse.block_diag([each.table for each in knots], format="csr")
     curves = fit._Curves(table, stroke, fit._curve_ends(stroke))
-    made = fit._JointFit(picture, curves, np.concatenate([each.values for each in knots]), 4.0)
+    made = fit._JointFit(
+        picture, curves, np.concatenate([each.values for each in knots]), np.full(len(knots), 4.0)
+    )
     made._choose_pixels()
     return made
 
