@@ -178,7 +178,7 @@ def test_folders_with_a_broken_file(
     said = capsys.readouterr()
     assert "broken.png" in said.err and "1 of 4 pictures" in said.err
     assert "Traceback" not in said.err
-    assert said.out.count("1 strokes") == 3
+    assert said.out.count("1 stroke") == 3
     assert len(list(out.iterdir())) == 6
     alone = tmp_path / "alone"
     assert run(folder / "1.png", "--out-dir", alone) == 0

@@ -11,6 +11,7 @@ from PIL import Image
 
 from dood_pyro.drawing import Drawing
 from dood_pyro.errors import UserError
+from dood_pyro.inference.ink.fit import Chain
 from dood_pyro.parsing import InkOptions, parse_picture, parse_ways
 from dood_pyro.rendering.round_pen import Polyline, draw_with_pen
 from dood_pyro.tasks.stroke_scores import compare_strokes
@@ -246,7 +247,9 @@ def test_what_is_no_picture(tmp_path: Path) -> None:
 def test_long_straight_strokes_explain_their_ink() -> None:
     line = [np.array([[20.0, 20], [380, 370]])]
     drawing = parse_picture(1 - draw_with_pen(line, (400, 400), 4.0))
-    assert len(drawing[0].control) == 1 and drawing.explained > 0.99
+    assert len(drawing) == 1 and drawing.explained > 0.99
+    whole = Chain(np.linspace(line[0][0], line[0][1], 4)[None], 4.0, 1.0)
+    assert np.hypot(*np.diff(whole.evenly(2.0), axis=0).T).max() <= 2.0
 
 
 def test_a_line_along_the_border_is_no_frame() -> None:

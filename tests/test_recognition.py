@@ -112,7 +112,7 @@ def test_command_writes_strokes_of_pictures(
     assert {path.name for path in out.iterdir()} == {"a.svg", "a.json", "b.svg", "b.json"}
     assert (out / "a.svg").read_text().startswith("<svg")
     strokes = json.loads((out / "b.json").read_text())["strokes"]
-    assert f"{files[1]}: {len(strokes)} strokes" in capsys.readouterr().out
+    assert f"{files[1]}: {len(strokes)} stroke" in capsys.readouterr().out
     for arguments, said in (
         ([*files, str(tmp_path / "other" / "a.gif")], "called a"),
         ([str(tmp_path / "none.png")], "none.png"),
