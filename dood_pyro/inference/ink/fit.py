@@ -313,6 +313,7 @@ class _JointFit:
         self.darkness = np.ones(self.strokes)
         self.blur = 0.5
         self.local = self._local()
+        self.penalty = self._penalty()
 
     def _local(self) -> sparse.csr_matrix:
         """Each curve's own unknowns (control points, its stroke's width and darkness, blur) from all
@@ -342,6 +343,14 @@ class _JointFit:
         shape = (2 * count, 4 * count)
         place = (np.concatenate(rows), np.concatenate(columns))
         return sparse.csr_matrix((np.concatenate(entries), place), shape) @ self.curves.table
+
+    def _penalty(self) -> sparse.csr_matrix:
+        """Hessian of all that keeps unknowns where they are, which is the same at every state."""
+        both = BEND * (self.bend.T @ self.bend) + DRIFT * sparse.identity(len(self.values))
+        ties = np.concatenate(
+            [np.full(self.strokes, WIDTH_TIE), np.full(self.strokes, DARKNESS_TIE), [1e-3]]
+        )
+        return sparse.block_diag([sparse.kron(both, np.eye(2)), sparse.diags(ties)], format="csr")
 
     def run(self, steps: int) -> Fit:
         """Fit, and the result."""
@@ -503,12 +512,7 @@ class _JointFit:
         gradient = gradient + np.concatenate(
             [to_values.ravel(), WIDTH_TIE * apart, DARKNESS_TIE * fainter, [0.0]]
         )
-        both = BEND * (self.bend.T @ self.bend) + DRIFT * sparse.identity(len(values))
-        ties = np.concatenate(
-            [np.full(self.strokes, WIDTH_TIE), np.full(self.strokes, DARKNESS_TIE), [1e-3]]
-        )
-        penalty = sparse.block_diag([sparse.kron(both, np.eye(2)), sparse.diags(ties)])
-        return cost, gradient, (hessian + penalty).tocsr()
+        return cost, gradient, (hessian + self.penalty).tocsr()
 
 
 POWERS = np.array([[1, 0, 0, 0], [-3, 3, 0, 0], [3, -6, 3, 0], [-1, 3, -3, 1]], dtype=float)
