@@ -3,10 +3,10 @@ Run by ``make joins``; writes dood_pyro/weights/joins.npz.
 
 Drawings of three sets, without those that the table of strokes reports and those that choose settings
 (and, of Omniglot, without other drawings of the same characters), are drawn with pens and at sizes of
-many kinds. Their strokes are followed along the graph of the ink: how often each branch was passed, and
-which ends were passed one after the other. The first network is trained by the likelihood of each
-node's matching given how often its branches were passed, the second by that of a branch having been
-passed twice, given the scores of the first.
+many kinds. Of each graph of the ink the decomposition is looked for whose strokes match the true ones
+best (`join_labels`): how often each branch was passed, and which ends one after the other. The first
+network is trained by the likelihood of each node's matching given how often its branches were passed,
+the second by that of a branch having been passed twice, given the scores of the first.
 """
 
 from __future__ import annotations
