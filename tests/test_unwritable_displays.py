@@ -128,7 +128,11 @@ def test_interrupting_a_command_is_no_traceback(source: Path, tmp_path: Path) ->
     """Ctrl-C, while another command than train is at work."""
     arguments = ["train-features", "--source", source, "--steps", 10**6, "--out", tmp_path / "x"]
     process = subprocess.Popen(
-        [sys.executable, "-c", TRAIN, *map(str, arguments)], stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", TRAIN, *map(str, arguments)],
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell's background jobs ignore SIGINT, and so would what they start.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stderr is not None
     process.stderr.read(1)  # the bar has appeared
