@@ -17,6 +17,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial import cKDTree
 
+from dood_pyro.inference.ink.decompositions import stroke_sets
 from dood_pyro.inference.ink.join_scores import (
     MAX_SLOTS,
     NodeEnds,
@@ -233,25 +234,13 @@ class _Search:
 
     def value(self) -> float:
         """How well the strokes agree with the true ones."""
-        parent = {(b, p): (b, p) for b, count in enumerate(self.times) for p in range(count)}
-
-        def root(key: tuple[int, int]) -> tuple[int, int]:
-            while parent[key] != key:
-                parent[key] = parent[parent[key]]
-                key = parent[key]
-            return key
-
-        for branch, count in enumerate(self.times):
-            if count == 2 and None in self.graph.branches[branch].ends:
-                parent[branch, 1] = (branch, 0)
-        for node, pairs in self.joined.items():
-            slots = self.slots(node)
-            for a, b in pairs:
-                parent[root(slots[a])] = root(slots[b])
-        groups: dict[tuple[int, int], set[int]] = {}
-        for key in parent:
-            groups.setdefault(root(key), set()).add(key[0])
-        paths = [frozenset(each) for each in groups.values()]
+        joined = (
+            (slots[a], slots[b])
+            for node, pairs in self.joined.items()
+            for slots in (self.slots(node),)
+            for a, b in pairs
+        )
+        paths = stroke_sets(self.graph, self.times, joined)
         return self.agreement.value(paths) - PASS_PRICE * self.times.count(2)
 
     def choices(self, node: int) -> tuple[Pairs, ...]:

@@ -11,7 +11,7 @@ expected F of matched strokes, which the single most probable decomposition need
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -147,25 +147,46 @@ def _slot_branches(
 
 def _stroke_sets(scores: JoinScores, drawn: Decomposition) -> list[frozenset[int]]:
     """Strokes of a decomposition as sets of branches."""
-    parent: dict[tuple[int, int], tuple[int, int]] = {}
 
-    def root(key: tuple[int, int]) -> tuple[int, int]:
+    def joined() -> Iterator[tuple[Pass, Pass]]:
+        for node, index in drawn.joined.items():
+            found, slots = _slot_branches(scores, node, drawn.times)
+            for a, b in matchings(len(found.slots))[index]:
+                (end_a, pass_a), (end_b, pass_b) = slots[a], slots[b]
+                yield (end_a[0], pass_a), (end_b[0], pass_b)
+
+    return stroke_sets(scores.graph, drawn.times, joined())
+
+
+Pass = tuple[int, int]
+"""A branch, and which of its passes, 0 or 1."""
+
+
+def stroke_sets(
+    graph: InkGraph, times: Sequence[int], joined: Iterable[tuple[Pass, Pass]]
+) -> list[frozenset[int]]:
+    """Strokes as sets of branches.
+
+    Args:
+        times: how often each branch was passed.
+        joined: passes that go on with each other.
+    """
+    parent: dict[Pass, Pass] = {}
+
+    def root(key: Pass) -> Pass:
         while parent[key] != key:
             parent[key] = parent[parent[key]]
             key = parent[key]
         return key
 
-    for index, count in enumerate(drawn.times):
+    for index, count in enumerate(times):
         for each in range(count):
             parent[index, each] = (index, each)
-        if count == 2 and None in scores.graph.branches[index].ends:
+        if count == 2 and None in graph.branches[index].ends:  # out to its tip, and back
             parent[index, 1] = (index, 0)
-    for node, index in drawn.joined.items():
-        found, slots = _slot_branches(scores, node, drawn.times)
-        for a, b in matchings(len(found.slots))[index]:
-            (end_a, pass_a), (end_b, pass_b) = slots[a], slots[b]
-            parent[root((end_a[0], pass_a))] = root((end_b[0], pass_b))
-    groups: dict[tuple[int, int], set[int]] = {}
+    for one, other in joined:
+        parent[root(one)] = root(other)
+    groups: dict[Pass, set[int]] = {}
     for key in parent:
         groups.setdefault(root(key), set()).add(key[0])
     return [frozenset(each) for each in groups.values()]
