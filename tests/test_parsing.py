@@ -252,7 +252,6 @@ def test_long_straight_strokes_explain_their_ink() -> None:
     assert np.hypot(*np.diff(whole.evenly(2.0), axis=0).T).max() <= 2.0
 
 
-@pytest.mark.xfail(strict=True, reason="the chain follows the middle line's own wobble")
 def test_a_long_straight_stroke_is_one_curve() -> None:
     line = [np.array([[20.0, 20], [380, 370]])]
     drawing = parse_picture(1 - draw_with_pen(line, (400, 400), 4.0))

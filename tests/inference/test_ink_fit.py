@@ -17,7 +17,7 @@ def joint(strokes: list[tuple[Polyline, list[int]]], picture: np.ndarray) -> fit
     knots = [fit.chain_knots(line, corners, 4.0) for line, corners in strokes]
     stroke = np.repeat(np.arange(len(knots)), [len(each.table) // 4 for each in knots])
     table = fit.sparse.block_diag([each.table for each in knots], format="csr")
-    curves = fit._Curves(table, stroke, fit._curve_ends(stroke))
+    curves = fit._Curves(table, stroke)
     made = fit._JointFit(
         picture, curves, np.concatenate([each.values for each in knots]), np.full(len(knots), 4.0)
     )

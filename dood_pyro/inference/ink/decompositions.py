@@ -5,12 +5,14 @@ A decomposition says how often each branch was passed and which ends go on with 
 Samples come from p(times) p(joins | times) (`dood_pyro.inference.ink.join_scores`); a stroke's
 confidence is the share of samples that have it, or one that covers it. The decomposition taken is that
 sample for which the sum over strokes of confidence less `STROKE_PRICE` is highest: about the highest
-expected F of matched strokes, which the single most probable decomposition need not have.
+expected F of matched strokes, which the single most probable decomposition need not have. `PROBABLE`
+times its log-probability decides where that is about the same, as samples are few.
 """
 
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -21,12 +23,14 @@ from dood_pyro.inference.ink.join_scores import JoinScores, MatchingScores, matc
 from dood_pyro.inference.ink.joins import ChainedLine, End, chain_branches, far_direction, turn
 from dood_pyro.inference.ink.skeleton import Branch, InkGraph
 
-SAMPLES = 64
+SAMPLES = 256
 """Decompositions sampled of each piece of ink."""
 SAMPLED_BRANCHES = 40_000
 """Most branches of all samples of a piece of ink together."""
 STROKE_PRICE = 0.4
 """Confidence that a stroke must have to be worth its place: half of the F that is to be expected."""
+PROBABLE = 0.1
+"""Confidence that a decomposition e times as probable is worth."""
 SAME = 0.8
 """Share of each other's length that strokes must cover to count as the same."""
 
@@ -64,7 +68,10 @@ def decompose(scores: JoinScores, samples: int = SAMPLES) -> DecomposedInk:
         samples: decompositions sampled; the same for the same graph.
     """
     drawn, sets, confidence = _sampled(scores, samples)
-    values = [sum(confidence[each] - STROKE_PRICE for each in strokes) for strokes in sets]
+    values = [
+        sum(confidence[stroke] - STROKE_PRICE for stroke in strokes) + PROBABLE * each.log_p
+        for each, strokes in zip(drawn, sets, strict=True)
+    ]
     best = drawn[int(np.argmax(values))]
     return _drawn(scores, best, confidence)
 
@@ -84,45 +91,53 @@ def alternatives(scores: JoinScores, count: int, samples: int = SAMPLES) -> list
 def _sampled(
     scores: JoinScores, samples: int
 ) -> tuple[list[Decomposition], list[list[frozenset[int]]], dict[frozenset[int], float]]:
-    """Decompositions, the strokes of each as sets of branches, and the strokes' confidences."""
-    drawn = sample_decompositions(scores, samples)
+    """Different decompositions, the strokes of each as sets of branches, and the strokes'
+    confidences."""
+    drawn, counts = different(sample_decompositions(scores, samples))
     sets = [_stroke_sets(scores, each) for each in drawn]
-    return drawn, sets, _confidences(scores.graph, sets)
+    return drawn, sets, _confidences(scores.graph, sets, counts)
+
+
+def different(drawn: Sequence[Decomposition]) -> tuple[list[Decomposition], list[int]]:
+    """Each decomposition once, and how often it was drawn."""
+    counts = Counter(id(each) for each in drawn)
+    once = {id(each): each for each in drawn}
+    return list(once.values()), [counts[key] for key in once]
 
 
 def sample_decompositions(scores: JoinScores, count: int) -> list[Decomposition]:
-    """Decompositions: first the most probable, greedily; then independent samples."""
+    """Decompositions: first the most probable, greedily; then independent samples. Those that are the
+    same are one object."""
     rng = np.random.default_rng(0)
     # Meshes and halftones: thousands of branches, which no sample will get right.
     count = max(4, min(count, SAMPLED_BRANCHES // max(1, len(scores.graph.branches))))
-    odds = scores.twice_log_odds()
-    probability = 1 / (1 + np.exp(-np.clip(odds, -50, 50)))
-    found = [_joined(scores, [2 if each > 0 else 1 for each in odds], None, odds)]
     if not scores.nodes:
-        return found
-    for _ in range(count - 1):
-        twice = rng.random(len(odds)) < probability
-        found.append(_joined(scores, [2 if each else 1 for each in twice], rng, odds))
-    return found
-
-
-def _joined(
-    scores: JoinScores, times: list[int], rng: np.random.Generator | None, odds: np.ndarray
-) -> Decomposition:
-    """Joins at every node, the best or, by ``rng``, sampled ones."""
-    joined: dict[int, int] = {}
-    finite = np.clip(odds, -50, 50)
-    log_p = -float(np.logaddexp(0, np.where(np.array(times) == 2, -finite, finite)).sum())
-    for node in scores.nodes:
-        found = _matchings(scores, node, times)
-        if rng is None:
-            index = int(found.log_p.argmax())
-        else:
-            index = int(np.searchsorted(np.exp(found.log_p).cumsum(), rng.random()))
-            index = min(index, len(found.log_p) - 1)
-        joined[node] = index
-        log_p += float(found.log_p[index])
-    return Decomposition(times, joined, log_p)
+        count = 1
+    odds = np.clip(scores.twice_log_odds(), -50, 50)
+    twice = rng.random((count, len(odds))) < 1 / (1 + np.exp(-odds))
+    twice[0] = odds > 0
+    log_p = -np.logaddexp(0, np.where(twice, -odds, odds)).sum(1)
+    joined = np.zeros((count, len(scores.nodes)), dtype=int)
+    for column, (node, info) in enumerate(scores.nodes.items()):
+        mine = twice[:, [branch for branch, _ in info.ends]]
+        chance = rng.random(count)
+        kinds, first, kind = np.unique(mine, axis=0, return_index=True, return_inverse=True)
+        for index in range(len(kinds)):
+            found = _matchings(scores, node, 1 + twice[first[index]])
+            alike = np.flatnonzero(kind == index)
+            chosen = np.searchsorted(np.exp(found.log_p).cumsum(), chance[alike])
+            chosen[alike == 0] = found.log_p.argmax()
+            joined[alike, column] = chosen.clip(None, len(found.log_p) - 1)
+            log_p[alike] += found.log_p[joined[alike, column]]
+    drawn: dict[bytes, Decomposition] = {}
+    found_all = []
+    for row in range(count):
+        key = twice[row].tobytes() + joined[row].tobytes()
+        if key not in drawn:
+            nodes = dict(zip(scores.nodes, joined[row].tolist(), strict=True))
+            drawn[key] = Decomposition((1 + twice[row]).tolist(), nodes, float(log_p[row]))
+        found_all.append(drawn[key])
+    return found_all
 
 
 def _matchings(scores: JoinScores, node: int, times: Sequence[int]) -> MatchingScores:
@@ -193,9 +208,13 @@ def stroke_sets(
 
 
 def _confidences(
-    graph: InkGraph, sets: Sequence[Sequence[frozenset[int]]]
+    graph: InkGraph, sets: Sequence[Sequence[frozenset[int]]], counts: Sequence[int]
 ) -> dict[frozenset[int], float]:
-    """Share of samples that have each stroke, or one that covers it and is covered by it."""
+    """Share of samples that have each stroke, or one that covers it and is covered by it.
+
+    Args:
+        counts: samples that have each set of strokes.
+    """
     distinct = list(dict.fromkeys(itertools.chain.from_iterable(sets)))
     place = {each: index for index, each in enumerate(distinct)}
     member = _membership(distinct, len(graph.branches))
@@ -207,7 +226,7 @@ def _confidences(
     ones = np.ones(int(alike.sum()))
     same = sparse.csr_matrix((ones, (shared.row[alike], shared.col[alike])), shared.shape)
     has = _membership([[place[each] for each in strokes] for strokes in sets], len(distinct))
-    share = np.asarray((has @ same > 0).sum(0)).ravel() / len(sets)
+    share = np.asarray((has @ same > 0).T @ np.array(counts)).ravel() / sum(counts)
     return {each: float(share[index]) for each, index in place.items()}
 
 

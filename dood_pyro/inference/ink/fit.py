@@ -28,14 +28,18 @@ from dood_pyro.inference.ink.skeleton import Points, along, path_length
 
 TOLERANCE = (0.25, 0.06)
 """Distance that a chain keeps to the line that it starts from: pixels, and pen widths; the larger."""
+FITTED_TOLERANCE = (0.08, 0.02)
+"""Distance that the fitted chain may move by for having fewer curves, likewise."""
 PER_WIDTHS = 1.5
 """Least length of a chain's curves, pen widths."""
 COUNTS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 40, 48, 64, 80, 96, 128)
 """Numbers of curves that are tried between two corners."""
-STEPS = 5
+STEPS = 8
 """Gauss-Newton steps."""
 REACH = 1.5
 """Distance from the pen's edge to which pixels take part, pixels."""
+MOVES = 1.0
+"""Distance by which strokes move in a fit, pixels: they find no others than pixels within reach."""
 SPACING = 1.0
 """Distance of the points at which curves are looked up, pixels."""
 BEND = 0.003
@@ -93,7 +97,8 @@ class Chain(NamedTuple):
 
 def bernstein(t: Float[np.ndarray, "points"]) -> Float[np.ndarray, "points 4"]:
     """The cubic Bernstein polynomials."""
-    return np.stack([(1 - t) ** 3, 3 * t * (1 - t) ** 2, 3 * t**2 * (1 - t), t**3], axis=-1)
+    u = 1 - t
+    return np.stack([u * u * u, 3 * t * u * u, 3 * t * t * u, t * t * t], axis=-1)
 
 
 class _Knots(NamedTuple):
@@ -103,6 +108,8 @@ class _Knots(NamedTuple):
     table: Float[np.ndarray, "controls unknowns"]
     """Control points from unknowns, 4 a curve."""
     values: Float[np.ndarray, "unknowns 2"]
+    corners: list[int]
+    """Curves that start at a corner."""
 
 
 def chain_knots(line: Points, corners: Sequence[int], width: float) -> _Knots:
@@ -111,13 +118,14 @@ def chain_knots(line: Points, corners: Sequence[int], width: float) -> _Knots:
     Args:
         corners: indices of points at which the chain may have a corner.
     """
-    tolerance = max(TOLERANCE[0], TOLERANCE[1] * width)
+    distance = max(TOLERANCE[0], TOLERANCE[1] * width)
     edges = [0, *sorted({index for index in corners if 0 < index < len(line) - 1}), len(line) - 1]
     tables, values = [], []
     for first, last in itertools.pairwise(edges):
-        table, value = _smooth_piece(line[first : last + 1], width, tolerance)
-        tables.append(table)
-        values.append(value)
+        piece = line[first : last + 1]
+        fit = _smooth_piece(piece, distance, max(1, int(path_length(piece) / (PER_WIDTHS * width))))
+        tables.append(fit.table)
+        values.append(fit.values)
     # Pieces meet in one point, where each has a tangent of its own: the last unknowns of a piece are
     # its end's position and tangent.
     columns = sum(table.shape[1] for table in tables) - (len(tables) - 1)
@@ -134,7 +142,8 @@ def chain_knots(line: Points, corners: Sequence[int], width: float) -> _Knots:
             joined.extend(value[1:])
         else:
             joined.extend(value)
-    return _Knots(whole, np.array(joined))
+    starts = np.cumsum([len(table) // 4 for table in tables])[:-1]
+    return _Knots(whole, np.array(joined), starts.tolist())
 
 
 def _hermite_table(lengths: Float[np.ndarray, "curves"]) -> Float[np.ndarray, "controls unknowns"]:
@@ -143,42 +152,82 @@ def _hermite_table(lengths: Float[np.ndarray, "curves"]) -> Float[np.ndarray, "c
     The unknowns are the first position, all tangents, the positions between, the last position: first
     and last are positions, by which pieces are joined.
     """
+    columns, parts = _table_parts(lengths)
+    table = np.zeros((len(lengths), 4, 2 * len(lengths) + 2))
+    np.put_along_axis(table, np.repeat(columns[:, None], 4, axis=1), parts, axis=2)
+    return table.reshape(4 * len(lengths), -1)
+
+
+def _table_parts(
+    lengths: Float[np.ndarray, "curves"],
+) -> tuple[Int[np.ndarray, "curves 4"], Float[np.ndarray, "curves 4 4"]]:
+    """The four unknowns of each curve (its first and last position, its first and last tangent), and
+    its control points from them."""
     count = len(lengths)
-    knots = count + 1
-    position = np.array([0, *range(knots + 1, 2 * knots - 1), 2 * knots - 1])
+    position = np.array([0, *range(count + 2, 2 * count + 1), 2 * count + 1])
     curve = np.arange(count)
-    table = np.zeros((4 * count, 2 * knots))
-    for corner, side, reach in ((0, 0, 0.0), (1, 0, 1 / 3), (2, 1, -1 / 3), (3, 1, 0.0)):
-        table[4 * curve + corner, position[curve + side]] = 1
-        table[4 * curve + corner, 1 + curve + side] = reach * lengths
-    return table
+    columns = np.stack([position[:-1], position[1:], 1 + curve, 2 + curve], axis=-1)
+    parts = np.zeros((count, 4, 4))
+    parts[:, (0, 1, 2, 3), (0, 0, 1, 1)] = 1
+    parts[:, 1, 2] = lengths / 3
+    parts[:, 2, 3] = -lengths / 3
+    return columns, parts
 
 
-def _smooth_piece(line: Points, width: float, tolerance: float) -> tuple[np.ndarray, np.ndarray]:
-    """Table and unknowns of a chain without corners along a line, of as few curves as will do."""
+class _Piece(NamedTuple):
+    """A chain without corners."""
+
+    table: Float[np.ndarray, "controls unknowns"]
+    """Control points from unknowns; see `_hermite_table`."""
+    values: Float[np.ndarray, "unknowns 2"]
+    close: bool
+    """Whether it is as close to its line as was asked for."""
+
+
+def _smooth_piece(line: Points, tolerance: float, most: int) -> _Piece:
+    """A chain without corners along a line, of as few curves as will do, and of ``most`` at most.
+
+    Args:
+        tolerance: distance to the line up to which they do, pixels.
+    """
     total = max(path_length(line), 1e-3)
     samples = int(np.clip(total, 8, 400))
     where = np.linspace(0, total, samples)
     points = along(line, where)
-    most = max(1, int(total / (PER_WIDTHS * width)))
     bent = _bending_measure(points)
-    found: tuple[np.ndarray, np.ndarray] | None = None
-    for count in (count for count in COUNTS if count <= most or count == 1):
+
+    def of(count: int) -> _Piece:
         cuts = np.interp(np.linspace(0, bent[-1], count + 1), bent, where)
         lengths = np.diff(cuts)
         curve = np.clip(np.searchsorted(cuts, where, side="right") - 1, 0, count - 1)
-        t = (where - cuts[curve]) / lengths[curve]
-        rows = np.zeros((samples, 4 * count))
-        np.put_along_axis(rows, 4 * curve[:, None] + np.arange(4), bernstein(t), axis=1)
+        b = bernstein((where - cuts[curve]) / lengths[curve])
         table = _hermite_table(lengths)
-        rows = rows @ table
+        columns, parts = _table_parts(lengths)
+        rows = np.zeros((samples, table.shape[1]))
+        weights = np.einsum("sk,skj->sj", b, parts[curve])
+        np.put_along_axis(rows, columns[curve], weights, axis=1)
         bend = START_BEND * _bending_rows(table, lengths)
         normal = rows.T @ rows + bend.T @ bend
         normal[np.diag_indices(len(normal))] += 1e-9
         values = np.linalg.solve(normal, rows.T @ points)
-        found = table, values
-        if np.hypot(*(rows @ values - points).T).max() <= tolerance:
-            break
+        away = np.hypot(*(rows @ values - points).T)
+        return _Piece(table, values, bool(away.max() <= tolerance))
+
+    counts = [count for count in COUNTS if count <= most]
+    # The least count that will do is found by doubling, then by bisection.
+    too_few, enough, step = -1, len(counts), 1
+    found = None
+    while too_few + 1 < enough:
+        if found is None:
+            tried = min(too_few + step, len(counts) - 1)
+            step *= 2
+        else:
+            tried = (too_few + enough) // 2
+        piece = of(counts[tried])
+        if piece.close or tried == len(counts) - 1:
+            enough, found = tried, piece
+        else:
+            too_few = tried
     assert found is not None
     return found
 
@@ -219,8 +268,6 @@ class _Curves(NamedTuple):
     table: sparse.csr_matrix
     """Control points, 4 a curve, from unknowns."""
     stroke: Int[np.ndarray, "curves"]
-    ends: Int[np.ndarray, "curves 2"]
-    """1 where a curve begins or ends its stroke."""
 
 
 def fit_chains(
@@ -244,12 +291,36 @@ def fit_chains(
     knots = [
         chain_knots(line, corners, own) for (line, corners), own in zip(lines, widths, strict=True)
     ]
-    table = sparse.block_diag([each.table for each in knots], format="csr")
+    table = sparse.block_diag([sparse.csr_matrix(each.table) for each in knots], format="csr")
     stroke = np.repeat(np.arange(len(knots)), [len(each.table) // 4 for each in knots])
-    curves = _Curves(table, stroke, _curve_ends(stroke))
     values = np.concatenate([each.values for each in knots])
-    fit = _JointFit(picture, curves, values, widths)
-    return fit.run(steps)
+    fit = _JointFit(picture, _Curves(table, stroke), values, widths).run(steps)
+    if not steps:
+        return fit
+    chains = [
+        with_fewer_curves(chain, each.corners)
+        for chain, each in zip(fit.chains, knots, strict=True)
+    ]
+    return fit._replace(chains=chains)
+
+
+def with_fewer_curves(chain: Chain, corners: Sequence[int]) -> Chain:
+    """The same stroke in as few curves as will do.
+
+    Args:
+        corners: curves that start at a corner.
+    """
+    tolerance = max(FITTED_TOLERANCE[0], FITTED_TOLERANCE[1] * chain.width)
+    parts = np.split(chain.control, corners)
+    for index, part in enumerate(parts):
+        if len(part) > 1:
+            line = chain._replace(control=part).evenly(SPACING)
+            fewer = _smooth_piece(line, tolerance, len(part) - 1)
+            if fewer.close:
+                parts[index] = (fewer.table @ fewer.values).reshape(-1, 4, 2)
+    for before, after in itertools.pairwise(parts):
+        before[-1, -1] = after[0, 0] = (before[-1, -1] + after[0, 0]) / 2
+    return chain._replace(control=np.concatenate(parts))
 
 
 def starting_widths(
@@ -289,9 +360,93 @@ def starting_widths(
     return found
 
 
-def _curve_ends(stroke: Int[np.ndarray, "curves"]) -> Int[np.ndarray, "curves 2"]:
-    change = np.concatenate([[True], np.diff(stroke) > 0, [True]])
-    return np.stack([change[:-1], change[1:]], axis=-1).astype(int)
+class _CurveSums:
+    """Sums over pixels of what depends on the nearest curve alone, and the sparse system of all
+    unknowns that they make up: positions and tangents, strokes' widths, their darknesses, the blur.
+
+    The system's pattern is found once; each step only adds entries up.
+
+    Args:
+        penalty: Hessian of what depends on no pixel.
+    """
+
+    def __init__(
+        self, curves: _Curves, values: int, strokes: int, penalty: sparse.csr_matrix
+    ) -> None:
+        self.count, self.size = len(curves.stroke), 2 * values + 2 * strokes + 1
+        local, place = self._local(curves, 2 * values, strokes)
+        self.local, self.place = local, place
+        kept = penalty.tocoo()
+        rows = np.concatenate(
+            [np.repeat(place, LOCAL, axis=1).ravel(), kept.row, np.arange(self.size)]
+        )
+        columns = np.concatenate([np.tile(place, LOCAL).ravel(), kept.col, np.arange(self.size)])
+        entries, where = np.unique(columns * self.size + rows, return_inverse=True)
+        column, self.rows = np.divmod(entries, self.size)
+        self.starts = np.searchsorted(column, np.arange(self.size + 1))
+        blocks, others, self.diagonal = np.split(
+            where, [place.size * LOCAL, place.size * LOCAL + kept.nnz]
+        )
+        self.blocks = blocks
+        self.penalty = np.bincount(others, kept.data, minlength=len(entries))
+
+    @staticmethod
+    def _local(curves: _Curves, width_at: int, strokes: int) -> tuple[np.ndarray, np.ndarray]:
+        """For each curve, its control points, width, darkness and blur from its own unknowns (curves,
+        11, 11), and which unknowns these are (curves, 11)."""
+        count, unknowns = len(curves.stroke), curves.table.shape[1]
+        table = curves.table.tocoo()
+        curve, control = np.divmod(table.row, 4)
+        pairs, pair = np.unique(curve * unknowns + table.col, return_inverse=True)
+        of_curve, unknown = np.divmod(pairs, unknowns)
+        slot = np.arange(len(pairs)) - np.searchsorted(of_curve, np.arange(count))[of_curve]
+        place = np.zeros((count, LOCAL), dtype=int)
+        local = np.zeros((count, LOCAL, LOCAL))
+        for axis in (0, 1):
+            place[of_curve, 2 * slot + axis] = 2 * unknown + axis
+            local[curve, 2 * control + axis, 2 * slot[pair] + axis] = table.data
+        place[:, 8] = width_at + curves.stroke
+        place[:, 9] = width_at + strokes + curves.stroke
+        place[:, 10] = width_at + 2 * strokes
+        local[:, (8, 9, 10), (8, 9, 10)] = 1
+        return local, place
+
+    def sums(
+        self, rows: Float[np.ndarray, "pixels 12"], curve: Int[np.ndarray, "pixels"]
+    ) -> tuple[Float[np.ndarray, "unknowns"], Float[np.ndarray, "entries"]]:
+        """Gradient and entries of the Gauss-Newton Hessian.
+
+        Args:
+            rows: each pixel's derivatives by its curve's control points, width, darkness and blur; last
+                the difference itself.
+            curve: of each.
+        """
+        order = np.argsort(curve, kind="stable")
+        rows = rows[order]
+        edges = np.searchsorted(curve[order], np.arange(self.count + 1))
+        squares = np.zeros((self.count, LOCAL + 1, LOCAL + 1))
+        for index, (first, last) in enumerate(itertools.pairwise(edges)):
+            part = rows[first:last]
+            squares[index] = part.T @ part
+        turned = self.local.transpose(0, 2, 1)
+        blocks = turned @ squares[:, :LOCAL, :LOCAL] @ self.local
+        slopes = turned @ squares[:, :LOCAL, LOCAL:]
+        gradient = np.bincount(self.place.ravel(), slopes.ravel(), minlength=self.size)
+        hessian = np.bincount(self.blocks, blocks.ravel(), minlength=len(self.rows))
+        return gradient, hessian + self.penalty
+
+    def solve(
+        self, hessian: Float[np.ndarray, "entries"], gradient: np.ndarray, damping: float
+    ) -> Float[np.ndarray, "unknowns"]:
+        """The step of a damped system."""
+        damped = hessian.copy()
+        damped[self.diagonal] *= 1 + damping
+        damped[self.diagonal] += 1e-6
+        shape = (self.size, self.size)
+        step: np.ndarray = spsolve(
+            sparse.csc_matrix((damped, self.rows, self.starts), shape=shape), gradient
+        )
+        return step
 
 
 class _JointFit:
@@ -312,23 +467,7 @@ class _JointFit:
         self.first_width = self.width = widths
         self.darkness = np.ones(self.strokes)
         self.blur = 0.5
-        self.local = self._local()
-        self.penalty = self._penalty()
-
-    def _local(self) -> sparse.csr_matrix:
-        """Each curve's own unknowns (control points, its stroke's width and darkness, blur) from all
-        unknowns."""
-        count, unknowns = len(self.curves.stroke), 2 * len(self.values)
-        control = sparse.kron(self.curves.table, np.eye(2), format="coo")
-        curve, within = np.divmod(control.row, 8)
-        every = np.arange(count)
-        blur = np.full(count, unknowns + 2 * self.strokes)
-        rows = [LOCAL * curve + within, *(LOCAL * every + k for k in (8, 9, 10))]
-        stroke = unknowns + self.curves.stroke
-        columns = [control.col, stroke, stroke + self.strokes, blur]
-        entries = np.concatenate([control.data, np.ones(3 * count)])
-        shape = (LOCAL * count, unknowns + 2 * self.strokes + 1)
-        return sparse.csr_matrix((entries, (np.concatenate(rows), np.concatenate(columns))), shape)
+        self.system = _CurveSums(curves, len(values), self.strokes, self._penalty())
 
     def _bend(self) -> sparse.csr_matrix:
         count = len(self.curves.stroke)
@@ -360,9 +499,7 @@ class _JointFit:
         cost, gradient, hessian = self._linearised(state)
         misfit = self.misfit
         for _ in range(steps):
-            diagonal = hessian.diagonal()
-            system = (hessian + sparse.diags(damping * diagonal + 1e-6)).tocsc()
-            trial = self._clipped(state - spsolve(system, gradient))
+            trial = self._clipped(state - self.system.solve(hessian, gradient, damping))
             after = self._linearised(trial)
             if after[0] < cost:
                 gain = cost - after[0]
@@ -418,38 +555,43 @@ class _JointFit:
     def _choose_pixels(self) -> None:
         """Pixels that the pen, or its ink in the picture, may reach."""
         points = self._samples(self.values)[0]
-        reach = int(np.ceil(float(self.width.max()) / 2 + REACH)) + 1
+        limit = float(self.width.max()) / 2 + REACH + MOVES
         height, width = self.picture.shape
         near = np.zeros((height, width), bool)
         columns, rows = np.floor(points).astype(int).T
         inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
         near[rows[inside], columns[inside]] = True
-        # A square running maximum, one axis after the other.
+        # A square running maximum, one axis after the other, of which the corners are taken off.
         for axis in (0, 1):
-            near = _spread(near, reach, axis)
+            near = _spread(near, int(np.ceil(limit)), axis)
         ys, xs = np.nonzero(near)
+        middles = np.stack([xs + 0.5, ys + 0.5], axis=-1)
+        distance, _ = cKDTree(points).query(middles, distance_upper_bound=limit)
+        ys, xs = ys[np.isfinite(distance)], xs[np.isfinite(distance)]
+        near[:] = False
+        near[ys, xs] = True
         self.pixels = np.stack([xs + 0.5, ys + 0.5], axis=-1)
         self.observed = self.picture[ys, xs]
         self.elsewhere = float(self.picture[(self.picture > INK) & ~near].sum())
 
-    def _linearised(self, state: np.ndarray) -> tuple[float, np.ndarray, sparse.csr_matrix]:
-        """Half the cost, its gradient, and the Gauss-Newton Hessian, at a state."""
+    def _linearised(self, state: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+        """Half the cost, its gradient, and the Gauss-Newton Hessian's entries, at a state."""
         split = 2 * len(self.values)
         values = state[:split].reshape(-1, 2)
         widths, darknesses = state[split : split + self.strokes], state[split + self.strokes : -1]
         blur = float(state[-1])
         points, curve, t, by_curve = self._samples(values)
-        limit = float(widths.max()) / 2 + REACH + 1
+        limit = float(widths.max()) / 2 + REACH
         distance, nearest = cKDTree(points).query(self.pixels, distance_upper_bound=limit)
         near = np.isfinite(distance)
         pixels, observed, nearest = self.pixels[near], self.observed[near], nearest[near]
         curve, t = curve[nearest], t[nearest]
         powers = np.tensordot(by_curve, POWERS, (1, 1)).transpose(0, 2, 1)[curve]
         # One Newton step along the curve, clamped to it: points lie SPACING apart.
-        position, slope = _at(powers, t)
-        ahead = _dot(pixels - position, slope) / np.maximum(_dot(slope, slope), 1e-6)
+        slope = _velocities(powers, t)
+        ahead = _dot(pixels - _positions(powers, t), slope) / np.maximum(_dot(slope, slope), 1e-6)
         t = np.clip(t + ahead.clip(-0.2, 0.2), 0, 1)
-        offset = pixels - _at(powers, t)[0]
+        offset = pixels - _positions(powers, t)
         distance = np.sqrt(_dot(offset, offset))
         b = bernstein(t)
         stroke = self.curves.stroke[curve]
@@ -463,39 +605,22 @@ class _JointFit:
         by_blur = -a * (density_in * inner - density_out * outer) / blur
         normal = offset / np.maximum(distance, 1e-6)[:, None]
         # Distance falls as the curve moves towards the pixel.
-        moved = -(by_distance[:, None, None] * b[:, :, None] * normal[:, None]).reshape(-1, 8)
-        rows = np.column_stack([moved, by_width, cover, by_blur])
-        gradient, hessian = self._summed(rows, difference, curve)
+        moved = -by_distance[:, None] * normal
+        rows = np.empty((len(t), LOCAL + 1))
+        for k in range(4):
+            rows[:, 2 * k : 2 * k + 2] = b[:, k, None] * moved
+        for k, column in enumerate((by_width, cover, by_blur, difference)):
+            rows[:, 8 + k] = column
+        gradient, hessian = self.system.sums(rows, curve)
         cost = 0.5 * float(difference @ difference)
         # Pixels that have gone out of reach count as if no ink lay there.
         cost += 0.5 * float(np.square(self.observed[~near]).sum())
         self.misfit = float(np.abs(difference).sum() + self.observed[~near].sum())
         return self._regularised(state, cost, gradient, hessian)
 
-    def _summed(
-        self,
-        rows: Float[np.ndarray, "pixels 11"],
-        difference: Float[np.ndarray, "pixels"],
-        curve: Int[np.ndarray, "pixels"],
-    ) -> tuple[np.ndarray, sparse.csr_matrix]:
-        """Gradient and Hessian from each pixel's derivatives by its own curve's unknowns."""
-        count = len(self.curves.stroke)
-        order = np.argsort(curve, kind="stable")
-        rows, difference, curve = rows[order], difference[order], curve[order]
-        edges = np.searchsorted(curve, np.arange(count + 1))
-        blocks, slopes = np.zeros((count, LOCAL, LOCAL)), np.zeros((count, LOCAL))
-        for index, (first, last) in enumerate(itertools.pairwise(edges)):
-            part = rows[first:last]
-            blocks[index] = part.T @ part
-            slopes[index] = part.T @ difference[first:last]
-        places = np.arange(count + 1)
-        whole = sparse.bsr_matrix((blocks, places[:-1], places), (LOCAL * count, LOCAL * count))
-        hessian = (self.local.T @ whole.tocsr() @ self.local).tocsr()
-        return self.local.T @ slopes.ravel(), hessian
-
     def _regularised(
-        self, state: np.ndarray, cost: float, gradient: np.ndarray, hessian: sparse.csr_matrix
-    ) -> tuple[float, np.ndarray, sparse.csr_matrix]:
+        self, state: np.ndarray, cost: float, gradient: np.ndarray, hessian: np.ndarray
+    ) -> tuple[float, np.ndarray, np.ndarray]:
         split = 2 * len(self.values)
         values = state[:split].reshape(-1, 2)
         bent, moved = self.bend @ values, values - self.start
@@ -512,20 +637,25 @@ class _JointFit:
         gradient = gradient + np.concatenate(
             [to_values.ravel(), WIDTH_TIE * apart, DARKNESS_TIE * fainter, [0.0]]
         )
-        return cost, gradient, (hessian + self.penalty).tocsr()
+        return cost, gradient, hessian
 
 
 POWERS = np.array([[1, 0, 0, 0], [-3, 3, 0, 0], [3, -6, 3, 0], [-1, 3, -3, 1]], dtype=float)
 """Coefficients of t⁰ to t³ of a cubic Bézier curve, from its control points."""
 
 
-def _at(
-    powers: Float[np.ndarray, "points 4 2"], t: Float[np.ndarray, "points"]
-) -> tuple[Points, Points]:
-    """Positions and velocities of curves, by Horner's rule."""
+def _positions(powers: Float[np.ndarray, "points 4 2"], t: Float[np.ndarray, "points"]) -> Points:
+    """Points of curves, by Horner's rule."""
     a, b, c, d = (powers[:, k] for k in range(4))
     u = t[:, None]
-    return ((d * u + c) * u + b) * u + a, (3 * d * u + 2 * c) * u + b
+    return ((d * u + c) * u + b) * u + a
+
+
+def _velocities(powers: Float[np.ndarray, "points 4 2"], t: Float[np.ndarray, "points"]) -> Points:
+    """Their derivatives by t."""
+    _, b, c, d = (powers[:, k] for k in range(4))
+    u = t[:, None]
+    return (3 * d * u + 2 * c) * u + b
 
 
 def _dot(first: Points, second: Points) -> Float[np.ndarray, "points"]:

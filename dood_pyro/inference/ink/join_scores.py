@@ -33,6 +33,8 @@ OTHER_INK = 0.3
 """Difference in darkness from which two branches are of different inks."""
 OTHER_INK_SCORE = -8.0
 """What joining different inks adds to a score; the training drawings have one ink."""
+NODES_AT_ONCE = 1000
+"""Nodes whose pairs are scored together: meshes have thousands."""
 BEST_DEFAULT = 180.0
 """Turn where there is no other pair, degrees."""
 
@@ -217,14 +219,24 @@ def pair_rows(
         times: how often each end's branch was passed, 1 or 2; a slot for each.
         context: `graph_context`.
     """
-    slots = slots_of(times)
-    first, second = np.array(list(itertools.combinations(slots, 2))).T
+    pairs = slot_pairs(tuple(times))
+    return _features(node, pairs, np.array(times)[pairs], width, context)
+
+
+def _features(
+    node: NodeEnds,
+    pairs: Int[np.ndarray, "pairs 2"],
+    counts: Int[np.ndarray, "pairs 2"],
+    width: float,
+    context: Sequence[float],
+) -> Float[np.ndarray, "pairs features"]:
+    """Features of pairs of a node's ends, given how often the branch of each was passed."""
+    first, second = pairs.T
     direction = node.directions[0]
     # Oriented the way that people mostly draw: what depends on the sense of a bend is then the same
     # for a pair and for the same pair the other way round.
     swapped = ((direction[second] - direction[first]).sum(-1) < 0) & (first != second)
     i, j = np.where(swapped, second, first), np.where(swapped, first, second)
-    count = np.array(times)
     near, middle, far = (each[i, j] for each in node.turns)
     signed = np.where(i == j, 180.0, _signed_turn(-direction[i], direction[j]))
     bend_i, bend_j = -node.bend[i], node.bend[j]
@@ -269,8 +281,8 @@ def pair_rows(
         others_far / 60,
         *direction[i].T,
         *direction[j].T,
-        count[i] == 2,
-        count[j] == 2,
+        np.where(swapped, *counts.T[::-1]) == 2,
+        np.where(swapped, *counts.T) == 2,
         i == j,
         *(np.full(len(i), value) for value in context),
     ]
@@ -280,6 +292,24 @@ def pair_rows(
 def slots_of(times: Sequence[int]) -> list[int]:
     """The end that each slot belongs to."""
     return [end for end, count in enumerate(times) for _ in range(count)]
+
+
+@lru_cache(maxsize=4096)
+def slot_pairs(times: tuple[int, ...]) -> Int[np.ndarray, "pairs 2"]:
+    """The two ends of each pair of slots, in the order of ``itertools.combinations``."""
+    return np.array(list(itertools.combinations(slots_of(times), 2))).reshape(-1, 2)
+
+
+@cache
+def _pairs_and_counts(ends: int) -> Int[np.ndarray, "variants 4"]:
+    """All pairs of a node's ends, each with all numbers of passes of their branches."""
+    found = [
+        (i, j, first, second)
+        for i, j in itertools.combinations(range(ends), 2)
+        for first in (1, 2)
+        for second in (1, 2)
+    ]
+    return np.array(found + [(i, i, 2, 2) for i in range(ends)])
 
 
 def _rivals(turns: np.ndarray, i: np.ndarray, j: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -326,7 +356,30 @@ class JoinScores:
             for branch, _ in info.ends:
                 if node not in self.touched[branch]:
                     self.touched[branch].append(node)
+        self._pair_scores = self._scores_of_pairs()
         self._kept: dict[tuple[int, tuple[int, ...]], MatchingScores | None] = {}
+
+    def _scores_of_pairs(self) -> dict[int, Float[np.ndarray, "ends ends 3 3"]]:
+        """For each node, scores of its pairs of ends by their branches' numbers of passes."""
+        found: dict[int, np.ndarray] = {}
+        every = list(self.nodes)
+        for start in range(0, len(every), NODES_AT_ONCE):
+            nodes = every[start : start + NODES_AT_ONCE]
+            variants = [_pairs_and_counts(len(self.nodes[node].ends)) for node in nodes]
+            rows = [
+                _features(
+                    self.nodes[node], each[:, :2], each[:, 2:], self.graph.width, self.context
+                )
+                for node, each in zip(nodes, variants, strict=True)
+            ]
+            scores = self.networks.pair(np.concatenate(rows))
+            edges = np.cumsum([len(each) for each in rows])[:-1]
+            for node, each, score in zip(nodes, variants, np.split(scores, edges), strict=True):
+                ink = self.nodes[node].ink
+                other = np.abs(ink[each[:, 0]] - ink[each[:, 1]]) > OTHER_INK
+                found[node] = np.zeros((len(ink), len(ink), 3, 3))
+                found[node][tuple(each.T)] = score + OTHER_INK_SCORE * other
+        return found
 
     def matchings(self, node: int, times: Sequence[int]) -> MatchingScores | None:
         """Scores of a node's matchings, given how often each branch was passed; None where the node
@@ -335,14 +388,14 @@ class JoinScores:
         mine = tuple(times[branch] for branch, _ in info.ends)
         key = (node, mine)
         if key not in self._kept:
-            self._kept[key] = self._scored(info, mine) if sum(mine) <= MAX_SLOTS else None
+            self._kept[key] = self._scored(node, mine) if sum(mine) <= MAX_SLOTS else None
         return self._kept[key]
 
-    def _scored(self, info: NodeEnds, times: tuple[int, ...]) -> MatchingScores:
+    def _scored(self, node: int, times: tuple[int, ...]) -> MatchingScores:
         slots = slots_of(times)
-        scores = self.networks.pair(pair_rows(info, times, self.graph.width, self.context))
-        ink = info.ink[np.array(list(itertools.combinations(slots, 2)))]
-        scores = scores + OTHER_INK_SCORE * (np.abs(ink[:, 0] - ink[:, 1]) > OTHER_INK)
+        first, second = slot_pairs(times).T
+        counts = np.array(times)
+        scores = self._pair_scores[node][first, second, counts[first], counts[second]]
         sums = matching_table(len(slots)) @ scores
         best = float(sums.max())
         total = best + float(np.log(np.exp(sums - best).sum()))
