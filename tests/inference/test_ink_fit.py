@@ -15,9 +15,7 @@ BENT = np.array([[30.0, 120], [100, 180], [160, 110]])
 
 def joint(strokes: list[tuple[Polyline, list[int]]], picture: np.ndarray) -> fit._JointFit:
     knots = [fit.chain_knots(line, corners, 4.0) for line, corners in strokes]
-    stroke = np.repeat(np.arange(len(knots)), [len(each.table) // 4 for each in knots])
-    table = fit.sparse.block_diag([each.table for each in knots], format="csr")
-    curves = fit._Curves(table, stroke)
+    curves = fit._curves(knots)
     made = fit._JointFit(
         picture, curves, np.concatenate([each.values for each in knots]), np.full(len(knots), 4.0)
     )
@@ -38,7 +36,7 @@ def test_the_gradient_is_the_costs() -> None:
         step = 1e-5
         ahead, behind = (made._linearised(state + sign * step * direction)[0] for sign in (1, -1))
         assert gradient @ direction == pytest.approx((ahead - behind) / (2 * step), rel=2e-3)
-        assert direction @ (hessian @ direction) > 0
+        assert direction @ (made.system.matrix(hessian) @ direction) > 0
 
 
 def test_a_chain_along_a_line_is_smooth_but_for_corners() -> None:

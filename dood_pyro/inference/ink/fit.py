@@ -270,6 +270,12 @@ class _Curves(NamedTuple):
     stroke: Int[np.ndarray, "curves"]
 
 
+def _curves(chains: Sequence[_Knots]) -> _Curves:
+    table = sparse.block_diag([sparse.csr_matrix(each.table) for each in chains], format="csr")
+    stroke = np.repeat(np.arange(len(chains)), [len(each.table) // 4 for each in chains])
+    return _Curves(table, stroke)
+
+
 def fit_chains(
     picture: Float[np.ndarray, "height width"],
     lines: Sequence[tuple[Points, Sequence[int]]],
@@ -291,10 +297,8 @@ def fit_chains(
     knots = [
         chain_knots(line, corners, own) for (line, corners), own in zip(lines, widths, strict=True)
     ]
-    table = sparse.block_diag([sparse.csr_matrix(each.table) for each in knots], format="csr")
-    stroke = np.repeat(np.arange(len(knots)), [len(each.table) // 4 for each in knots])
     values = np.concatenate([each.values for each in knots])
-    fit = _JointFit(picture, _Curves(table, stroke), values, widths).run(steps)
+    fit = _JointFit(picture, _curves(knots), values, widths).run(steps)
     if not steps:
         return fit
     chains = [
@@ -442,11 +446,12 @@ class _CurveSums:
         damped = hessian.copy()
         damped[self.diagonal] *= 1 + damping
         damped[self.diagonal] += 1e-6
-        shape = (self.size, self.size)
-        step: np.ndarray = spsolve(
-            sparse.csc_matrix((damped, self.rows, self.starts), shape=shape), gradient
-        )
+        step: np.ndarray = spsolve(self.matrix(damped), gradient)
         return step
+
+    def matrix(self, entries: Float[np.ndarray, "entries"]) -> sparse.csc_matrix:
+        """The square matrix of given entries."""
+        return sparse.csc_matrix((entries, self.rows, self.starts), (self.size, self.size))
 
 
 class _JointFit:
