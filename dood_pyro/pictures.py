@@ -57,8 +57,9 @@ def read_grey(
     Args:
         picture: a path; a PIL image; a numpy array or tensor (height, width), or with 1, 3 or 4
             channels first or last, integers in their type's range or floats in [0, 1]. A picture
-            with an alpha channel is laid on white; of two channels, last, the second is alpha. An
-            image with an EXIF orientation is turned as viewers turn it.
+            with an alpha channel is laid on white, or on black where it is white itself; of two
+            channels, last, the second is alpha. An image with an EXIF orientation is turned as viewers
+            turn it.
         polarity: ``"bright-ink"`` (on dark), ``"dark-ink"`` (on bright paper), or ``"auto"``: the
             brightness of most of the border is that of the paper.
         blank: whether the picture may be blank.
@@ -266,8 +267,11 @@ def _grey_from_pil(image: Any, name: str) -> Tensor:
         return _grey_of(_scaled(np.asarray(image), name, deep=True))
     if "A" in image.getbands() or "transparency" in image.info:
         rgba = image.convert("RGBA")
-        paper = Image.new("RGBA", rgba.size, "white")
-        image = Image.alpha_composite(paper, rgba)
+        for paper in ("white", "black"):
+            image = Image.alpha_composite(Image.new("RGBA", rgba.size, paper), rgba).convert("L")
+            low, high = image.getextrema()
+            if high - low >= 255 * MIN_CONTRAST:
+                break
     return torch.from_numpy(np.asarray(image.convert("L"), dtype=np.float32) / 255)
 
 
@@ -314,7 +318,9 @@ def _grey_of(array: np.ndarray) -> Tensor:
         return grey
     if grey.shape[-1] in (2, 4):
         alpha = grey[..., -1:]
-        grey = grey[..., :-1] * alpha + (1 - alpha)
+        on_white = grey[..., :-1] * alpha + (1 - alpha)
+        seen = float(on_white.max() - on_white.min()) >= MIN_CONTRAST
+        grey = on_white if seen else grey[..., :-1] * alpha
     if grey.shape[-1] == 3:
         # ITU-R 601 luma, as in PIL.
         return grey @ torch.tensor([0.299, 0.587, 0.114])

@@ -80,6 +80,15 @@ def test_grey_with_alpha_as_an_array() -> None:
         torch.testing.assert_close(read_picture(picture), EXPECTED, atol=2e-3, rtol=0)
 
 
+def test_white_ink_on_nothing() -> None:
+    ink = Image.fromarray(stroke())
+    rgba = Image.merge("RGBA", (Image.new("L", (12, 20), 255),) * 3 + (ink,))
+    for picture in (rgba, np.asarray(rgba)):
+        torch.testing.assert_close(read_picture(picture), EXPECTED, atol=2e-3, rtol=0)
+    with pytest.raises(UserError, match="blank"):
+        read_picture(np.full((20, 12, 4), 255, np.uint8))
+
+
 def test_files_are_turned_as_viewers_turn_them(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # orientation: a quarter of a turn clockwise
