@@ -6,6 +6,7 @@ trains.
 from __future__ import annotations
 
 import signal
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,9 @@ from dood_pyro.errors import UserError
 from . import options
 
 if TYPE_CHECKING:
+    from dood_pyro.runs.budget import TrainingBudget
     from dood_pyro.training.loop import Training
+    from dood_pyro.training.processes import Team
     from dood_pyro.training.trainer import Trainer
 
 
@@ -67,19 +70,48 @@ if TYPE_CHECKING:
 def train(ctx: click.Context, /, **given: Any) -> None:
     """Train model and guide on a source, or continue a run.
 
+    Over several GPUs: torchrun --nproc-per-node GPUS -m dood_pyro.cli train ...; each process takes its
+    share of every batch.
+
     Ctrl-C saves the run. --resume RUN continues a run that was stopped or killed; with --steps, on a
     CPU, the final weights are exactly those of an uninterrupted run. With --resume, --steps or
     --budget may be raised; the run's settings stay.
     """
-    from dood_pyro.progress import print_if_read
+    from dood_pyro.training.processes import Followed, joined
 
     # SIGHUP says that the terminal was closed; training continues without it.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    if given["resume"] is not None:
-        training, budget = _resume(ctx, given)
-    else:
-        training = _begin(ctx, given)
-        _, budget = training.run.read_config()
+    with joined(given["device"]) as (team, device):
+        given["device"] = str(device)
+        try:
+            _with_team(ctx, given, team)
+        except Followed:
+            sys.exit(1)  # the first process says why
+
+
+def _with_team(ctx: click.Context, given: dict[str, Any], team: Team) -> None:
+    """Begin or continue the training, as the team's first process or behind it."""
+    from dood_pyro.devices import choose_device
+    from dood_pyro.progress import print_if_read
+    from dood_pyro.runs.run import Run
+    from dood_pyro.training.loop import Training
+
+    begun: tuple[Training, TrainingBudget] | None = None
+    with team.after_first():
+        if team.first:
+            begun = (
+                _begin(ctx, given, team) if given["resume"] is None else _resume(ctx, given, team)
+            )
+    path, budget = team.from_first(begun and (str(begun[0].run.path), begun[1]))
+    if begun is None:
+        run = Run(path)
+        trusted = run.read_config()[0].own_code(training=True)  # as the first process was told
+        training = Training.open(
+            run, choose_device(given["device"]), given["data_dir"], trusted, team
+        )
+        training.train(tensorboard=False, budget=budget, cuda_graph=given["cuda_graph"])
+        return
+    training = begun[0]
     tensorboard = _typed(ctx, "tensorboard")
     if tensorboard is None:  # not typed: as for the run so far
         tensorboard = training.run.logs_for_tensorboard()
@@ -103,7 +135,9 @@ def _typed(ctx: click.Context, name: str) -> Any:
     return ctx.params[name] if typed else None
 
 
-def _resume(ctx: click.Context, given: dict[str, Any]) -> tuple[Training, Any]:
+def _resume(
+    ctx: click.Context, given: dict[str, Any], team: Team
+) -> tuple[Training, TrainingBudget]:
     from dood_pyro.devices import choose_device
     from dood_pyro.recognition import trained_weights
     from dood_pyro.runs.run import Run
@@ -127,10 +161,12 @@ def _resume(ctx: click.Context, given: dict[str, Any]) -> tuple[Training, Any]:
     _, budget = run.read_config()
     budget = budget.extended(given["steps"], given["budget"], *run.progress())
     trusted = (*given["trusted"], *filter(None, [guide]))
-    return Training.open(run, device, given["data_dir"], trusted), budget
+    return Training.open(run, device, given["data_dir"], trusted, team), budget
 
 
-def _begin(ctx: click.Context, given: dict[str, Any]) -> Training:
+def _begin(
+    ctx: click.Context, given: dict[str, Any], team: Team
+) -> tuple[Training, TrainingBudget]:
     from dood_pyro.research import begin_training, parse_assignment, read_settings
 
     file = given["config_file"]
@@ -144,7 +180,7 @@ def _begin(ctx: click.Context, given: dict[str, Any]) -> Training:
             settings[f"train.{name}"] = given[name]
     settings |= dict(parse_assignment(text) for text in given["assignments"])
     try:
-        return begin_training(
+        training = begin_training(
             settings.pop("train.source", None),
             settings.pop("model.name", None),
             steps=given["steps"],
@@ -155,7 +191,9 @@ def _begin(ctx: click.Context, given: dict[str, Any]) -> Training:
             device=given["device"],
             data_dir=given["data_dir"],
             trusted=given["trusted"],
+            team=team,
         )
+        return training, training.run.read_config()[1]
     except UnknownSettingError:
         raise
     except SettingError as error:

@@ -32,6 +32,7 @@ from dood_pyro.runs.tensors import refuse_not_finite
 from dood_pyro.tasks.evaluate import evaluate
 from dood_pyro.training.log import Show
 from dood_pyro.training.loop import Training
+from dood_pyro.training.processes import Team
 
 __all__ = ["begin_training", "configure", "evaluate", "read_settings", "train"]
 
@@ -95,6 +96,7 @@ def begin_training(
     device: str = "auto",
     data_dir: str | Path | None = None,
     trusted: Sequence[str] = (),
+    team: Team | None = None,
 ) -> Training:
     """Create a new run folder, build its model and guide and read its data, ready to train.
 
@@ -111,6 +113,7 @@ def begin_training(
         device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
         data_dir: data folder.
         trusted: names ``module:Class`` of code that the run ``init_from`` may run.
+        team: processes that train together, of which this is the first.
 
     Raises:
         UserError: an argument is not valid, the data cannot be had, or the run folder cannot be
@@ -130,7 +133,9 @@ def begin_training(
     config = configure(model, absolute_source(source), chosen)
     stem = f"{name_of(config.model_name)}-{name_of(source)}-{config.train.seed}"
     path = Path("runs") / stem if out is None else out
-    return Training.begin(path, config, budget, choose_device(device), data_dir, initial, sha256)
+    return Training.begin(
+        path, config, budget, choose_device(device), data_dir, initial, sha256, team
+    )
 
 
 def configure(

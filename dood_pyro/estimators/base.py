@@ -31,6 +31,9 @@ class Estimator(nn.Module):
     """Whether a step can be captured as a CUDA graph: the loss reads nothing back from the device, and
     takes what depends on the step's number from a tensor. One that claims it and cannot is run
     operation by operation, and that is said."""
+    shares_batches: ClassVar[bool] = True
+    """Whether several processes may each take the loss of a part of the batch: it is a sum over images,
+    and nothing that it keeps between steps depends on the other parts."""
     trains_baselines: ClassVar[bool] = False
     """Whether it trains the guide's learned baselines (`Guide.baseline_parameters`). These know one
     kind of images: such an estimator is given no random strokes beside the source's."""

@@ -61,6 +61,7 @@ class NVIL(Estimator):
 
     capturable: ClassVar[bool] = True
     trains_baselines: ClassVar[bool] = True
+    shares_batches: ClassVar[bool] = False  # running moments are of whole batches
 
     def __init__(
         self, beta: float = 1.0, normalise: bool = True, max_strokes: int = 64, hold_steps: int = 0

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from dood_pyro.errors import UserError
 from dood_pyro.images import ImageBatch
+from dood_pyro.training.processes import Team
 
 HELD_OUT = 512
 """Images held out, at most."""
@@ -22,6 +23,10 @@ class Batches:
         images: bytes, (count, size, size).
         rows: the rows of ``images`` to train on.
         native_size: pixels per side that the images came with.
+        team: processes of which each has its rows of every batch.
+
+    Raises:
+        UserError: these cannot share a batch evenly.
     """
 
     def __init__(
@@ -32,23 +37,25 @@ class Batches:
         seed: int,
         device: torch.device,
         native_size: int = 0,
+        team: Team | None = None,
     ) -> None:
         self.images = images.to(device)
         self.rows = rows
         self.batch_size = min(batch_size, len(rows))
+        self.mine = (team or Team()).rows(self.batch_size)
         self.seed = seed
         self.native_size = native_size
         self.epoch = -1
         self.order = torch.empty(0, dtype=torch.long)
 
     def __getitem__(self, step: int) -> ImageBatch:
-        """The batch of a step, pixels in [0, 1]."""
+        """The batch of a step, or this process's part of it; pixels in [0, 1]."""
         epoch, place = divmod(step, len(self.rows) // self.batch_size)
         if epoch != self.epoch:
             order = np.random.default_rng((self.seed, epoch)).permutation(self.rows)
             self.order, self.epoch = torch.from_numpy(order).to(self.images.device), epoch
         rows = self.order[place * self.batch_size : (place + 1) * self.batch_size]
-        return ImageBatch(self.images[rows].float() / 255, self.native_size)
+        return ImageBatch(self.images[rows[self.mine]].float() / 255, self.native_size)
 
 
 def split_held_out(count: int) -> tuple[np.ndarray, np.ndarray]:

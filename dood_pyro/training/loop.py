@@ -20,7 +20,7 @@ from dood_pyro.errors import Interrupted, UserError
 from dood_pyro.files import locked
 from dood_pyro.guides import check_guide
 from dood_pyro.images import ImageBatch
-from dood_pyro.inference.stop_marginal import StopMarginalTerms
+from dood_pyro.inference.stop_marginal import ElboTerms, StopMarginalTerms
 from dood_pyro.runs.budget import TrainingBudget
 from dood_pyro.runs.run import INITIAL, LOCK, STATE, Run
 from dood_pyro.runs.tensors import refuse_not_finite
@@ -28,6 +28,7 @@ from dood_pyro.training.batches import Batches, split_held_out
 from dood_pyro.training.checkpoint import initialise_from, restore_trainer, trainer_state
 from dood_pyro.training.interrupts import DeferredInterrupt
 from dood_pyro.training.log import MetricsLog, Show
+from dood_pyro.training.processes import Followed, Team
 from dood_pyro.training.trainer import Trainer
 
 LOG_EVERY = 20
@@ -44,6 +45,8 @@ class Training:
     run: Run
     trainer: Trainer
     dataset: data.ImageDataset
+    team: Team = dataclasses.field(default_factory=Team)
+    """This process and those that train with it."""
 
     @classmethod
     def begin(
@@ -55,20 +58,24 @@ class Training:
         data_dir: str | Path | None = None,
         initial: dict[str, Tensor] | None = None,
         initial_sha256: str = "",
+        team: Team | None = None,
     ) -> Training:
         """A new run folder, once its data have been read and its programs built and compared.
 
         Args:
             initial: weights of another run, to begin with, and their hash.
+            team: processes that train together, of which this is the first; the others `open` the run.
 
         Raises:
             UserError: something of it cannot be; then nothing has been written.
         """
+        team = team or Team()
+        team.rows(config.train.batch_size)
         dataset = _load_dataset(config, data_dir)
-        trainer = _new_trainer(config, device, dataset.native_size)
+        trainer = _new_trainer(config, device, dataset.native_size, team)
         check_guide(trainer.model, trainer.guide)
         run = Run.create(path, config, budget, device, initial, initial_sha256)
-        return cls(run, trainer, dataset)
+        return cls(run, trainer, dataset, team)
 
     @classmethod
     def open(
@@ -77,18 +84,21 @@ class Training:
         device: torch.device,
         data_dir: str | Path | None = None,
         trusted: Iterable[str] = (),
+        team: Team | None = None,
     ) -> Training:
         """Open a run folder that is there already, to begin or continue its training.
 
         Args:
             trusted: names ``module:Class`` of code of its own that the run may run.
+            team: processes that train together.
 
         Raises:
             UserError: the folder is no run, its data cannot be had, or its code is not trusted.
         """
         config = run.trusted_config(trusted=trusted, training=True)
+        team = team or Team()
         dataset = _load_dataset(config, data_dir)
-        return cls(run, _new_trainer(config, device, dataset.native_size), dataset)
+        return cls(run, _new_trainer(config, device, dataset.native_size, team), dataset, team)
 
     def train(
         self,
@@ -98,21 +108,31 @@ class Training:
         cuda_graph: bool = True,
     ) -> Trainer:
         """Train to the end of the budget; see `resume` for arguments and errors."""
+        if budget is None:
+            _, budget = self.run.read_config()
         with contextlib.ExitStack() as stack:
-            path = self.run.path
-            try:
-                stack.enter_context(locked(path / LOCK, wait=False))
-            except BlockingIOError:
-                raise UserError(f"another process is training {path}; wait for it to end") from None
-            self._restore()
-            if budget is None:
-                _, budget = self.run.read_config()
-            # Only now: what cannot be gone on with stays as it was.
-            self.run.write_config(self.trainer.config, budget, tensorboard)
+            with self.team.after_first():
+                if self.team.first:
+                    self._take_up(stack, budget, tensorboard)
+                else:
+                    restore_trainer(self.trainer, *self.run.read_tensors(STATE), str(self.run.path))
             if cuda_graph:
                 self.trainer.capture_steps()
             self._loop(budget, show, tensorboard)
         return self.trainer
+
+    def _take_up(
+        self, stack: contextlib.ExitStack, budget: TrainingBudget, tensorboard: bool
+    ) -> None:
+        """Take the run for this training, and bring the trainer to where it was."""
+        path = self.run.path
+        try:
+            stack.enter_context(locked(path / LOCK, wait=False))
+        except BlockingIOError:
+            raise UserError(f"another process is training {path}; wait for it to end") from None
+        self._restore()
+        # Only now: what cannot be gone on with stays as it was.
+        self.run.write_config(self.trainer.config, budget, tensorboard)
 
     def _restore(self) -> None:
         """Bring the trainer to where the run's last checkpoint left it, or to its initial weights."""
@@ -143,7 +163,7 @@ class Training:
             trainer.evaluated = 0  # killed before the line was written: evaluated again at the end
 
     def _loop(self, budget: TrainingBudget, show: Show | None, tensorboard: bool) -> None:
-        run, trainer, dataset = self.run, self.trainer, self.dataset
+        run, trainer, dataset, team = self.run, self.trainer, self.dataset, self.team
         settings = trainer.config.train
         trained_on, rows = split_held_out(len(dataset.images))
         held_out = ImageBatch(
@@ -156,11 +176,17 @@ class Training:
             settings.seed,
             trainer.device,
             dataset.native_size,
+            team,
         )
+        if not team.first:
+            with DeferredInterrupt() as interrupt:
+                _steps(run, trainer, budget, batches, interrupt, team, None)
+            return
         log = MetricsLog(run, trainer, show, tensorboard)
+        recorder = _Recorder(run, trainer, held_out, log)
         try:
             with DeferredInterrupt() as interrupt:
-                _steps(run, trainer, budget, batches, held_out, log, interrupt)
+                _steps(run, trainer, budget, batches, interrupt, team, recorder)
                 _finish(run, trainer, held_out, log)
         finally:
             log.close()
@@ -204,10 +230,10 @@ def _load_dataset(config: RunConfig, data_dir: str | Path | None) -> data.ImageD
     return dataset
 
 
-def _new_trainer(config: RunConfig, device: torch.device, native_size: int) -> Trainer:
+def _new_trainer(config: RunConfig, device: torch.device, native_size: int, team: Team) -> Trainer:
     if device.type == "cpu":
         keep_freed_memory()
-    return Trainer.from_config(config, device, native_size)
+    return Trainer.from_config(config, device, native_size, team)
 
 
 def _steps(
@@ -215,35 +241,64 @@ def _steps(
     trainer: Trainer,
     budget: TrainingBudget,
     batches: Batches,
-    held_out: ImageBatch,
-    log: MetricsLog,
     interrupt: DeferredInterrupt,
+    team: Team,
+    recorder: _Recorder | None,
 ) -> None:
-    began, before = time.perf_counter(), trainer.seconds
-    saved = began
-    while not budget.used_up(trainer.step, trainer.seconds):
-        terms, norm = trainer.train_step(batches[trainer.step])
-        log.add(terms, norm)
-        now = time.perf_counter()
-        trainer.seconds = before + now - began
-        if trainer.step % LOG_EVERY == 0:
-            log.write_training()
-            if float(trainer.skipped_in_a_row) >= MANY_SKIPPED:
-                raise UserError(
-                    f"training diverged: {MANY_SKIPPED} steps in a row had a non-finite loss "
-                    f"or gradient; the last good checkpoint is in {run.path}; "
-                    "try a lower learning rate"
-                )
-        if trainer.step % EVALUATE_EVERY == 0:
-            log.write_held_out(_evaluate(run, trainer, held_out), held_out)
-        if now - saved > CHECKPOINT_SECONDS:
-            _checkpoint(run, trainer)
-            saved = time.perf_counter()
-        if interrupt.asked is not None:
-            _checkpoint(run, trainer)
-            raise Interrupted(
-                f"interrupted; go on with: dood-pyro train --resume {run.path}", interrupt.asked
+    """Train to the end of the budget.
+
+    Args:
+        recorder: of the process that writes.
+
+    Raises:
+        UserError: the training diverged, or another process is gone.
+        Interrupted: by a signal, after a checkpoint.
+        Followed: either, in processes that do not write.
+    """
+    began, before, asked = time.perf_counter(), trainer.seconds, 0.0
+    while not asked and not budget.used_up(trainer.step, trainer.seconds):
+        with team.together():
+            terms, norm = trainer.train_step(batches[trainer.step])
+        trainer.seconds = before + time.perf_counter() - began
+        if recorder is not None:
+            recorder.record(terms, norm)
+        if trainer.step % LOG_EVERY == 0 and float(trainer.skipped_in_a_row) >= MANY_SKIPPED:
+            if recorder is None:
+                raise Followed
+            raise UserError(
+                f"training diverged: {MANY_SKIPPED} steps in a row had a non-finite loss "
+                f"or gradient; the last good checkpoint is in {run.path}; "
+                "try a lower learning rate"
             )
+        # All stop after the same step.
+        trainer.seconds, asked = team.largest([trainer.seconds, interrupt.asked or 0])
+    if asked:
+        if recorder is None:
+            raise Followed
+        _checkpoint(run, trainer)
+        raise Interrupted(
+            f"interrupted; go on with: dood-pyro train --resume {run.path}", int(asked)
+        )
+
+
+class _Recorder:
+    """What is logged, measured and saved between steps."""
+
+    def __init__(self, run: Run, trainer: Trainer, held_out: ImageBatch, log: MetricsLog) -> None:
+        self.run, self.trainer, self.held_out, self.log = run, trainer, held_out, log
+        self.saved = time.perf_counter()
+
+    def record(self, terms: ElboTerms, norm: Tensor) -> None:
+        """Take in a step."""
+        now, step = time.perf_counter(), self.trainer.step
+        self.log.add(terms, norm)
+        if step % LOG_EVERY == 0:
+            self.log.write_training()
+        if step % EVALUATE_EVERY == 0:
+            self.log.write_held_out(_evaluate(self.run, self.trainer, self.held_out), self.held_out)
+        if now - self.saved > CHECKPOINT_SECONDS:
+            _checkpoint(self.run, self.trainer)
+            self.saved = time.perf_counter()
 
 
 def _finish(run: Run, trainer: Trainer, held_out: ImageBatch, log: MetricsLog) -> None:

@@ -17,8 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from dood_pyro.config import RunConfig
-from dood_pyro.data.random_strokes import sample_random_strokes
+from dood_pyro.data.random_strokes import RandomStrokes, sample_random_strokes
 from dood_pyro.devices import random_state, seeded
+from dood_pyro.errors import UserError
 from dood_pyro.estimators import load_estimator
 from dood_pyro.estimators.sleep import frozen_parameters, sleep_loss
 from dood_pyro.guides.base import Guide
@@ -28,6 +29,7 @@ from dood_pyro.models.base import DrawingModel
 from dood_pyro.optimiser import Adam
 from dood_pyro.runs.build import build
 from dood_pyro.schedules import Step, at_least, at_most
+from dood_pyro.training.processes import SharedLoss, Team
 
 if TYPE_CHECKING:
     from dood_pyro.training.cuda_graphs import CudaGraphs
@@ -61,6 +63,7 @@ class Trainer:
         model, guide: programs with their initial weights.
         device: where to train; they are moved there.
         native_size: pixels per side of the source's images as they came.
+        team: processes that train together; each is handed its share of every batch.
     """
 
     def __init__(
@@ -70,8 +73,10 @@ class Trainer:
         guide: Guide,
         device: torch.device,
         native_size: int = 0,
+        team: Team | None = None,
     ) -> None:
         self.config = config
+        self.team = team or Team()
         self.device = device
         self.native_size = native_size
         self.model, self.guide = model.to(device), guide.to(device)
@@ -79,6 +84,11 @@ class Trainer:
             config.train, config.model.max_strokes
         )
         self.estimator.to(device)
+        if not (self.team.alone or self.estimator.shares_batches):
+            raise UserError(
+                f"the estimator {config.train.estimator} learns from whole batches; train with it in "
+                "one process, without torchrun"
+            )
         self.parameters = {
             f"{prefix}.{name}": parameter
             for prefix, module in (("model", self.model), ("guide", self.guide))
@@ -94,6 +104,7 @@ class Trainer:
             for parameter in self.model.prior_parameters():
                 parameter.requires_grad_(True)
         self.groups = self._groups()
+        self.shared = SharedLoss(self.team, [self.model, self.guide], device)
         self.optimiser = Adam([parameters for parameters, _ in self.groups])
         self.random_state: dict[str, Tensor] = {}
         """State of the random numbers that training begins with (`dood_pyro.devices`)."""
@@ -110,14 +121,20 @@ class Trainer:
         self.skipped_in_a_row = torch.zeros((), device=device)
 
     @classmethod
-    def from_config(cls, config: RunConfig, device: torch.device, native_size: int = 0) -> Trainer:
+    def from_config(
+        cls,
+        config: RunConfig,
+        device: torch.device,
+        native_size: int = 0,
+        team: Team | None = None,
+    ) -> Trainer:
         """A trainer of new programs, whose weights are drawn by the training's seed.
 
         Torch's global random state stays as it is; a training begins with ``random_state``.
         """
         with seeded(config.train.seed, device):
             model, guide = build(config)
-            trainer = cls(config, model, guide, device, native_size)
+            trainer = cls(config, model, guide, device, native_size, team)
             trainer.random_state = random_state(device)
         return trainer
 
@@ -152,6 +169,7 @@ class Trainer:
         A step whose loss or gradient is not finite leaves weights and moments as they are, and is
         counted.
         """
+        self.shared.connect()
         if self.config.train.trainable != "prior":
             self.guide.set_step(self.step)
         plan = self.plan()
@@ -163,8 +181,9 @@ class Trainer:
         return found
 
     def capture_steps(self) -> None:
-        """From now on replay steps as CUDA graphs, where device and estimator allow it."""
-        if self.device.type == "cuda" and self.estimator.capturable:
+        """From now on replay steps as CUDA graphs, where device and estimator allow it and no other
+        process takes part."""
+        if self.device.type == "cuda" and self.estimator.capturable and self.team.alone:
             from dood_pyro.training.cuda_graphs import CudaGraphs
 
             self.graphs = CudaGraphs(self.operations, self.device)
@@ -198,16 +217,24 @@ class Trainer:
             # Before the images: while those have gradients there is no room for a second graph.
             synthetic = self.synthetic_gradient(len(images), step, plan)
             if plan.asleep:
-                loss = sleep_loss(self.model, self.guide, len(images), self.native_size)
-                with torch.no_grad():  # what is reported is of the data all the same
+                loss = self.shared(
+                    lambda: (
+                        sleep_loss(self.model, self.guide, len(images), self.native_size)
+                        / images.pixels.numel()
+                    )
+                )
+                # What is reported is of the data all the same.
+                with torch.no_grad(), self.team.noise():
                     terms = stop_marginal_terms(self.model, self.guide, images).averages()
             else:
                 loss, terms = self._loss(images, step, plan)
-            (loss / images.pixels.numel()).backward()
+            loss.backward()
             norms = [self._clip(group) for group, _ in self.groups]
             for parameter, gradient in synthetic.items():
                 parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
-        finite = torch.isfinite(torch.stack([loss.detach(), *norms])).all()
+        mean_loss, *of_terms = self.team.mean(torch.stack([loss.detach(), *terms])).unbind()
+        terms = ElboTerms(*of_terms)
+        finite = torch.isfinite(torch.stack([mean_loss, *norms])).all()
         bad = (~finite).float()
         learning_rate = self.learning_rate(step)
         self.optimiser.step([learning_rate * rate for _, rate in self.groups], skip=bad)
@@ -230,9 +257,18 @@ class Trainer:
             torch._foreach_lerp_(averages, current, share)
 
     def _loss(self, images: ImageBatch, step: Step, plan: StepPlan) -> tuple[Tensor, ElboTerms]:
-        """The estimator's loss, whose schedules begin once the sleep phase is over."""
+        """The estimator's loss per pixel, whose schedules begin once the sleep phase is over."""
         since = at_least(step - self.config.train.sleep_steps, 0)
-        return self.estimator.scheduled_loss(self.model, self.guide, images, since, plan.estimator)
+        found: list[ElboTerms] = []
+
+        def compute() -> Tensor:
+            loss, terms = self.estimator.scheduled_loss(
+                self.model, self.guide, images, since, plan.estimator
+            )
+            found.append(terms)
+            return loss / images.pixels.numel()
+
+        return self.shared(compute), found[0]
 
     def _clip(self, parameters: Sequence[nn.Parameter]) -> Tensor:
         """Cut the gradient to the largest norm allowed; return what its norm was."""
@@ -260,14 +296,17 @@ class Trainer:
         learning = [p for p in self.guide.parameters() if p.requires_grad]
         gradients: dict[nn.Parameter, Tensor] = {}
         for native_size in plan.synthetic:
-            strokes = sample_random_strokes(
-                count, settings.max_strokes, SYNTHETIC_SIGMAS, device=self.device
+            every = count * self.team.share.world
+            drawn = sample_random_strokes(
+                every, settings.max_strokes, SYNTHETIC_SIGMAS, device=self.device
             )
+            mine = self.team.share.rows(every)
+            strokes = RandomStrokes(*(column[mine] for column in drawn))
             with frozen_parameters(model):
                 pixels = model.picture(strokes.ink(model.ink_size(native_size)))
                 loss, _ = self._loss(ImageBatch(pixels, native_size), step, plan)
-                (loss / pixels.numel()).backward()
-            finite = torch.isfinite(self._clip(learning) + loss.detach())
+                loss.backward()
+            finite = torch.isfinite(self._clip(learning) + self.team.mean(loss.detach()))
             self.skipped += (~finite).float()
             for parameter in learning:
                 if parameter.grad is not None:
