@@ -46,10 +46,10 @@ test-fast: install ## the tests that take seconds
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal -m 'not slow'
 
 transfer-table: BUDGET := $(if $(filter file,$(origin BUDGET)),30m,$(BUDGET))
-transfer-table: install ## train, measure and draw who explains whose drawings (BUDGET SEEDS MODELS SOURCES LIMIT JOBS RUNS KEPT TABLE)
+transfer-table: install ## train, measure and draw who explains whose drawings (BUDGET SEEDS MODELS SOURCES LIMIT ENGINE JOBS RUNS KEPT TABLE)
 	$(BIN)/dood-pyro transfer-table --budget $(BUDGET) --limit $(LIMIT) --seeds $(SEEDS) \
 	    $(if $(MODELS),--models $(MODELS)) $(if $(SOURCES),--sources $(SOURCES)) \
-	    $(if $(JOBS),--jobs $(JOBS)) $(if $(RUNS),--runs-dir $(RUNS)) $(if $(KEPT),--kept-runs $(KEPT)) \
+	    $(if $(ENGINE),--engine $(ENGINE)) $(if $(JOBS),--jobs $(JOBS)) $(if $(RUNS),--runs-dir $(RUNS)) $(if $(KEPT),--kept-runs $(KEPT)) \
 	    $(if $(TABLE),--table $(TABLE))
 
 figures: install ## draw every figure of the paper from the kept runs (RUNS)

@@ -4,14 +4,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from dood_pyro.errors import UserError
 
 from . import options
+
+if TYPE_CHECKING:
+    from dood_pyro.tasks.transfer.engines import Engine
+    from dood_pyro.tasks.transfer.plan import Plan
 
 
 @click.command("transfer-table")
@@ -74,9 +81,30 @@ from . import options
     "--out", type=options.Png(), help="PNG; a PDF is written beside it.  [default: TABLE with .png]"
 )
 @click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="Where trainings and measurements run: on this machine, or as tasks of a Ray cluster.",
+)
+@click.option(
     "--jobs",
     type=click.IntRange(min=1),
-    help="Processes at once.  [default: one per GPU, else one for every two cores]",
+    help="Processes at once of the engine local.  [default: one per GPU, else one for every two cores]",
+)
+@click.option(
+    "--task-cpus",
+    type=click.FloatRange(min=0, min_open=True),
+    default=1.0,
+    show_default=True,
+    help="Cores of a task of the engine ray.",
+)
+@click.option(
+    "--task-gpus",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    show_default=True,
+    help="GPUs of a task of the engine ray; 0.25: four tasks share one.",
 )
 @click.option(
     "--fill/--no-fill",
@@ -104,7 +132,10 @@ def transfer_table(
     kept: Path | None,
     table: Path,
     out: Path | None,
+    engine: str,
     jobs: int | None,
+    task_cpus: float,
+    task_gpus: float,
     fill: bool,
     train: bool,
     device: str,
@@ -117,7 +148,6 @@ def transfer_table(
     Runs and cells that are there already stay, so that an interrupted table continues where it
     stopped.
     """
-    from dood_pyro.devices import parallel_jobs
     from dood_pyro.progress import print_if_read
     from dood_pyro.tasks.rows import read_rows
     from dood_pyro.tasks.transfer.cells import cells
@@ -134,7 +164,6 @@ def transfer_table(
         raise UserError(f"--kept-runs: there is no folder {kept}")
     out = table.with_suffix(".png") if out is None else out
     trainings = plan_trainings(models, sources, seeds)
-    default_jobs, gpus = parallel_jobs(device)
     plan = Plan(
         trainings,
         targets or sources or DATASETS,
@@ -143,16 +172,17 @@ def transfer_table(
         table=table,
         particles=particles,
         limit=limit,
-        jobs=jobs or default_jobs,
         device=device,
         data_dir=data_dir,
-        devices=gpus,
         train=train,
         kept=kept,
     )
     # Neither a closed terminal nor a closed pipe of standard output ends trainings.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    problems = fill_table(plan, print_if_read) if fill else []
+    problems: list[str] = []
+    if fill:
+        with _engine(engine, plan, jobs, task_cpus, task_gpus) as where:
+            problems = fill_table(plan, where, print_if_read)
     rows = read_rows(table)
     found, left_out = cells(rows, plan)
     for line in (*as_text(found, other_data(rows)), *left_out, *findings(found)):
@@ -171,3 +201,21 @@ def transfer_table(
             if problems
             else f"{table} has no row of this table"
         )
+
+
+@contextlib.contextmanager
+def _engine(
+    name: str, plan: Plan, jobs: int | None, task_cpus: float, task_gpus: float
+) -> Iterator[Engine]:
+    from dood_pyro.devices import parallel_jobs
+    from dood_pyro.tasks.transfer.engines import LocalEngine, RayEngine
+
+    if name == "local":
+        default_jobs, gpus = parallel_jobs(plan.device)
+        yield LocalEngine(jobs or default_jobs, gpus)
+        return
+    engine = RayEngine(plan.runs, task_cpus, task_gpus)
+    try:
+        yield engine
+    finally:
+        engine.close()

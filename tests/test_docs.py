@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 
 import pyro
 import pytest
+import yaml
 from dood_pyro.cli.main import main
 
 from dood_pyro.registry import ESTIMATORS, GUIDES, MODELS, SEARCH_GUIDES, SOURCES, TASKS, Component
@@ -95,3 +97,23 @@ def test_tables_list_what_the_registry_has(page: str, names: list[str]) -> None:
     cells = re.findall(r"^\| ([^|]+) \|", (DOCS / page).read_text(), re.MULTILINE)
     listed = {name for cell in cells for name in re.findall(r"`([^`]+)`", cell)}
     assert set(names) <= listed
+
+
+def test_files_to_copy_for_clusters(capsys: pytest.CaptureFixture[str]) -> None:
+    """They are whole, and name options that there are."""
+    files = sorted((DOCS / "clusters").iterdir())
+    assert [file.name for file in files] == ["ray.slurm", "ray.yaml", "torchrun.slurm"]
+    for file in files:
+        text = file.read_text()
+        assert f"clusters/{file.name}" in (DOCS / "clusters.md").read_text()
+        if file.suffix == ".slurm":
+            subprocess.run(["bash", "-n", file], check=True)
+        else:
+            text = yaml.safe_load(text)["spec"]["entrypoint"]
+        command = text.replace("\\\n", " ").split("dood-pyro ")[-1].split("dood_pyro.cli ")[-1]
+        name, *words = command.split("\n")[0].split()
+        with pytest.raises(SystemExit):
+            main([name, "--help"])
+        offered = capsys.readouterr().out
+        options = [word for word in words if word.startswith("--")]
+        assert options and all(f"{option} " in offered for option in options)

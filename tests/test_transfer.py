@@ -21,6 +21,7 @@ from dood_pyro.tasks.transfer import cells as cells_of
 from dood_pyro.tasks.transfer import fill as filling
 from dood_pyro.tasks.transfer import plan as planning
 from dood_pyro.tasks.transfer.cells import Cell, cells
+from dood_pyro.tasks.transfer.engines import LocalEngine
 from dood_pyro.tasks.transfer.figure import draw_table
 from dood_pyro.tasks.transfer.fill import fill
 from dood_pyro.tasks.transfer.plan import Known, Plan, TableRun, expected, trainings
@@ -161,7 +162,7 @@ def test_a_malformed_number_is_named(tmp_path: Path, column: str, value: str) ->
 
 
 def test_measuring_without_training(tmp_path: Path) -> None:
-    problems = fill(plan(tmp_path, TableRun("dood", "digits", 0), train=False))
+    problems = fill(plan(tmp_path, TableRun("dood", "digits", 0), train=False), LocalEngine(1))
     assert len(problems) == 1 and "there is no run" in problems[0]
 
 
@@ -284,7 +285,7 @@ def test_a_cut_table_is_refused_before_anything_is_trained(tmp_path: Path) -> No
     record(wanted.table, row(wanted.trainings[0], "digits", 1.0))
     wanted.table.write_text(wanted.table.read_text()[:-40])
     with pytest.raises(UserError, match="line 2"):
-        fill(wanted)
+        fill(wanted, LocalEngine(1))
     assert not wanted.runs.exists()
 
 

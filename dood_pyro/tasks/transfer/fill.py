@@ -1,36 +1,38 @@
-"""Training and measuring of the cells that the transfer table lacks, in several processes at once.
+"""Training and measuring of the cells that the transfer table lacks, several at once.
 Used by ``dood-pyro transfer-table``.
 
 Trainings and measurements are the commands ``dood-pyro train`` and ``dood-pyro evaluate``, each in a
-process of its own. Existing results are kept: runs resume where they stopped, and cells that the table
-holds are not measured again.
+process of its own, on this machine or on others (`dood_pyro.tasks.transfer.engines`). Existing results
+are kept: runs resume where they stopped, and cells that the table holds are not measured again.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
 from dood_pyro import data
-from dood_pyro.devices import cores
 from dood_pyro.errors import UserError
+from dood_pyro.research import absolute_source
 from dood_pyro.tasks.rows import read_rows, record
+from dood_pyro.tasks.transfer.engines import Engine, Job
 from dood_pyro.tasks.transfer.plan import Plan, TableRun, known_data, likelihood, row_fits
 
+AT_ONCE = 512
+"""Most jobs that are waited for at once, however large a cluster is."""
 
-def fill(plan: Plan, say: Callable[[str], None] = print) -> list[str]:
+
+def fill(plan: Plan, engine: Engine, say: Callable[[str], None] = print) -> list[str]:
     """Train and measure what the table lacks; return the problems met, one line each.
 
     A run is measured before the next one is trained, so that an interrupted table is as full as it can
     be.
 
     Args:
+        engine: where trainings and measurements run.
         say: called with a line when a training begins and when a cell has been measured.
 
     Raises:
@@ -43,14 +45,15 @@ def fill(plan: Plan, say: Callable[[str], None] = print) -> list[str]:
         raise UserError(f"{plan.runs} is a file; name a folder for the runs")
     if plan.train:
         plan.runs.mkdir(parents=True, exist_ok=True)
-    worker = _Worker(plan, say)
+    worker = _Worker(plan, engine, say)
     problems: list[str] = []
     to_train, to_measure = deque(plan.trainings), deque[tuple[TableRun, str]]()
     under_way: dict[Future[str | None], TableRun | None] = {}
-    with ThreadPoolExecutor(plan.jobs) as pool:
+    with ThreadPoolExecutor(AT_ONCE) as pool:
         try:
             while to_train or to_measure or under_way:
-                while len(under_way) < plan.jobs and (to_train or to_measure):
+                slots = min(AT_ONCE, engine.slots())
+                while len(under_way) < slots and (to_train or to_measure):
                     if to_measure:
                         under_way[pool.submit(worker.evaluate, *to_measure.popleft())] = None
                     else:
@@ -64,7 +67,7 @@ def fill(plan: Plan, say: Callable[[str], None] = print) -> list[str]:
                     elif trained is not None:
                         to_measure += [(trained, target) for target in plan.targets]
         except BaseException:
-            worker.stop()
+            engine.stop()
             pool.shutdown(cancel_futures=True)
             raise
     return problems
@@ -73,59 +76,23 @@ def fill(plan: Plan, say: Callable[[str], None] = print) -> list[str]:
 class _Worker:
     """Runner of a plan's commands, for use from several threads."""
 
-    def __init__(self, plan: Plan, say: Callable[[str], None]) -> None:
-        self.plan, self.say = plan, say
+    def __init__(self, plan: Plan, engine: Engine, say: Callable[[str], None]) -> None:
+        self.plan, self.engine, self.say = plan, engine, say
         self.known = known_data(plan)
         self.lock = threading.Lock()
-        self.processes: set[subprocess.Popen[str]] = set()
-        self.in_use = dict.fromkeys(plan.devices, 0)
-        self.stopped = False
 
-    def stop(self) -> None:
-        """Terminate running processes: a training saves its state, a measurement is lost."""
-        self.stopped = True
-        with self.lock:
-            for process in self.processes:
-                process.terminate()
-
-    def command(self, *arguments: str) -> tuple[int, str, str]:
-        """Run a ``dood-pyro`` command; return exit status, output and the last line of errors."""
-        environment = dict(os.environ)
-        with self.lock:
-            device = min(self.in_use, key=self.in_use.__getitem__, default=None)
-            if device is not None:
-                self.in_use[device] += 1
-        if device is not None:
-            environment["CUDA_VISIBLE_DEVICES"] = device
-        else:
-            threads = max(1, cores() // self.plan.jobs)
-            environment["OMP_NUM_THREADS"] = str(threads)
+    def words(self, *command: str) -> tuple[str, ...]:
+        """Words of a ``dood-pyro`` command."""
         if self.plan.data_dir is not None:
-            arguments += ("--data-dir", str(self.plan.data_dir))
-        process = subprocess.Popen(
-            [sys.executable, "-m", "dood_pyro.cli", *arguments, "--device", self.plan.device],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=environment,
-        )
-        with self.lock:
-            self.processes.add(process)
-            if self.stopped:
-                process.terminate()
-        out, err = process.communicate()
-        with self.lock:
-            self.processes.discard(process)
-            if device is not None:
-                self.in_use[device] -= 1
-        lines = [line for line in err.splitlines() if line.strip()]
-        return process.returncode, out, lines[-1] if lines else f"exit {process.returncode}"
+            command += ("--data-dir", str(self.plan.data_dir.resolve()))
+        return (*command, "--device", self.plan.device)
 
     def train(self, training: TableRun) -> str | None:
         """Train a run up to the plan's budget; return the problem, or None."""
         run = self.plan.run(training)
         anew = "; move it away to have it trained again" if self.plan.train else ""
-        budget = ("--budget", f"{self.plan.budget:.3f}s")
+        settings = ("--budget", f"{self.plan.budget:.3f}s", "--no-tensorboard")
+        going_on = self.words("train", "--resume", str(run.path), *settings)
         try:
             if run.path.exists():
                 if other := self.plan.difference(run, training):
@@ -138,20 +105,22 @@ class _Worker:
                         f"{training}: {run.path} was trained for {seconds:.0f} s and has no "
                         "state to go on from; lower --budget, or move it away to have it trained again"
                     )
-                arguments: tuple[str, ...] = ("train", "--resume", str(run.path), *budget)
+                job = Job(going_on, run.path, trains=True)
             elif not self.plan.train:
                 return f"{training}: there is no run {run.path}"
             else:
-                arguments = (
-                    *("train", "--model", training.model, "--source", training.source),
-                    *("--seed", str(training.seed), "--out", str(run.path), *budget),
+                begin = self.words(
+                    *("train", "--model", training.model),
+                    *("--source", absolute_source(training.source)),
+                    *("--seed", str(training.seed), "--out", str(run.path), *settings),
                     *("--likelihood", likelihood(training)),
                 )
+                job = Job(begin, run.path, trains=True, going_on=going_on)
         except UserError as problem:
             return f"{training}: {problem}"
         self.say(f"training  {training}")
-        status, _, error = self.command(*arguments, "--no-tensorboard")
-        return None if status == 0 else f"{training}: {error}"
+        outcome = self.engine.run(job)
+        return None if outcome.status == 0 else f"{training}: {outcome.error}"
 
     def evaluate(self, training: TableRun, target: str) -> str | None:
         """Measure a cell if the table lacks it; return the problem, or None."""
@@ -161,13 +130,14 @@ class _Worker:
                 return None
         except UserError as problem:
             return f"{training} on {target}: {problem}"
-        status, out, error = self.command(
-            *("evaluate", str(run.path), "--target", target, "--json"),
+        words = self.words(
+            *("evaluate", str(run.path), "--target", absolute_source(target), "--json"),
             *("--particles", str(plan.particles), "--limit", str(plan.limit)),
         )
-        if status != 0:
-            return f"{training} on {target}: {error}"
-        row = json.loads(out)
+        outcome = self.engine.run(Job(words, run.path, trains=False))
+        if outcome.status != 0:
+            return f"{training} on {target}: {outcome.error}"
+        row = json.loads(outcome.out)
         with self.lock:
             record(plan.table, row)
         self.say(f"measured  {training} on {target}: {row['log_p']:.0f} nats")

@@ -4,7 +4,7 @@ Used by ``dood-pyro transfer-table`` and by the table's other modules.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -60,12 +60,8 @@ class Plan:
     """Samples per image of the importance-weighted bound."""
     limit: int = 1000
     """Test images per cell."""
-    jobs: int = 1
-    """Processes at once."""
     device: str = "auto"
     data_dir: Path | None = None
-    devices: tuple[str, ...] = field(default=())
-    """GPUs for the processes to share, values of CUDA_VISIBLE_DEVICES; empty: all of the machine."""
     train: bool = True
     """Whether to train missing runs; if not, only existing runs are measured."""
     kept: Path | None = None
