@@ -1,6 +1,6 @@
-"""Stages of gpu_check.sh, which runs this file; each stage adds its findings to DIR/gpu_check.json.
+"""Stages of gpu_check.sh, which runs this file; each stage adds its findings to DIR/bench_gpu.json.
 
-    experiments/gpu_check.sh --out DIR [--dry-run] [--minutes 5]
+    experiments/gpu_check.sh --out DIR [--dry-run] [--minutes 8]
 
 A stage that fails is recorded with its error, and the next stage begins. A stage without enough time
 left is recorded as left out. The exit status is 1 if any stage failed.
@@ -22,6 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyro
 import torch
 from torch import Tensor
@@ -33,11 +34,14 @@ from dood_pyro.errors import exit_on_user_error
 from dood_pyro.files import write_atomically
 from dood_pyro.images import ImageBatch
 from dood_pyro.inference.guide_parses import in_double, parse
+from dood_pyro.models.networks import ImageEncoder
 from dood_pyro.rendering import Renderer, canvas_from_ink, stroke_ink, use_renderer
 from dood_pyro.rendering.reference import stroke_ink_per_pixel
 from dood_pyro.runs.budget import TrainingBudget
 from dood_pyro.runs.facts import revision
 from dood_pyro.runs.run import Run
+from dood_pyro.tasks.evaluate import evaluate
+from dood_pyro.training.batches import Batches
 from dood_pyro.training.loop import resume
 from dood_pyro.training.trainer import Trainer
 
@@ -50,7 +54,7 @@ class Check(NamedTuple):
     device: torch.device
     toy: bool
     out: Path
-    """Folder of gpu_check.json."""
+    """Folder of bench_gpu.json."""
     scratch: Path
     """Folder of files that are not kept."""
 
@@ -144,13 +148,14 @@ def source(check: Check, name: str) -> str:
 
 
 def training(check: Check, name: str) -> dict[str, Any]:
-    """Train for a minute: steps per second, held-out ELBO, memory."""
+    """Train for 90 seconds: steps per second, held-out ELBO, memory; then log p(x) of test images by
+    importance-weighted bounds."""
     if check.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(check.device)
     chosen = source(check, name)
     model = ModelConfig(features=32, canvas_size=28) if check.toy else ModelConfig()
     settings = TrainConfig(chosen, batch_size=check.size(64, 8))
-    seconds = float(check.size(60, 2))
+    seconds = float(check.size(90, 2))
     folder = check.scratch / f"run-{name}"
     run = Run.create(
         folder, RunConfig("dood", model, settings), TrainingBudget(seconds=seconds), check.device
@@ -176,6 +181,108 @@ def training(check: Check, name: str) -> dict[str, Any]:
     }
     if check.device.type == "cuda":
         found["peak_memory_gib"] = torch.cuda.max_memory_allocated(check.device) / 2**30
+    print(f"    {json.dumps(found)[:1000]}", flush=True)
+    began = time.perf_counter()
+    row = evaluate(run, chosen, check.size(200, 2), check.size(1000, 4), check.device)
+    check.wait()
+    found["evaluation_seconds"] = time.perf_counter() - began
+    names = ("particles", "images", "log_p", "log_p_se", "log_p_summed", "elbo", "mean_strokes")
+    return found | {name: row[name] for name in names}
+
+
+def _encoders(trainer: Trainer) -> list[ImageEncoder]:
+    modules = [*trainer.model.modules(), *trainer.guide.modules()]
+    return [module for module in modules if isinstance(module, ImageEncoder)]
+
+
+def encode_in_bf16(trainer: Trainer) -> None:
+    """Let encoders compute in bfloat16."""
+    for encoder in _encoders(trainer):
+        setattr(encoder, "forward", partial(_in_bf16, encoder.forward))  # noqa: B010
+
+
+def _in_bf16(forward: Callable[..., Tensor], images: Tensor, *others: Any) -> Tensor:
+    with torch.autocast(images.device.type, torch.bfloat16):
+        return forward(images, *others).float()
+
+
+def put_channels_last(trainer: Trainer) -> None:
+    """Lay out the encoders' convolutions with channels last."""
+    for encoder in _encoders(trainer):
+        encoder.to(memory_format=torch.channels_last)
+
+
+def compile_networks(trainer: Trainer) -> None:
+    """Compile encoders and perceptrons."""
+    modules = [*trainer.model.modules(), *trainer.guide.modules()]
+    for module in modules:
+        if isinstance(module, ImageEncoder | torch.nn.Sequential):
+            module.compile(dynamic=False)
+
+
+class Variant(NamedTuple):
+    """A way to run training steps."""
+
+    graph: bool = True
+    """Whether steps are captured as CUDA graphs, where there is CUDA."""
+    batch: int = 64
+    change: Callable[[Trainer], None] = lambda trainer: None
+
+
+VARIANTS = {
+    "operations": Variant(graph=False),
+    "graph": Variant(),
+    "graph, batch 128": Variant(batch=128),
+    "graph, batch 256": Variant(batch=256),
+    "graph, encoders in bf16": Variant(change=encode_in_bf16),
+    "graph, channels last": Variant(change=put_channels_last),
+    "graph, compiled networks": Variant(change=compile_networks),
+}
+
+
+def steps(check: Check) -> dict[str, Any]:
+    """Training steps a second of the default configuration, random drawings included: operation by
+    operation, as CUDA graphs, and then with one other setting at a time."""
+    found: dict[str, Any] = {}
+    for name, variant in VARIANTS.items():
+        try:
+            found[name] = _steps_of(check, variant)
+        except Exception as error:  # what cannot be had is no reason to lose what can
+            found[name] = {"failed": f"{type(error).__name__}: {error}"[:500]}
+        print(f"    {name}: {json.dumps(found[name])}", flush=True)
+    return found
+
+
+def _steps_of(check: Check, variant: Variant) -> dict[str, Any]:
+    cuda = check.device.type == "cuda"
+    if cuda:
+        torch.cuda.reset_peak_memory_stats(check.device)
+    batch = variant.batch // check.size(1, 16)
+    model = ModelConfig(features=32, canvas_size=28) if check.toy else ModelConfig()
+    config = RunConfig("dood", model, TrainConfig("steps", batch_size=batch))
+    trainer = Trainer.from_config(config, check.device, native_size=28)
+    variant.change(trainer)
+    size = model.canvas_size
+    pictures = torch.randint(256, (4 * batch, size, size), dtype=torch.uint8)
+    batches = Batches(pictures, np.arange(len(pictures)), batch, 0, check.device, 28)
+    trainer.step = 10_000  # every refiner's gate is open
+    if variant.graph:
+        trainer.capture_steps()
+
+    def take(count: int) -> None:
+        for _ in range(count):
+            trainer.train_step(batches[trainer.step])
+        check.wait()
+
+    take(check.size(40, 2))  # all kinds of steps are captured, or compiled
+    count = check.size(80, 2)
+    began = time.perf_counter()
+    take(count)
+    took = time.perf_counter() - began
+    found = {"steps_per_second": count / took, "images_per_second": count * batch / took}
+    if cuda:
+        found["peak_memory_gib"] = torch.cuda.max_memory_allocated(check.device) / 2**30
+        found["captured"] = len(trainer.graphs.captured) if trainer.graphs is not None else 0
     return found
 
 
@@ -264,8 +371,9 @@ STAGES = (
     Stage("environment", environment, 0),
     Stage("tests", tests, 20),
     Stage("renderer", renderer, 5),
-    Stage("training_mnist", lambda check: training(check, "mnist"), 70),
-    Stage("training_omniglot", lambda check: training(check, "omniglot"), 70),
+    Stage("steps", steps, 60),
+    Stage("training_mnist", lambda check: training(check, "mnist"), 110),
+    Stage("training_omniglot", lambda check: training(check, "omniglot"), 110),
     Stage("parsing", parsing, 15),
     Stage("profile", profile, 15),
 )
@@ -288,7 +396,7 @@ def run_stages(check: Check, deadline: float) -> dict[str, Any]:
                 found[stage.name] = {"error": f"{type(error).__name__}: {error}"[:2000]}
             found[stage.name]["took_seconds"] = round(time.perf_counter() - began, 2)
         print(f"{stage.name}: {json.dumps(found[stage.name])[:1500]}", flush=True)
-        path = check.out / "gpu_check.json"
+        path = check.out / "bench_gpu.json"
         write_atomically(path, (json.dumps(found, indent=2) + "\n").encode())
     return found
 
@@ -298,9 +406,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--out", type=Path, required=True, help="Folder for gpu_check.json.")
+    parser.add_argument("--out", type=Path, required=True, help="Folder for bench_gpu.json.")
     parser.add_argument("--dry-run", action="store_true", help="Run at toy size on a CPU.")
-    parser.add_argument("--minutes", type=float, default=5.0, help="Time limit.  [default: 5]")
+    parser.add_argument("--minutes", type=float, default=8.0, help="Time limit.  [default: 8]")
     arguments = parser.parse_args()
     deadline = time.monotonic() + 60 * arguments.minutes
     if not arguments.dry_run and not torch.cuda.is_available():
@@ -312,7 +420,7 @@ def main() -> None:
         found = run_stages(check, deadline)
     failed = [name for name, entry in found.items() if "error" in entry]
     verdict = f"failed: {', '.join(failed)}" if failed else "all passed"
-    print(f"{arguments.out / 'gpu_check.json'}: {verdict}")
+    print(f"{arguments.out / 'bench_gpu.json'}: {verdict}")
     sys.exit(1 if failed else 0)
 
 

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Check of CUDA in five minutes, on a machine that has torch and this tree and needs no network:
+# Check of CUDA in eight minutes, on a machine that has torch and this tree and needs no network:
 #
 #     experiments/gpu_check.sh --out DIR              # on a GPU
 #     experiments/gpu_check.sh --out DIR --dry-run    # at toy size on a CPU, in a minute
 #
-# Runs the tests that CUDA matters to, trains for a minute each on MNIST and Omniglot, times the renderer
-# and parses in bulk, and profiles a training step. Findings are printed, and DIR/gpu_check.json holds
-# all findings so far. Nothing is installed into the machine's own Python: missing packages (pyro-ppl and
+# Runs the tests that CUDA matters to, times the renderer, training steps and parses in bulk, profiles a
+# step, and trains for 90 seconds each on MNIST and Omniglot, with bounds on log p(x) after it. Findings are
+# printed, and DIR/bench_gpu.json holds all findings so far. Nothing is installed into the machine's own Python: missing packages (pyro-ppl and
 # pyro-api, platformdirs) are taken from WHEELS, a folder of wheels.
 #
 #     DOOD_DATA   folder with mnist.npz and omniglot.npz; random strokes replace a missing file

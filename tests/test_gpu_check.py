@@ -24,11 +24,15 @@ def test_dry_run(tmp_path: Path) -> None:
         check=False,
     )
     assert ran.returncode == 0, ran.stdout[-3000:] + ran.stderr[-3000:]
-    found = json.loads((tmp_path / "out" / "gpu_check.json").read_text())
-    stages = ("environment", "tests", "renderer", "training_mnist", "training_omniglot")
+    found = json.loads((tmp_path / "out" / "bench_gpu.json").read_text())
+    stages = ("environment", "tests", "renderer", "steps", "training_mnist", "training_omniglot")
     assert set(found) == {*stages, "parsing", "profile"}
     assert not any("error" in entry or "left_out" in entry for entry in found.values())
     assert found["training_mnist"]["steps_per_second"] > 0
+    assert found["training_omniglot"]["log_p"] < 1e6
+    del found["steps"]["took_seconds"]
+    assert "graph, compiled networks" in found["steps"]
+    assert all(entry["steps_per_second"] > 0 for entry in found["steps"].values())
     assert found["parsing"]["largest_difference_from_cpu"] < 1e-4
     assert found["profile"]["top"] and "passed" in found["tests"]["summary"]
 
