@@ -38,6 +38,9 @@ MODELS = {
     "dood-independent-prior": Component(
         "dood_pyro.models.ablations:DooDIndependentPrior", "every step's prior is the same"
     ),
+    "dood-transformer": Component(
+        "dood_pyro.models.transformer:DooDTransformer", "a prior that remembers all strokes"
+    ),
     "dair": Component("dood_pyro.models.air:DifferenceAIR", "Difference-AIR"),
     "air": Component("dood_pyro.models.air:AIR", "Attend-Infer-Repeat"),
 }

@@ -127,7 +127,7 @@ def begin_training(
     initial, sha256 = None, ""
     if init_from is not None:
         theirs, initial, sha256 = _initial_weights(str(init_from), trusted, chosen)
-        model = _same("model.name", model, theirs.pop("model.name"), str(init_from))
+        model = _their_model(model, theirs.pop("model.name"), chosen, str(init_from))
         for name, value in theirs.items():
             chosen[name] = _same(name, chosen.get(name), value, str(init_from))
     config = configure(model, absolute_source(source), chosen)
@@ -242,6 +242,16 @@ def _same(name: str, given: Any, theirs: Any, run: str) -> Any:
     if given not in (None, theirs):
         raise SettingError(name, f"is that of {run}, which init_from names: {theirs}")
     return theirs
+
+
+def _their_model(model: str | None, theirs: str, chosen: Mapping[str, Any], init_from: str) -> str:
+    """Name of the model to train: the run's; or, where the prior alone learns, one that differs from
+    it in its prior (`DrawingModel.prior_of`)."""
+    if model is not None and chosen.get("train.trainable") == "prior":
+        found = load_component("model", canonical(model))
+        if theirs in getattr(found, "prior_of", ()):
+            return model
+    return str(_same("model.name", model, theirs, init_from))
 
 
 def _initial_weights(

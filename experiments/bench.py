@@ -125,7 +125,7 @@ def plain_terms(model: DooD, guide: AmortisedGuide, image: Tensor) -> StopMargin
         layout = sample(q_layout, model.p_layout(inputs))
         q_stroke, q_pen = guide.q_stroke_and_pen(image, residual, layout, state, inputs)
         stroke = sample(q_stroke, model.p_stroke(inputs, layout))
-        pen = sample(q_pen, model.p_pen(inputs, layout))
+        pen = sample(q_pen, model.p_pen(inputs, layout, stroke))
         state = model.draw(state, inputs, StepValues(on, layout, stroke, pen))
         ratios.append(ratio)
         canvases.append(state.canvas)

@@ -150,6 +150,10 @@ class DrawingModel(nn.Module, Generic[S]):
         """Whether `canvases` draws all steps of given values at once; searches are then faster."""
         return False
 
+    prior_of: ClassVar[tuple[str, ...]] = ()
+    """Names of models that this one is like in all but its prior: that can be trained alone, from their
+    runs."""
+
     def scale_parameters(self) -> list[nn.Parameter]:
         """Parameters of the likelihood's scale, which learn at a rate of their own."""
         return [self.raw_scale]

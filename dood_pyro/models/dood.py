@@ -59,6 +59,8 @@ class State(NamedTuple):
     """h^s_{t−1}"""
     previous: Float[Tensor, "*batch site_dims"]
     """layout, stroke and pen of step t − 1, flattened; zeros before the first."""
+    strokes: Float[Tensor, "*batch before site_dims"]
+    """All strokes before, for a prior that remembers them; else of none."""
     alive: Float[Tensor, "*batch"]
     """1 where every ``on`` so far was 1."""
 
@@ -75,6 +77,8 @@ class StepInputs(NamedTuple):
     """h^l_t"""
     stroke_rnn: Float[Tensor, "*batch features"]
     """h^s_t"""
+    memory: Float[Tensor, "*batch features"] | None = None
+    """What a prior that remembers the strokes before makes of them."""
 
 
 class StepValues(NamedTuple):
@@ -146,13 +150,14 @@ class DooD(DrawingModel[State]):
     def step(self, t: int, state: State, after: State | None = None) -> State:
         """Sample the sites of step t, equation 1, and return the state after it."""
         inputs = self.step_inputs(state) if after is None else self.inputs_before(state, after)
+        inputs = self.with_memory(inputs, state)
         going = state.alive > 0
         on = pyro.sample(on_site(t), dist.Bernoulli(logits=self.p_on(inputs)).mask(going))
         alive = state.alive * on > 0
         layout = pyro.sample(site_name("layout", t), self.p_layout(inputs).mask(alive))
         stroke = pyro.sample(site_name("stroke", t), self.p_stroke(inputs, layout).mask(alive))
         if self.config.pen == "latent":
-            pen = pyro.sample(site_name("pen", t), self.p_pen(inputs, layout).mask(alive))
+            pen = pyro.sample(site_name("pen", t), self.p_pen(inputs, layout, stroke).mask(alive))
         else:
             pen = pyro.deterministic(site_name("pen", t), self.shared_pen(inputs), event_dim=1)
         if after is None:
@@ -180,7 +185,7 @@ class DooD(DrawingModel[State]):
             return AutoregressivePoints(self.stroke_head, given, (self.config.degree + 1, 2))
         return DiagonalMixture(*self.stroke_head(given)).to_event(1)
 
-    def p_pen(self, inputs: StepInputs, layout: Tensor) -> dist.TorchDistribution:
+    def p_pen(self, inputs: StepInputs, layout: Tensor, stroke: Tensor) -> dist.TorchDistribution:
         """p(pen_t | l_t, h^s_t), the prior of the latent pen."""
         mean, std, logits = self.pen_head(self.prior_inputs(layout, inputs.stroke_rnn))
         return DiagonalMixture(mean.squeeze(-3), std.squeeze(-3), logits.squeeze(-2))
@@ -225,8 +230,8 @@ class DooD(DrawingModel[State]):
             zeros(ink_size, ink_size),
             zeros(size, size),
         )
-        previous = zeros(self.site_dims)
-        return State(ink, canvas, hidden, hidden, hidden, previous, like.new_ones(count))
+        previous, strokes = zeros(self.site_dims), zeros(0, self.site_dims)
+        return State(ink, canvas, hidden, hidden, hidden, previous, strokes, like.new_ones(count))
 
     def step_inputs(self, state: State) -> StepInputs:
         """Encode the canvas so far, and advance h^l and h^s by it and the previous stroke."""
@@ -245,7 +250,11 @@ class DooD(DrawingModel[State]):
         )
         if not alike:
             return inputs
-        return StepInputs(*(field.expand(count, *field.shape[1:]) for field in inputs))
+        return StepInputs(*(field.expand(count, *field.shape[1:]) for field in inputs[:4]))
+
+    def with_memory(self, inputs: StepInputs, state: State) -> StepInputs:
+        """The inputs as the prior needs them, which no guide does."""
+        return inputs
 
     def inputs_before(self, state: State, after: State) -> StepInputs:
         """The inputs of the step that led from ``state`` to ``after``, without computing them anew."""
@@ -274,8 +283,13 @@ class DooD(DrawingModel[State]):
             inputs.layout_rnn,
             inputs.stroke_rnn,
             concatenate(layout, stroke.flatten(-2), pen),
+            self.remembered(state.strokes, values),
             alive,
         )
+
+    def remembered(self, strokes: Tensor, values: StepValues) -> Tensor:
+        """Strokes before, and one more, as a prior that remembers them has them; here of none."""
+        return strokes
 
     def canvases(
         self, values: dict[str, Float[Tensor, "steps *batch *event"]], native_size: int = 0

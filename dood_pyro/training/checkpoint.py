@@ -115,7 +115,10 @@ def initialise_from(trainer: Trainer, weights: dict[str, Tensor]) -> None:
     own: dict[str, Tensor] = dict(trainer.parameters)
     if trainer.config.train.trainable == "prior":
         own |= trainer.buffers()
-        if {n: t.shape for n, t in own.items()} != {n: t.shape for n, t in weights.items()}:
+        prior = {id(parameter) for parameter in trainer.model.prior_parameters()}
+        kept = {n: t.shape for n, t in own.items() if id(t) not in prior}
+        found = {n: t.shape for n, t in weights.items() if n in kept or n.startswith("guide.")}
+        if kept != found:
             raise UserError(
                 "init_from names a run whose guide has other weights than its code now gives it"
             )

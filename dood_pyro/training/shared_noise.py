@@ -21,7 +21,10 @@ from torch.utils._pytree import tree_map_only
 from dood_pyro.errors import UserError
 from dood_pyro.models.sites import IMAGES
 
-COUNTED = ("normal", "uniform", "exponential", "bernoulli", "multinomial", "rand", "randn")
+COUNTED = (
+    *("normal", "uniform", "exponential", "bernoulli", "multinomial"),
+    *("rand", "randn", "rand_like", "randn_like"),
+)
 """Operations that draw as many random numbers for each element whatever its parameters, which those of
 gamma variables, for one, do not."""
 

@@ -1,0 +1,233 @@
+"""A prior over strokes that remembers every stroke before: a transformer.
+`dood_pyro.models.transformer` makes DooD's conditionals of it.
+
+The numbers of the strokes so far (layout, control points and pen of each) are read by a transformer,
+which gives h_t. From it follow p(on_t), and the numbers of stroke t one after the other: each a mixture
+of Gaussians given h_t and the numbers of the same stroke before it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from pyro.distributions import TorchDistribution
+from torch import Tensor, nn
+from torch.distributions import constraints
+
+LAYERS, HEADS = 3, 4
+HIDDEN = 128
+"""Hidden units for each number."""
+COMPONENTS = 8
+"""Of each number's mixture."""
+MIN_STD = 0.02
+"""Least standard deviation of a component, in units of a number's range."""
+INITIAL_STD = 0.4
+
+
+class Chain(nn.Module):
+    """Numbers one after the other, each from a mixture of Gaussians given those before it.
+
+    Args:
+        low, high: range of each number, beside which all is measured; numbers may lie outside.
+        given: size of what all are conditioned on.
+    """
+
+    middle: Tensor
+    reach: Tensor
+    earlier: Tensor
+
+    def __init__(self, low: Sequence[float], high: Sequence[float], given: int) -> None:
+        super().__init__()
+        count = len(low)
+        ends = torch.tensor([low, high])
+        self.register_buffer("middle", ends.mean(0), persistent=False)
+        self.register_buffer("reach", (ends[1] - ends[0]) / 2, persistent=False)
+        earlier = torch.ones(count, count).tril(-1)[..., None]
+        self.register_buffer("earlier", earlier, persistent=False)
+        self.from_given = nn.Linear(given, HIDDEN)
+        self.from_earlier = nn.Parameter(torch.randn(count, count, HIDDEN) / count**0.5)
+        self.bias = nn.Parameter(torch.zeros(count, HIDDEN))
+        self.inner = nn.Parameter(torch.randn(count, HIDDEN, HIDDEN) / HIDDEN**0.5)
+        self.inner_bias = nn.Parameter(torch.zeros(count, HIDDEN))
+        self.out = nn.Parameter(torch.randn(count, HIDDEN, 3 * COMPONENTS) * 0.1 / HIDDEN**0.5)
+        bias = torch.zeros(count, 3, COMPONENTS)
+        bias[:, 0] = torch.linspace(-1, 1, COMPONENTS)
+        bias[:, 1] = math.log(math.expm1(INITIAL_STD))
+        self.out_bias = nn.Parameter(bias.flatten(1))
+
+    def scaled(self, numbers: Float[Tensor, "*batch count"]) -> Float[Tensor, "*batch count"]:
+        """Numbers in units of their ranges."""
+        return (numbers - self.middle) / self.reach
+
+    def mixtures(
+        self, given: Tensor, scaled: Tensor, which: slice
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Means, standard deviations and log-weights (*batch, numbers, components) of some numbers, in
+        units of their ranges, given those before each."""
+        weights = (self.from_earlier * self.earlier)[which]
+        seen = torch.einsum("...i,jih->...jh", scaled, weights) + self.bias[which]
+        x = F.gelu(self.from_given(given)[..., None, :] + seen)
+        inner = torch.einsum("...jh,jhk->...jk", x, self.inner[which]) + self.inner_bias[which]
+        x = x + F.gelu(inner)
+        raw = torch.einsum("...jh,jhk->...jk", x, self.out[which]) + self.out_bias[which]
+        mean, std, weight = raw.unflatten(-1, (3, COMPONENTS)).unbind(-2)
+        return mean, MIN_STD + F.softplus(std), weight.log_softmax(-1)
+
+    def log_prob(
+        self,
+        given: Float[Tensor, "*batch given"],
+        numbers: Float[Tensor, "*batch count"],
+        which: slice = slice(None),
+    ) -> Float[Tensor, "*batch"]:
+        """Log-density of some numbers given those before them, which ``numbers`` hold, too."""
+        scaled = self.scaled(numbers)
+        mean, std, log_weight = self.mixtures(given, scaled, which)
+        z = (scaled[..., which, None] - mean) / std
+        log_p = log_weight - 0.5 * z**2 - std.log() - 0.5 * math.log(2 * math.pi)
+        return (log_p.logsumexp(-1) - self.reach[which].log()).sum(-1)
+
+    def sample(
+        self,
+        given: Float[Tensor, "*batch given"],
+        numbers: Float[Tensor, "*batch count"],
+        which: slice,
+    ) -> Float[Tensor, "*batch count"]:
+        """``numbers`` with some of them sampled anew, in turn, given those before.
+
+        Gradients are pathwise: a sample's distribution function stays at its value as parameters move.
+        """
+        scaled = self.scaled(numbers)
+        for j in range(*which.indices(scaled.shape[-1])):
+            mean, std, log_weight = self.mixtures(given, scaled, slice(j, j + 1))
+            weight = log_weight.exp()
+            chosen = torch.distributions.Categorical(weight.detach()).sample()[..., None]
+            noise = torch.randn_like(mean[..., :1])
+            drawn = (mean.gather(-1, chosen) + std.gather(-1, chosen) * noise).detach()
+            z = (drawn - mean) / std
+            below = (weight * torch.special.ndtr(z)).sum(-1)
+            density = (weight * torch.exp(-0.5 * z**2) / std).sum(-1) / math.sqrt(2 * math.pi)
+            drawn = drawn.squeeze(-1) - (below - below.detach()) / density.detach()
+            scaled = torch.cat([scaled[..., :j], drawn, scaled[..., j + 1 :]], dim=-1)
+        return scaled * self.reach + self.middle
+
+
+class ChainedNumbers(TorchDistribution):
+    """Some numbers of a `Chain`, as one variable.
+
+    Args:
+        given: condition, (*batch, given).
+        before: the chain's numbers before them, (*batch, first).
+        event_shape: of the variable.
+    """
+
+    has_rsample = True
+    arg_constraints: dict[str, Any] = {}  # noqa: RUF012
+
+    def __init__(
+        self, chain: Chain, given: Tensor, before: Tensor, event_shape: tuple[int, ...]
+    ) -> None:
+        self.chain, self.given, self.before = chain, given, before
+        first = before.shape[-1]
+        self.which = slice(first, first + math.prod(event_shape))
+        batch = torch.broadcast_shapes(given.shape[:-1], before.shape[:-1])
+        super().__init__(batch, torch.Size(event_shape), validate_args=False)
+
+    @property
+    def support(self) -> constraints.Constraint:
+        return constraints.independent(constraints.real, len(self.event_shape))
+
+    def flat(self, value: Tensor) -> Float[Tensor, "*batch numbers"]:
+        """The variable's numbers."""
+        return value.flatten(-len(self.event_shape))
+
+    def unflat(self, numbers: Float[Tensor, "*batch numbers"]) -> Tensor:
+        """The variable of given numbers."""
+        return numbers.unflatten(-1, self.event_shape)
+
+    def _all(self, flat: Tensor) -> Tensor:
+        """All of the chain's numbers, those after the variable as zeros, which nothing here sees."""
+        before = self.before.expand(*flat.shape[:-1], -1)
+        after = flat.new_zeros(*flat.shape[:-1], len(self.chain.middle) - self.which.stop)
+        return torch.cat([before, flat, after], dim=-1)
+
+    def log_prob(self, value: Tensor) -> Float[Tensor, "*batch"]:
+        """Log-density given the condition and the numbers before."""
+        return self.chain.log_prob(self.given, self._all(self.flat(value)), self.which)
+
+    def rsample(self, sample_shape: Any = ()) -> Tensor:
+        """Draw the numbers in turn."""
+        shape = (*sample_shape, *self.batch_shape)
+        blank = self.given.new_zeros(*shape, self.which.stop - self.which.start)
+        given = self.given.expand(*shape, self.given.shape[-1])
+        drawn = self.chain.sample(given, self._all(blank), self.which)
+        return self.unflat(drawn[..., self.which])
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> ChainedNumbers:
+        """The distribution for each member of a larger batch."""
+        given = self.given.expand(*batch_shape, self.given.shape[-1])
+        before = self.before.expand(*batch_shape, self.before.shape[-1])
+        return ChainedNumbers(self.chain, given, before, tuple(self.event_shape))
+
+
+class StrokeTransformer(nn.Module):
+    """h_1…h_K of a drawing from its strokes' numbers; p(on_t); and the chain of a stroke's numbers.
+
+    Args:
+        low, high: range of each of a stroke's numbers.
+        max_strokes: K.
+        width: size of h_t.
+    """
+
+    later: Tensor
+
+    def __init__(
+        self, low: Sequence[float], high: Sequence[float], max_strokes: int, width: int
+    ) -> None:
+        super().__init__()
+        self.chain = Chain(low, high, width)
+        self.embed = nn.Linear(len(low), width)
+        self.start = nn.Parameter(torch.randn(width) * 0.02)
+        self.place = nn.Parameter(torch.randn(max_strokes, width) * 0.02)
+        layer = nn.TransformerEncoderLayer(
+            width, HEADS, 4 * width, 0.0, "gelu", batch_first=True, norm_first=True
+        )
+        self.layers = nn.TransformerEncoder(
+            layer, LAYERS, nn.LayerNorm(width), enable_nested_tensor=False
+        )
+        later = torch.full((max_strokes, max_strokes), -math.inf).triu(1)
+        self.register_buffer("later", later, persistent=False)
+        self.on = nn.Linear(width, 1)
+
+    def memories(
+        self, strokes: Float[Tensor, "*batch before numbers"]
+    ) -> Float[Tensor, "*batch steps width"]:
+        """h_1 to h_t from the t − 1 strokes before step t."""
+        *batch, before, _ = strokes.shape
+        embedded = self.embed(self.chain.scaled(strokes.flatten(0, -3)))
+        start = self.start.expand(len(embedded), 1, -1)
+        tokens = torch.cat([start, embedded], dim=1) + self.place[: before + 1]
+        mask = self.later[: before + 1, : before + 1]
+        # Said, or torch would read the mask back from the device to find out.
+        seen: Tensor = self.layers(tokens, mask=mask, is_causal=True)
+        return seen.unflatten(0, batch)
+
+    def log_prob(
+        self, strokes: Float[Tensor, "batch steps numbers"], alive: Float[Tensor, "batch steps"]
+    ) -> Float[Tensor, "batch"]:
+        """log p of whole drawings: of every ``on_t`` up to the stop, and of the strokes drawn.
+
+        Args:
+            strokes: numbers of K strokes; of those that were not drawn, anything.
+            alive: 1 where a stroke was drawn.
+        """
+        memory = self.memories(strokes[:, :-1])
+        of_numbers = self.chain.log_prob(memory, strokes)
+        logits = self.on(memory).squeeze(-1)
+        before = torch.cat([torch.ones_like(alive[:, :1]), alive[:, :-1]], dim=1)
+        of_stop = -F.binary_cross_entropy_with_logits(logits, alive, reduction="none")
+        return (alive * of_numbers + before * of_stop).sum(1)

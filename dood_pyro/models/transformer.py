@@ -1,0 +1,158 @@
+"""DooD with a prior that remembers: its conditionals come from a transformer over all strokes so far.
+Trainings choose it by the name ``dood-transformer``.
+
+Canvas, renderer, RNNs and guide are those of `dood_pyro.models.dood`; in place of equations 2 to 4,
+
+    on_t, layout_t, stroke_t, pen_t   given all numbers of the strokes before, and those of this stroke
+                                      that come before (`dood_pyro.models.stroke_prior`).
+
+A stroke's numbers are its layout, where it starts on the canvas, how far each control point lies from
+the last, and its pen: on the canvas, not in the layout's frame, strokes that meet have like numbers.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from dood_pyro import geometry
+from dood_pyro.config import ModelConfig
+from dood_pyro.models.dood import DooD, State, StepInputs, StepValues
+from dood_pyro.models.networks import concatenate
+from dood_pyro.models.stroke_prior import Chain, ChainedNumbers, StrokeTransformer
+
+STEP = 0.8
+"""About the largest distance of a control point from the last along an axis, canvas units."""
+
+
+class DooDTransformer(DooD):
+    """DooD whose prior sees every stroke before, not the canvas."""
+
+    title = "DooD, transformer prior"
+    prior_of: ClassVar[tuple[str, ...]] = ("dood",)
+
+    def __init__(self, config: ModelConfig, detach: bool = True) -> None:
+        super().__init__(config, detach)
+        del self.on_head, self.layout_head, self.glimpse_encoder, self.stroke_head
+        pens = config.pen_values
+        steps = 2 * config.degree
+        low = [*geometry.LAYOUT_LOW, *[-1.0] * 2, *[-STEP] * steps, *geometry.PEN_LOW[:pens]]
+        high = [*geometry.LAYOUT_HIGH, *[1.0] * 2, *[STEP] * steps, *geometry.PEN_HIGH[:pens]]
+        self.transformer = StrokeTransformer(low, high, config.max_strokes, config.features)
+        if config.pen == "latent":
+            del self.pen_head
+
+    def prior_parameters(self) -> list[nn.Parameter]:
+        return list(self.transformer.parameters())
+
+    def with_memory(self, inputs: StepInputs, state: State) -> StepInputs:
+        strokes = state.strokes
+        if not strokes.shape[-2]:  # before the first stroke all drawings are one
+            strokes = strokes.flatten(0, -3)[:1]
+        memory = self.transformer.memories(strokes)[..., -1, :]
+        batch = torch.broadcast_shapes(memory.shape[:-1], state.alive.shape)
+        return inputs._replace(memory=memory.expand(*batch, -1))
+
+    def remembered(self, strokes: Tensor, values: StepValues) -> Tensor:
+        numbers = self.numbers(values.layout, values.stroke, values.pen)
+        strokes = strokes.expand(*numbers.shape[:-1], *strokes.shape[-2:])
+        return torch.cat([strokes, numbers[..., None, :]], dim=-2)
+
+    def numbers(
+        self, layout: Tensor, stroke: Tensor, pen: Tensor
+    ) -> Float[Tensor, "*batch numbers"]:
+        """A stroke's numbers."""
+        frame = geometry.affine_matrix(layout)
+        return concatenate(layout, numbers_of_points(stroke, frame), pen)
+
+    def log_p_strokes(
+        self, layout: Tensor, stroke: Tensor, pen: Tensor, alive: Float[Tensor, "batch steps"]
+    ) -> Float[Tensor, "batch"]:
+        """log p of whole drawings' latent variables, ``on_t`` among them.
+
+        Args:
+            layout, stroke, pen: values of K steps, (batch, steps, *event).
+            alive: 1 where a stroke was drawn.
+        """
+        log_p = self.transformer.log_prob(self.numbers(layout, stroke, pen), alive)
+        area = log_area(geometry.affine_matrix(layout))
+        return log_p + stroke.shape[-2] * (alive * area).sum(-1)
+
+    def p_on(self, inputs: StepInputs) -> Tensor:
+        """Logit of p(o_t | strokes before)."""
+        logit: Tensor = self.transformer.on(self._memory(inputs)).squeeze(-1)
+        return logit
+
+    def p_layout(self, inputs: StepInputs) -> ChainedNumbers:
+        """p(l_t | strokes before)."""
+        memory = self._memory(inputs)
+        return ChainedNumbers(self.transformer.chain, memory, memory[..., :0], (4,))
+
+    def p_stroke(self, inputs: StepInputs, layout: Tensor) -> ChainedNumbers:
+        """p(s_t | l_t, strokes before)."""
+        shape = (self.config.degree + 1, 2)
+        frame = geometry.affine_matrix(layout)
+        return ChainedPoints(self.transformer.chain, self._memory(inputs), layout, shape, frame)
+
+    def p_pen(self, inputs: StepInputs, layout: Tensor, stroke: Tensor) -> ChainedNumbers:
+        """p(pen_t | l_t, s_t, strokes before)."""
+        before = concatenate(layout, numbers_of_points(stroke, geometry.affine_matrix(layout)))
+        shape = (self.config.pen_values,)
+        return ChainedNumbers(self.transformer.chain, self._memory(inputs), before, shape)
+
+    @staticmethod
+    def _memory(inputs: StepInputs) -> Tensor:
+        assert inputs.memory is not None
+        return inputs.memory
+
+
+class ChainedPoints(ChainedNumbers):
+    """Control points in a layout's frame, whose chain is of their places on the canvas.
+
+    Args:
+        frame: from the layout's frame to the canvas, (*batch, 2, 3).
+    """
+
+    def __init__(
+        self,
+        chain: Chain,
+        given: Tensor,
+        before: Tensor,
+        event_shape: tuple[int, ...],
+        frame: Float[Tensor, "*batch 2 3"],
+    ) -> None:
+        super().__init__(chain, given, before, event_shape)
+        self.frame = frame
+
+    def flat(self, value: Tensor) -> Tensor:
+        return numbers_of_points(value, self.frame)
+
+    def unflat(self, numbers: Tensor) -> Tensor:
+        points = numbers.unflatten(-1, self.event_shape).cumsum(-2)
+        return geometry.apply_affine(points, geometry.invert_affine(self.frame))
+
+    def log_prob(self, value: Tensor) -> Float[Tensor, "*batch"]:
+        return super().log_prob(value) + value.shape[-2] * log_area(self.frame)
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> ChainedPoints:
+        wider = super().expand(batch_shape)
+        frame = self.frame.expand(*batch_shape, 2, 3)
+        return ChainedPoints(self.chain, wider.given, wider.before, tuple(self.event_shape), frame)
+
+
+def numbers_of_points(
+    points: Float[Tensor, "*batch points 2"], frame: Float[Tensor, "*batch 2 3"]
+) -> Float[Tensor, "*batch numbers"]:
+    """Where control points in a frame start on the canvas, and the steps between them."""
+    placed = geometry.apply_affine(points, frame)
+    steps = torch.cat([placed[..., :1, :], placed[..., 1:, :] - placed[..., :-1, :]], dim=-2)
+    return steps.flatten(-2)
+
+
+def log_area(frame: Float[Tensor, "*batch 2 3"]) -> Float[Tensor, "*batch"]:
+    """Log of how much larger a frame makes areas."""
+    (a, b, _), (c, d, _) = (row.unbind(-1) for row in frame.unbind(-2))
+    return (a * d - b * c).log()
