@@ -246,10 +246,10 @@ def _same(name: str, given: Any, theirs: Any, run: str) -> Any:
 
 def _their_model(model: str | None, theirs: str, chosen: Mapping[str, Any], init_from: str) -> str:
     """Name of the model to train: the run's; or, where the prior alone learns, one that differs from
-    it in its prior (`DrawingModel.prior_of`)."""
+    it in its prior (`DrawingModel.else_like`)."""
     if model is not None and chosen.get("train.trainable") == "prior":
         found = load_component("model", canonical(model))
-        if theirs in getattr(found, "prior_of", ()):
+        if theirs in getattr(found, "else_like", ()):
             return model
     return str(_same("model.name", model, theirs, init_from))
 

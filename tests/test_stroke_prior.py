@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pyro
 import pytest
 import torch
 from pyro import poutine
 
+from dood_pyro.config import TrainConfig
+from dood_pyro.guides.amortised import AmortisedGuide
+from dood_pyro.images import ImageBatch
+from dood_pyro.inference.stop_marginal import stop_marginal_terms
 from dood_pyro.models.sites import site_name
 from dood_pyro.models.stroke_prior import Chain, ChainedNumbers, StrokeTransformer
 from dood_pyro.models.transformer import ChainedPoints, DooDTransformer
+from dood_pyro.research import begin_training
+from dood_pyro.runs.run import Run
+from dood_pyro.training import parsed
+from dood_pyro.training.processes import Team
 from tests.conftest import TINY, nudge
 
 
@@ -67,12 +77,8 @@ def test_a_step_sees_the_strokes_before_it_alone() -> None:
     one, other = net.memories(strokes), net.memories(changed)
     assert torch.allclose(one[:, :2], other[:, :2]) and not torch.allclose(one[:, 2:], other[:, 2:])
     assert torch.allclose(net.memories(strokes[:, :1]), one[:, :2])
-    alive = torch.tensor([[1.0, 0, 0, 0], [1, 1, 0, 0]], dtype=torch.float64)
-    whole = torch.randn(2, 4, 5, dtype=torch.float64)
-    unseen = whole.clone()
-    unseen[0, 1:] = 9
-    unseen[1, 2:] = 9
-    assert torch.allclose(net.log_prob(whole, alive), net.log_prob(unseen, alive))
+    logits, log_p = net.of_drawings(torch.cat([strokes, strokes[:, :1]], dim=1))
+    assert torch.allclose(logits, net.on(one).squeeze(-1)) and log_p.shape == (2, 4)
 
 
 def test_points_have_the_density_of_their_places_on_the_canvas() -> None:
@@ -100,14 +106,81 @@ def test_whole_drawings_have_the_density_of_the_programs_trace() -> None:
     steps = range(1, TINY.max_strokes + 1)
 
     def values(kind: str) -> torch.Tensor:
-        return torch.stack([trace.nodes[site_name(kind, t)]["value"] for t in steps], dim=1)
+        return torch.stack([trace.nodes[site_name(kind, t)]["value"] for t in steps])
 
+    alive = values("on").cumprod(0)
+    assert 0 < alive.mean().item() < 1
+    logits, log_p = model.prior_of({kind: values(kind) for kind in ("layout", "stroke", "pen")})
+    going = torch.cat([torch.ones_like(alive[:1]), alive[:-1]])
+    of_stop = torch.distributions.Bernoulli(logits=logits).log_prob(alive)
     expected = sum(
         node["log_prob"]
         for name, node in trace.nodes.items()
         if name != "image" and "log_prob" in node
     )
-    alive = values("on").cumprod(1)
-    assert 0 < float(alive.mean()) < 1
-    found = model.log_p_strokes(values("layout"), values("stroke"), values("pen"), alive)
-    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close((alive * log_p + going * of_stop).sum(0), expected)
+
+
+def test_parsed_images_have_the_terms_of_images() -> None:
+    torch.manual_seed(0)
+    model = DooDTransformer(TINY)
+    guide = AmortisedGuide(model, TrainConfig("none"))
+    nudge(model)
+    images = ImageBatch(torch.rand(5, TINY.canvas_size, TINY.canvas_size), 0)
+    torch.manual_seed(1)
+    found = parsed.parse_batch(model, guide, images)
+    torch.manual_seed(1)
+    with torch.no_grad():
+        expected = stop_marginal_terms(model, guide, images)
+    again = parsed.ParsedImages.from_tensors(found.tensors(), torch.device("cpu"))
+    for one in (found.terms(model), again.terms(model)):
+        for mine, theirs in zip(one, expected, strict=True):
+            torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4)
+    some = found.rows(torch.tensor([3, 1]))
+    assert len(some) == 2 and torch.equal(some.log_q[:, 0], found.log_q[:, 3])
+
+
+def test_batches_of_parsed_images_go_through_all() -> None:
+    count = torch.arange(12.0)[None]
+    all_of = parsed.ParsedImages({"layout": count[..., None]}, count, count, count)
+    batches = parsed.ParsedBatches(all_of, 4, 0, Team())
+    seen = torch.cat([batches[step].log_q[0] for step in range(3)])
+    assert sorted(seen.tolist()) == list(range(12))
+    assert torch.equal(batches[4].log_q, batches[4].log_q)
+
+
+def test_a_prior_of_another_kind_learns_from_a_runs_parses(source: Path, tmp_path: Path) -> None:
+    small = {"model.canvas_size": 16, "model.max_strokes": 2, "train.batch_size": 4}
+    common = {"steps": 2, "settings": small, "device": "cpu"}
+    begin_training(str(source), "dood", out=tmp_path / "a", **common).train(tensorboard=False)
+    training = begin_training(
+        str(source),
+        "dood-transformer",
+        steps=4,
+        out=tmp_path / "b",
+        settings={"train.trainable": "prior", "train.batch_size": 4},
+        init_from=tmp_path / "a",
+        device="cpu",
+    )
+    training.train(tensorboard=False)
+    first, second = (Run(tmp_path / name).read_tensors("state.safetensors")[0] for name in "ab")
+    prior = {n for n in second if n.startswith("weights.model.transformer.")}
+    shared = {n for n in second if n.startswith("weights.")} - prior
+    assert prior and any(name.startswith("weights.guide.") for name in shared)
+    best = Run(tmp_path / "a").read_tensors("best.safetensors")[0]
+    for name in shared:
+        assert torch.equal(second[name], best[name.removeprefix("weights.")]), name
+    kept = parsed.ParsedImages.from_tensors(
+        Run(tmp_path / "b").read_tensors(parsed.FILE)[0], torch.device("cpu")
+    )
+    assert len(kept) == parsed.SAMPLES * 54, "60 images, of which 6 are held out"
+    assert first.keys() != second.keys()
+    # Parses that were damaged are made again.
+    (tmp_path / "b" / parsed.FILE).write_bytes(b"damaged")
+    run = Run(tmp_path / "b")
+    again = type(training).open(run, torch.device("cpu"))
+    again.train(tensorboard=False, budget=run.read_config()[1].extended(6, None, *run.progress()))
+    assert run.progress()[0] == 6
+    model, _, _ = run.load()
+    with torch.no_grad():
+        assert model(count=3).shape == (3, 16, 16)

@@ -150,9 +150,24 @@ class DrawingModel(nn.Module, Generic[S]):
         """Whether `canvases` draws all steps of given values at once; searches are then faster."""
         return False
 
-    prior_of: ClassVar[tuple[str, ...]] = ()
-    """Names of models that this one is like in all but its prior: that can be trained alone, from their
+    else_like: ClassVar[tuple[str, ...]] = ()
+    """Names of models that this one is like in all but its prior, which can be trained alone from their
     runs."""
+
+    @property
+    def prior_is_of_strokes(self) -> bool:
+        """Whether the prior follows from latent variables alone, without drawing (`prior_of`)."""
+        return False
+
+    def prior_of(
+        self, values: dict[str, Float[Tensor, "steps batch *event"]]
+    ) -> tuple[Float[Tensor, "steps batch"], Float[Tensor, "steps batch"]]:
+        """Logits of p(on_t), and log p of step t's other variables, given those of the steps before.
+
+        Args:
+            values: of the latent variables but ``on_t``, by the kind of their site.
+        """
+        raise NotImplementedError
 
     def scale_parameters(self) -> list[nn.Parameter]:
         """Parameters of the likelihood's scale, which learn at a rate of their own."""

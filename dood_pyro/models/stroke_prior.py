@@ -216,18 +216,10 @@ class StrokeTransformer(nn.Module):
         seen: Tensor = self.layers(tokens, mask=mask, is_causal=True)
         return seen.unflatten(0, batch)
 
-    def log_prob(
-        self, strokes: Float[Tensor, "batch steps numbers"], alive: Float[Tensor, "batch steps"]
-    ) -> Float[Tensor, "batch"]:
-        """log p of whole drawings: of every ``on_t`` up to the stop, and of the strokes drawn.
-
-        Args:
-            strokes: numbers of K strokes; of those that were not drawn, anything.
-            alive: 1 where a stroke was drawn.
-        """
+    def of_drawings(
+        self, strokes: Float[Tensor, "batch steps numbers"]
+    ) -> tuple[Float[Tensor, "batch steps"], Float[Tensor, "batch steps"]]:
+        """Logits of ``on_t``, and log p of each stroke's numbers, given the strokes before."""
         memory = self.memories(strokes[:, :-1])
-        of_numbers = self.chain.log_prob(memory, strokes)
-        logits = self.on(memory).squeeze(-1)
-        before = torch.cat([torch.ones_like(alive[:, :1]), alive[:, :-1]], dim=1)
-        of_stop = -F.binary_cross_entropy_with_logits(logits, alive, reduction="none")
-        return (alive * of_numbers + before * of_stop).sum(1)
+        logits: Tensor = self.on(memory).squeeze(-1)
+        return logits, self.chain.log_prob(memory, strokes)

@@ -32,7 +32,7 @@ class DooDTransformer(DooD):
     """DooD whose prior sees every stroke before, not the canvas."""
 
     title = "DooD, transformer prior"
-    prior_of: ClassVar[tuple[str, ...]] = ("dood",)
+    else_like: ClassVar[tuple[str, ...]] = ("dood",)
 
     def __init__(self, config: ModelConfig, detach: bool = True) -> None:
         super().__init__(config, detach)
@@ -44,6 +44,10 @@ class DooDTransformer(DooD):
         self.transformer = StrokeTransformer(low, high, config.max_strokes, config.features)
         if config.pen == "latent":
             del self.pen_head
+
+    @property
+    def prior_is_of_strokes(self) -> bool:
+        return self.samples_all
 
     def prior_parameters(self) -> list[nn.Parameter]:
         return list(self.transformer.parameters())
@@ -68,18 +72,13 @@ class DooDTransformer(DooD):
         frame = geometry.affine_matrix(layout)
         return concatenate(layout, numbers_of_points(stroke, frame), pen)
 
-    def log_p_strokes(
-        self, layout: Tensor, stroke: Tensor, pen: Tensor, alive: Float[Tensor, "batch steps"]
-    ) -> Float[Tensor, "batch"]:
-        """log p of whole drawings' latent variables, ``on_t`` among them.
-
-        Args:
-            layout, stroke, pen: values of K steps, (batch, steps, *event).
-            alive: 1 where a stroke was drawn.
-        """
-        log_p = self.transformer.log_prob(self.numbers(layout, stroke, pen), alive)
-        area = log_area(geometry.affine_matrix(layout))
-        return log_p + stroke.shape[-2] * (alive * area).sum(-1)
+    def prior_of(
+        self, values: dict[str, Float[Tensor, "steps batch *event"]]
+    ) -> tuple[Float[Tensor, "steps batch"], Float[Tensor, "steps batch"]]:
+        layout, stroke, pen = (values[kind].transpose(0, 1) for kind in ("layout", "stroke", "pen"))
+        logits, log_p = self.transformer.of_drawings(self.numbers(layout, stroke, pen))
+        log_p = log_p + stroke.shape[-2] * log_area(geometry.affine_matrix(layout))
+        return logits.transpose(0, 1), log_p.transpose(0, 1)
 
     def p_on(self, inputs: StepInputs) -> Tensor:
         """Logit of p(o_t | strokes before)."""

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,10 +25,12 @@ from dood_pyro.inference.stop_marginal import ElboTerms, StopMarginalTerms
 from dood_pyro.runs.budget import TrainingBudget
 from dood_pyro.runs.run import INITIAL, LOCK, STATE, Run
 from dood_pyro.runs.tensors import refuse_not_finite
+from dood_pyro.training import parsed
 from dood_pyro.training.batches import Batches, split_held_out
 from dood_pyro.training.checkpoint import initialise_from, restore_trainer, trainer_state
 from dood_pyro.training.interrupts import DeferredInterrupt
 from dood_pyro.training.log import MetricsLog, Show
+from dood_pyro.training.parsed import ParsedBatches, ParsedImages
 from dood_pyro.training.processes import Followed, Team
 from dood_pyro.training.trainer import Trainer
 
@@ -169,15 +172,20 @@ class Training:
         held_out = ImageBatch(
             dataset.images[rows].to(trainer.device).float() / 255, dataset.native_size
         )
-        batches = Batches(
-            dataset.images,
-            trained_on,
-            settings.batch_size,
-            settings.seed,
-            trainer.device,
-            dataset.native_size,
-            team,
-        )
+        batches: Batches | ParsedBatches
+        if trainer.learns_from_parses:
+            strokes = self._parsed(trained_on, budget)
+            batches = ParsedBatches(strokes, settings.batch_size, settings.seed, team)
+        else:
+            batches = Batches(
+                dataset.images,
+                trained_on,
+                settings.batch_size,
+                settings.seed,
+                trainer.device,
+                dataset.native_size,
+                team,
+            )
         if not team.first:
             with DeferredInterrupt() as interrupt:
                 _steps(run, trainer, budget, batches, interrupt, team, None)
@@ -190,6 +198,37 @@ class Training:
                 _finish(run, trainer, held_out, log)
         finally:
             log.close()
+
+    def _parsed(self, rows: np.ndarray, budget: TrainingBudget) -> ParsedImages:
+        """The training images' parses: those that the run has kept, or new ones, whose time counts."""
+        run, trainer, dataset = self.run, self.trainer, self.dataset
+        with self.team.after_first():
+            if self.team.first and not _kept_parses(run):
+                began = time.perf_counter()
+                left = None
+                if budget.seconds is not None:
+                    left = parsed.TIME_SHARE * max(0.0, budget.seconds - trainer.seconds)
+                with trainer.averaged():
+                    found = parsed.parse_images(
+                        trainer.model,
+                        trainer.guide,
+                        dataset.images[torch.from_numpy(rows)].to(trainer.device),
+                        dataset.native_size,
+                        trainer.config.train.seed,
+                        seconds=left,
+                    )
+                run.write_tensors(parsed.FILE, found.tensors())
+                trainer.seconds += time.perf_counter() - began
+        return ParsedImages.from_tensors(run.read_tensors(parsed.FILE)[0], trainer.device)
+
+
+def _kept_parses(run: Run) -> bool:
+    """Whether the run has parses that can be read."""
+    try:
+        run.read_tensors(parsed.FILE)
+    except UserError:
+        return False
+    return True
 
 
 def resume(
@@ -240,7 +279,7 @@ def _steps(
     run: Run,
     trainer: Trainer,
     budget: TrainingBudget,
-    batches: Batches,
+    batches: Batches | ParsedBatches,
     interrupt: DeferredInterrupt,
     team: Team,
     recorder: _Recorder | None,

@@ -22,6 +22,7 @@ from dood_pyro.devices import random_state, seeded
 from dood_pyro.errors import UserError
 from dood_pyro.estimators import load_estimator
 from dood_pyro.estimators.sleep import frozen_parameters, sleep_loss
+from dood_pyro.estimators.stop_marginal import StopMarginalELBO
 from dood_pyro.guides.base import Guide
 from dood_pyro.images import ImageBatch
 from dood_pyro.inference.stop_marginal import ElboTerms, StopMarginalTerms, stop_marginal_terms
@@ -29,6 +30,7 @@ from dood_pyro.models.base import DrawingModel
 from dood_pyro.optimiser import Adam
 from dood_pyro.runs.build import build
 from dood_pyro.schedules import Step, at_least, at_most
+from dood_pyro.training.parsed import ParsedImages
 from dood_pyro.training.processes import SharedLoss, Team
 
 if TYPE_CHECKING:
@@ -163,7 +165,17 @@ class Trainer:
         fall = (1 + step / settings.decay_steps) ** settings.decay_power
         return settings.learning_rate * rise / fall
 
-    def train_step(self, images: ImageBatch) -> tuple[ElboTerms, Tensor]:
+    @property
+    def learns_from_parses(self) -> bool:
+        """Whether steps take parsed images in place of images: the prior alone learns, from strokes."""
+        settings = self.config.train
+        return (
+            settings.trainable == "prior"
+            and self.model.prior_is_of_strokes
+            and isinstance(self.estimator, StopMarginalELBO)
+        )
+
+    def train_step(self, images: ImageBatch | ParsedImages) -> tuple[ElboTerms, Tensor]:
         """One step on a batch; the terms and the gradient's norm stay on the device.
 
         A step whose loss or gradient is not finite leaves weights and moments as they are, and is
@@ -173,7 +185,7 @@ class Trainer:
         if self.config.train.trainable != "prior":
             self.guide.set_step(self.step)
         plan = self.plan()
-        if self.graphs is None:
+        if self.graphs is None or isinstance(images, ParsedImages):
             found = self.operations(images, self.step, plan)
         else:
             found = self.graphs.step(images, self.step, plan)
@@ -203,7 +215,7 @@ class Trainer:
         )
 
     def operations(
-        self, images: ImageBatch, step: Step, plan: StepPlan
+        self, images: ImageBatch | ParsedImages, step: Step, plan: StepPlan
     ) -> tuple[ElboTerms, Tensor]:
         """All that a step computes, on the device alone: nothing is read back, and steps of one plan
         run the same operations.
@@ -216,7 +228,9 @@ class Trainer:
         with pyro.validation_enabled(False):
             # Before the images: while those have gradients there is no room for a second graph.
             synthetic = self.synthetic_gradient(len(images), step, plan)
-            if plan.asleep:
+            if isinstance(images, ParsedImages):
+                loss, terms = self._loss_of_parsed(images)
+            elif plan.asleep:
                 loss = self.shared(
                     lambda: (
                         sleep_loss(self.model, self.guide, len(images), self.native_size)
@@ -267,6 +281,20 @@ class Trainer:
             )
             found.append(terms)
             return loss / images.pixels.numel()
+
+        return self.shared(compute), found[0]
+
+    def _loss_of_parsed(self, images: ParsedImages) -> tuple[Tensor, ElboTerms]:
+        """The same loss for images whose strokes are at hand."""
+        found: list[ElboTerms] = []
+        estimator = self.estimator
+        assert isinstance(estimator, StopMarginalELBO)
+
+        def compute() -> Tensor:
+            terms = images.terms(self.model)
+            found.append(terms.averages())
+            loss = -estimator.objective(terms).sum()
+            return loss / (len(images) * self.config.model.canvas_size**2)
 
         return self.shared(compute), found[0]
 

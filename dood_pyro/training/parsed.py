@@ -1,0 +1,153 @@
+"""Training images parsed once, for a prior to learn from the strokes found.
+The training loop uses it where the prior alone learns, and follows from strokes alone
+(`DrawingModel.prior_is_of_strokes`).
+
+The guide stays as it is, so that its samples can be drawn once and kept: a step then scores strokes
+that are at hand, where it would infer and render them anew. For each sample the terms of the bound that
+do not depend on the prior are kept too, and what is learned from is the same bound, summed over stops.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import NamedTuple
+
+import numpy as np
+import pyro
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dood_pyro.guides.base import Guide
+from dood_pyro.images import ImageBatch
+from dood_pyro.inference.stop_marginal import StopMarginalTerms, collect_terms, stop_log_probs
+from dood_pyro.inference.traces import stroke_traces
+from dood_pyro.models.base import DrawingModel
+from dood_pyro.models.sites import latent_sites
+from dood_pyro.training.processes import Team
+
+FILE = "parses.safetensors"
+"""Where a run keeps them."""
+SAMPLES = 4
+"""Samples of each image, if there is time."""
+TIME_SHARE = 0.25
+"""Share of a training's time that may go by in parsing."""
+BATCH = 256
+VALUES = "values."
+
+
+class ParsedImages(NamedTuple):
+    """Samples of a guide for images, every step drawn; and terms of the bound that no prior changes."""
+
+    values: dict[str, Float[Tensor, "steps images *event"]]
+    """Latent variables but ``on_t``, by the kind of their site."""
+    log_q: Float[Tensor, "stops images"]
+    """log q_k"""
+    log_q_strokes: Float[Tensor, "stops images"]
+    """Σ_{t≤k} log q of ``values`` of step t."""
+    log_likelihood: Float[Tensor, "stops images"]
+    """log p(x | canvas_k)"""
+
+    def __len__(self) -> int:
+        return self.log_q.shape[1]
+
+    def rows(self, rows: Tensor) -> ParsedImages:
+        """Some of the images."""
+        values = {kind: value[:, rows] for kind, value in self.values.items()}
+        return ParsedImages(values, *(column[:, rows] for column in self[1:]))
+
+    def terms(self, model: DrawingModel) -> StopMarginalTerms:
+        """Terms of the bound under the model's prior."""
+        logits, log_p = model.prior_of(self.values)
+        log_ratio = cumulated(log_p) - self.log_q_strokes
+        return StopMarginalTerms(self.log_q, stop_log_probs(logits), self.log_likelihood, log_ratio)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All of it by names, to be kept."""
+        named = {f"{VALUES}{kind}": value for kind, value in self.values.items()}
+        return named | dict(zip(self._fields[1:], self[1:], strict=True))
+
+    @classmethod
+    def from_tensors(cls, tensors: dict[str, Tensor], device: torch.device) -> ParsedImages:
+        """What `tensors` gave."""
+        here = {name: tensor.to(device) for name, tensor in tensors.items()}
+        values = {
+            name.removeprefix(VALUES): tensor for name, tensor in here.items() if VALUES in name
+        }
+        return cls(values, *(here[name] for name in cls._fields[1:]))
+
+
+def cumulated(of_steps: Float[Tensor, "steps images"]) -> Float[Tensor, "stops images"]:
+    """Sums over the first k steps, k = 0…K."""
+    return torch.cat([torch.zeros_like(of_steps[:1]), of_steps.cumsum(0)])
+
+
+@torch.no_grad()
+def parse_batch(model: DrawingModel, guide: Guide, images: ImageBatch) -> ParsedImages:
+    """A sample of the guide for each image."""
+    with pyro.validation_enabled(False):
+        p_trace, q_trace = stroke_traces(model, guide, images)
+        terms, _, log_q_strokes = collect_terms(model, images, p_trace, q_trace)
+    found: dict[str, list[Tensor]] = {}
+    for name, site in sorted(latent_sites(q_trace.nodes), key=lambda each: each[1].step):
+        found.setdefault(site.kind, []).append(q_trace.nodes[name]["value"])
+    values = {kind: torch.stack(column) for kind, column in found.items()}
+    return ParsedImages(values, terms.log_q, log_q_strokes, terms.log_likelihood)
+
+
+def parse_images(
+    model: DrawingModel,
+    guide: Guide,
+    images: Tensor,
+    native_size: int,
+    seed: int,
+    samples: int = SAMPLES,
+    seconds: float | None = None,
+) -> ParsedImages:
+    """Samples of the guide for images in random order: all of them ``samples`` times, or as many as
+    there is time for.
+
+    Args:
+        images: bytes, (count, size, size), on the model's device.
+        seconds: time after which no further batch is begun.
+    """
+    began = time.perf_counter()
+    parts: list[ParsedImages] = []
+    for sample in range(samples):
+        order = torch.from_numpy(np.random.default_rng((seed, sample)).permutation(len(images)))
+        for rows in order.split(BATCH):
+            if parts and seconds is not None and time.perf_counter() - began > seconds:
+                break
+            batch = ImageBatch(images[rows.to(images.device)].float() / 255, native_size)
+            parts.append(parse_batch(model, guide, batch))
+    values = {kind: torch.cat([p.values[kind] for p in parts], dim=1) for kind in parts[0].values}
+    columns = zip(*(part[1:] for part in parts), strict=True)
+    return ParsedImages(values, *(torch.cat(column, dim=1) for column in columns))
+
+
+class ParsedBatches:
+    """Batches of parsed images by step number, as `dood_pyro.training.batches.Batches` has images.
+
+    Args:
+        team: processes of which each has its rows of every batch.
+
+    Raises:
+        UserError: these cannot share a batch evenly.
+    """
+
+    def __init__(self, parsed: ParsedImages, batch_size: int, seed: int, team: Team) -> None:
+        self.parsed, self.seed = parsed, seed
+        self.batch_size = min(batch_size, len(parsed))
+        self.mine = team.rows(self.batch_size)
+        self.epoch = -1
+        self.order = torch.empty(0, dtype=torch.long)
+
+    def __getitem__(self, step: int) -> ParsedImages:
+        """The batch of a step, or this process's part of it."""
+        epoch, place = divmod(step, len(self.parsed) // self.batch_size)
+        if epoch != self.epoch:
+            order = np.random.default_rng((self.seed, epoch)).permutation(len(self.parsed))
+            self.order = torch.from_numpy(order).to(self.parsed.log_q.device)
+            self.epoch = epoch
+        first = place * self.batch_size
+        return self.parsed.rows(self.order[first : first + self.batch_size][self.mine])
