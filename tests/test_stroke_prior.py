@@ -70,7 +70,7 @@ def test_gradients_of_samples_are_pathwise() -> None:
 
 def test_a_step_sees_the_strokes_before_it_alone() -> None:
     torch.manual_seed(0)
-    net = StrokeTransformer([-1.0] * 5, [1.0] * 5, 4, 16).double()
+    net = StrokeTransformer([-1.0] * 5, [1.0] * 5, 4).double()
     strokes = torch.randn(2, 3, 5, dtype=torch.float64)
     changed = strokes.clone()
     changed[:, 1] += 1

@@ -19,7 +19,8 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 from torch.distributions import constraints
 
-LAYERS, HEADS = 3, 4
+WIDTH, LAYERS, HEADS = 192, 3, 4
+"""Of the transformer."""
 HIDDEN = 128
 """Hidden units for each number."""
 COMPONENTS = 8
@@ -180,28 +181,25 @@ class StrokeTransformer(nn.Module):
     Args:
         low, high: range of each of a stroke's numbers.
         max_strokes: K.
-        width: size of h_t.
     """
 
     later: Tensor
 
-    def __init__(
-        self, low: Sequence[float], high: Sequence[float], max_strokes: int, width: int
-    ) -> None:
+    def __init__(self, low: Sequence[float], high: Sequence[float], max_strokes: int) -> None:
         super().__init__()
-        self.chain = Chain(low, high, width)
-        self.embed = nn.Linear(len(low), width)
-        self.start = nn.Parameter(torch.randn(width) * 0.02)
-        self.place = nn.Parameter(torch.randn(max_strokes, width) * 0.02)
+        self.chain = Chain(low, high, WIDTH)
+        self.embed = nn.Linear(len(low), WIDTH)
+        self.start = nn.Parameter(torch.randn(WIDTH) * 0.02)
+        self.place = nn.Parameter(torch.randn(max_strokes, WIDTH) * 0.02)
         layer = nn.TransformerEncoderLayer(
-            width, HEADS, 4 * width, 0.0, "gelu", batch_first=True, norm_first=True
+            WIDTH, HEADS, 4 * WIDTH, 0.0, "gelu", batch_first=True, norm_first=True
         )
         self.layers = nn.TransformerEncoder(
-            layer, LAYERS, nn.LayerNorm(width), enable_nested_tensor=False
+            layer, LAYERS, nn.LayerNorm(WIDTH), enable_nested_tensor=False
         )
         later = torch.full((max_strokes, max_strokes), -math.inf).triu(1)
         self.register_buffer("later", later, persistent=False)
-        self.on = nn.Linear(width, 1)
+        self.on = nn.Linear(WIDTH, 1)
 
     def memories(
         self, strokes: Float[Tensor, "*batch before numbers"]

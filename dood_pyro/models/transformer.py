@@ -41,7 +41,7 @@ class DooDTransformer(DooD):
         steps = 2 * config.degree
         low = [*geometry.LAYOUT_LOW, *[-1.0] * 2, *[-STEP] * steps, *geometry.PEN_LOW[:pens]]
         high = [*geometry.LAYOUT_HIGH, *[1.0] * 2, *[STEP] * steps, *geometry.PEN_HIGH[:pens]]
-        self.transformer = StrokeTransformer(low, high, config.max_strokes, config.features)
+        self.transformer = StrokeTransformer(low, high, config.max_strokes)
         if config.pen == "latent":
             del self.pen_head
 

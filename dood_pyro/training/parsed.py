@@ -10,20 +10,21 @@ do not depend on the prior are kept too, and what is learned from is the same bo
 from __future__ import annotations
 
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyro
 import torch
 from jaxtyping import Float
+from pyro import poutine
 from torch import Tensor
 
 from dood_pyro.guides.base import Guide
 from dood_pyro.images import ImageBatch
-from dood_pyro.inference.stop_marginal import StopMarginalTerms, collect_terms, stop_log_probs
-from dood_pyro.inference.traces import stroke_traces
+from dood_pyro.inference.messengers import AllOnMessenger, bernoulli_logits
+from dood_pyro.inference.stop_marginal import StopMarginalTerms, stop_log_probs
 from dood_pyro.models.base import DrawingModel
-from dood_pyro.models.sites import latent_sites
+from dood_pyro.models.sites import latent_sites, on_site
 from dood_pyro.training.processes import Team
 
 FILE = "parses.safetensors"
@@ -84,15 +85,33 @@ def cumulated(of_steps: Float[Tensor, "steps images"]) -> Float[Tensor, "stops i
 
 @torch.no_grad()
 def parse_batch(model: DrawingModel, guide: Guide, images: ImageBatch) -> ParsedImages:
-    """A sample of the guide for each image."""
-    with pyro.validation_enabled(False):
-        p_trace, q_trace = stroke_traces(model, guide, images)
-        terms, _, log_q_strokes = collect_terms(model, images, p_trace, q_trace)
-    found: dict[str, list[Tensor]] = {}
-    for name, site in sorted(latent_sites(q_trace.nodes), key=lambda each: each[1].step):
-        found.setdefault(site.kind, []).append(q_trace.nodes[name]["value"])
-    values = {kind: torch.stack(column) for kind, column in found.items()}
-    return ParsedImages(values, terms.log_q, log_q_strokes, terms.log_likelihood)
+    """A sample of the guide for each image.
+
+    Args:
+        guide: one that returns the model's states (`dood_pyro.models.base.Trajectory`); the model's own
+            program, and with it the prior, is not run.
+    """
+    with pyro.validation_enabled(False), AllOnMessenger():
+        trace: Any = poutine.trace(guide).get_trace(images)
+    canvases = [state.canvas for state in trace.nodes["_RETURN"]["value"].states]
+    values: dict[str, list[Tensor]] = {}
+    logits, log_q = [], []
+    for step in range(1, len(canvases)):
+        logits.append(bernoulli_logits(trace.nodes[on_site(step)]))
+        of_step = torch.zeros_like(logits[-1])
+        for name, site in latent_sites(trace.nodes, step):
+            value = trace.nodes[name]["value"]
+            of_step = of_step + trace.nodes[name]["fn"].log_prob(value)
+            values.setdefault(site.kind, []).append(value)
+        log_q.append(of_step)
+    scale = model.likelihood_scale()
+    likelihoods = [model.log_likelihood(images.pixels, canvas, scale) for canvas in canvases]
+    return ParsedImages(
+        {kind: torch.stack(column) for kind, column in values.items()},
+        stop_log_probs(torch.stack(logits)),
+        cumulated(torch.stack(log_q)),
+        torch.stack(likelihoods),
+    )
 
 
 def parse_images(
