@@ -79,15 +79,19 @@ def test_a_node_without_the_folder_of_runs_sends_the_run_back(tmp_path: Path) ->
     (source,) = sources(tmp_path, "s")
     run = tmp_path / "runs" / "r"
     marker = tmp_path / "runs" / "marker"
-    outcome, packed = run_on_node(training(run, source, "--steps", "2"), [], marker, "1")
+    assert run_on_node(training(run, source, "--steps", "2"), True, [], marker, "1") is None
+    found = run_on_node(training(run, source, "--steps", "2"), False, [], marker, "1")
+    assert found is not None
+    outcome, packed = found
     assert outcome.status == 0, outcome.error
     assert not run.exists() and packed is not None
     unpack(packed, run)
     assert Run(run).progress()[0] == 2
     marker.touch()
-    outcome, packed = run_on_node(
-        Job(("train", "--resume", str(run), "--steps", "3"), run, True), [], marker, "1"
-    )
+    resumed = Job(("train", "--resume", str(run), "--steps", "3"), run, True)
+    found = run_on_node(resumed, True, [], marker, "1")
+    assert found is not None
+    outcome, packed = found
     assert outcome.status == 0 and packed is None
     assert Run(run).progress()[0] == 3
 

@@ -202,6 +202,8 @@ class RayEngine:
         self.lock = threading.Lock()
         self.under_way: set[Any] = set()
         self.stopped = False
+        self.sends = False
+        """Whether a node has been met that does not see the folder of runs."""
 
     def slots(self) -> int:
         there = self.ray.cluster_resources()
@@ -212,21 +214,27 @@ class RayEngine:
         from ray.exceptions import RayError
 
         folder = job.run.resolve()
-        # In a list, so that it is fetched only where it is wanted.
-        packed = [self.ray.put(pack(folder))] if folder.exists() else []
+        begun, packed = folder.exists(), []
+        if begun and self.sends:
+            # In a list, so that it is fetched only where it is wanted.
+            packed.append(self.ray.put(pack(folder)))
         threads = str(max(1, int(self.wanted["CPU"])))
         with self.lock:
             if self.stopped:
                 return Outcome(1, "", "stopped")
-            task = self.task.remote(moved(job, folder), packed, self.marker, threads)
+            task = self.task.remote(moved(job, folder), begun, packed, self.marker, threads)
             self.under_way.add(task)
         try:
-            outcome, trained = self.ray.get(task)
+            found = self.ray.get(task)
         except RayError as error:
             return Outcome(1, "", str(error).strip().splitlines()[0])
         finally:
             with self.lock:
                 self.under_way.discard(task)
+        if found is None:
+            self.sends = True
+            return self.run(job)
+        outcome, trained = found
         if trained is not None:
             unpack(trained, folder)
         return Outcome(*outcome)
@@ -244,15 +252,18 @@ class RayEngine:
 
 
 def run_on_node(
-    job: Job, packed: Sequence[Any], marker: Path, threads: str
-) -> tuple[Outcome, bytes | None]:
+    job: Job, begun: bool, packed: Sequence[Any], marker: Path, threads: str
+) -> tuple[Outcome, bytes | None] | None:
     """Run a job on a node of a cluster; return its outcome and, where the node does not see the folder
-    of runs, the trained run.
+    of runs, the trained run. None: it does not, and needs the run, which was not sent.
 
     Args:
-        packed: reference to the run as it is, if it has begun.
+        begun: whether there is a run already.
+        packed: reference to it as it is, if it is sent.
         marker: a file in the folder of runs.
     """
+    if begun and not packed and not marker.exists():
+        return None
     with _here(job, packed, marker) as here:
         deadline = time.monotonic() + LOCK_SECONDS
         while True:
