@@ -267,12 +267,23 @@ def _grey_from_pil(image: Any, name: str) -> Tensor:
         return _grey_of(_scaled(np.asarray(image), name, deep=True))
     if "A" in image.getbands() or "transparency" in image.info:
         rgba = image.convert("RGBA")
-        for paper in ("white", "black"):
-            image = Image.alpha_composite(Image.new("RGBA", rgba.size, paper), rgba).convert("L")
-            low, high = image.getextrema()
-            if high - low >= 255 * MIN_CONTRAST:
-                break
+
+        def on(paper: float) -> Tensor:
+            ground = Image.new("RGBA", rgba.size, "white" if paper else "black")
+            return _brightness(Image.alpha_composite(ground, rgba))
+
+        return _on_paper(on)
+    return _brightness(image)
+
+
+def _brightness(image: Any) -> Tensor:
     return torch.from_numpy(np.asarray(image.convert("L"), dtype=np.float32) / 255)
+
+
+def _on_paper(on: Callable[[float], Tensor]) -> Tensor:
+    """What is laid ``on`` white (1); where that leaves nothing, on black (0)."""
+    on_white = on(1.0)
+    return on_white if float(on_white.max() - on_white.min()) >= MIN_CONTRAST else on(0.0)
 
 
 def _scaled(array: np.ndarray, name: str, deep: bool = False) -> np.ndarray:
@@ -317,10 +328,8 @@ def _grey_of(array: np.ndarray) -> Tensor:
     if grey.ndim == 2:
         return grey
     if grey.shape[-1] in (2, 4):
-        alpha = grey[..., -1:]
-        on_white = grey[..., :-1] * alpha + (1 - alpha)
-        seen = float(on_white.max() - on_white.min()) >= MIN_CONTRAST
-        grey = on_white if seen else grey[..., :-1] * alpha
+        colours, alpha = grey[..., :-1], grey[..., -1:]
+        grey = _on_paper(lambda paper: colours * alpha + paper * (1 - alpha))
     if grey.shape[-1] == 3:
         # ITU-R 601 luma, as in PIL.
         return grey @ torch.tensor([0.299, 0.587, 0.114])
