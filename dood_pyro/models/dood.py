@@ -116,7 +116,12 @@ class DooD(DrawingModel[State]):
         self.canvas_encoder = ImageEncoder(config.canvas_size, width, stride=4, maps=maps)
         self.layout_rnn = nn.GRUCell(width + self.site_dims, width)
         self.stroke_rnn = nn.GRUCell(width + self.site_dims, width)
-        # The conditionals.
+        self.pen_head: nn.Module
+        self.make_prior()
+
+    def make_prior(self) -> None:
+        """Networks of the conditionals."""
+        config, width = self.config, self.config.features
         self.on_head = mlp(width, width, 1)
         self.layout_head = MixtureHead(
             2 * width,
@@ -126,7 +131,7 @@ class DooD(DrawingModel[State]):
             IntervalTransform(geometry.LAYOUT_LOW, geometry.LAYOUT_HIGH),
             initial_std=0.2,
         )
-        self.glimpse_encoder = ImageEncoder(config.glimpse_size, width, maps=maps)
+        self.glimpse_encoder = ImageEncoder(config.glimpse_size, width, maps=config.canvas_channels)
         reach = geometry.CONTROL_REACH
         head = AutoregressiveHead if config.control_points == "chained" else MixtureHead
         self.stroke_head = head(
@@ -137,13 +142,21 @@ class DooD(DrawingModel[State]):
             IntervalTransform([-reach, -reach], [reach, reach]),
             initial_std=0.3,
         )
-        values = config.pen_values
-        pen_range = IntervalTransform(geometry.PEN_LOW[:values], geometry.PEN_HIGH[:values])
-        self.pen_head: nn.Module
         if config.pen == "latent":
+            pen_range = self.pen_range()
             self.pen_head = MixtureHead(width + 4, width, 1, 5, pen_range, initial_std=0.5)
         else:
-            self.pen_head = nn.Sequential(mlp(width, width, values), pen_range)
+            self.make_shared_pen()
+
+    def make_shared_pen(self) -> None:
+        """The network of a pen that is not latent."""
+        width = self.config.features
+        self.pen_head = nn.Sequential(mlp(width, width, self.config.pen_values), self.pen_range())
+
+    def pen_range(self) -> IntervalTransform:
+        """The range of a pen's mean."""
+        values = self.config.pen_values
+        return IntervalTransform(geometry.PEN_LOW[:values], geometry.PEN_HIGH[:values])
 
     # The program.
 

@@ -19,7 +19,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dood_pyro import geometry
-from dood_pyro.config import ModelConfig
 from dood_pyro.models.dood import DooD, State, StepInputs, StepValues
 from dood_pyro.models.networks import concatenate
 from dood_pyro.models.stroke_prior import Chain, ChainedNumbers, StrokeTransformer
@@ -34,16 +33,15 @@ class DooDTransformer(DooD):
     title = "DooD, transformer prior"
     else_like: ClassVar[tuple[str, ...]] = ("dood",)
 
-    def __init__(self, config: ModelConfig, detach: bool = True) -> None:
-        super().__init__(config, detach)
-        del self.on_head, self.layout_head, self.glimpse_encoder, self.stroke_head
+    def make_prior(self) -> None:
+        config = self.config
         pens = config.pen_values
         steps = 2 * config.degree
         low = [*geometry.LAYOUT_LOW, *[-1.0] * 2, *[-STEP] * steps, *geometry.PEN_LOW[:pens]]
         high = [*geometry.LAYOUT_HIGH, *[1.0] * 2, *[STEP] * steps, *geometry.PEN_HIGH[:pens]]
         self.transformer = StrokeTransformer(low, high, config.max_strokes)
-        if config.pen == "latent":
-            del self.pen_head
+        if config.pen == "shared":
+            self.make_shared_pen()
 
     @property
     def prior_is_of_strokes(self) -> bool:
