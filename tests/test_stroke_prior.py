@@ -9,7 +9,7 @@ import pytest
 import torch
 from pyro import poutine
 
-from dood_pyro.config import TrainConfig
+from dood_pyro.config import RunConfig, TrainConfig
 from dood_pyro.guides.amortised import AmortisedGuide
 from dood_pyro.images import ImageBatch
 from dood_pyro.inference.stop_marginal import stop_marginal_terms
@@ -20,6 +20,7 @@ from dood_pyro.research import begin_training
 from dood_pyro.runs.run import Run
 from dood_pyro.training import parsed
 from dood_pyro.training.processes import Team
+from dood_pyro.training.trainer import Trainer
 from tests.conftest import TINY, nudge
 
 
@@ -138,6 +139,19 @@ def test_parsed_images_have_the_terms_of_images() -> None:
             torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4)
     some = found.rows(torch.tensor([3, 1]))
     assert len(some) == 2 and torch.equal(some.log_q[:, 0], found.log_q[:, 3])
+
+
+def test_what_needs_more_than_a_samples_terms_learns_from_images() -> None:
+    given = {"trainable": "prior", "init_from": "a run", "synthetic_ratio": 0.0}
+    for model, estimator, expected in (
+        ("dood-transformer", "stop-marginal", True),
+        ("dood-transformer", "iwae", False),
+        ("dood", "stop-marginal", False),
+    ):
+        particles = {"particles": 2} if estimator == "iwae" else {}
+        train = TrainConfig("none", estimator=estimator, **(given | particles))
+        trainer = Trainer.from_config(RunConfig(model, TINY, train), torch.device("cpu"))
+        assert trainer.learns_from_parses is expected
 
 
 def test_batches_of_parsed_images_go_through_all() -> None:

@@ -51,6 +51,7 @@ class MultiSampleEstimator(StopMarginalELBO):
     """
 
     takes_particles: ClassVar[bool] = True
+    needs_terms_alone: ClassVar[bool] = False
 
     def __init__(
         self,

@@ -31,6 +31,7 @@ class StopMarginalELBO(Estimator):
     """
 
     capturable: ClassVar[bool] = True
+    needs_terms_alone: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -67,4 +68,8 @@ class StopMarginalELBO(Estimator):
         exploration = self.exploration(step)
         explore: Step = exploration if self.scale_learns == "drawn" else 0.0
         terms = stop_marginal_terms(model, guide, images, explore=explore)
-        return -self.objective(terms, exploration).sum(), terms.averages()
+        return self.loss_of_terms(terms, step)
+
+    def loss_of_terms(self, terms: StopMarginalTerms, step: Step) -> Loss:
+        """Minus the objective, summed over images."""
+        return -self.objective(terms, self.exploration(step)).sum(), terms.averages()

@@ -101,12 +101,12 @@ def _parse(model: DrawingModel[Any], guide: Guide, images: ImageBatch) -> tuple[
     """A parse, and whether some of it was sampled."""
     modes = ModeMessenger()
     with seeded(0, images.device), pyro.validation_enabled(False), modes:
-        if isinstance(guide, SequentialGuide) and _tells_all(guide, model):
+        if isinstance(guide, SequentialGuide) and tells_all(guide, model):
             return _step_by_step(guide, images), modes.sampled
         return _from_both(model, guide, images), modes.sampled
 
 
-def _tells_all(guide: SequentialGuide[Any], model: DrawingModel[Any]) -> bool:
+def tells_all(guide: SequentialGuide[Any], model: DrawingModel[Any]) -> bool:
     """Whether the steps of a guide, without the model's program, give every value of a parse."""
     own_forward = type(guide).forward is not SequentialGuide.forward
     return not own_forward and guide.model is model and model.samples_all

@@ -136,6 +136,25 @@ def stop_marginal_terms(
     return collect_terms(model, images, p_trace, q_trace, explore)[0]
 
 
+def at_step(trace: Any, drawn: Any, step: int) -> tuple[Float[Tensor, "*batch"], Tensor]:
+    """Logit of ``on_t`` in a trace, and the log-density there of step t's other latent variables.
+
+    Args:
+        drawn: the trace whose values they have.
+    """
+    logit = bernoulli_logits(trace.nodes[on_site(step)])
+    log_density = torch.zeros_like(logit)
+    for name, _ in latent_sites(drawn.nodes, step):
+        log_density = log_density + trace.nodes[name]["fn"].log_prob(drawn.nodes[name]["value"])
+    return logit, log_density
+
+
+def sums_to_stops(of_steps: Float[Tensor, "steps *batch"]) -> Float[Tensor, "stops *batch"]:
+    """Sums over the first k steps, k = 0…K."""
+    summed = of_steps.cumsum(0)
+    return torch.cat([torch.zeros_like(summed[:1]), summed])
+
+
 def collect_terms(
     model: Any, images: Images, p_trace: Any, q_trace: Any, explore: Step = 0.0
 ) -> tuple[StopMarginalTerms, Float[Tensor, "stops *batch"], Float[Tensor, "stops *batch"]]:
@@ -153,13 +172,8 @@ def collect_terms(
     log_p, log_q, canvases = [], [], [blank]
     step = 1
     while on_site(step) in p_trace.nodes:
-        p_on, q_on = (bernoulli_logits(each.nodes[on_site(step)]) for each in (p_trace, q_trace))
+        (p_on, of_p), (q_on, of_q) = (at_step(each, q_trace, step) for each in (p_trace, q_trace))
         logits.append((p_on, q_on))
-        of_p, of_q = torch.zeros_like(q_on), torch.zeros_like(q_on)
-        for name, _ in latent_sites(q_trace.nodes, step):
-            value = q_trace.nodes[name]["value"]
-            of_p = of_p + p_trace.nodes[name]["fn"].log_prob(value)
-            of_q = of_q + q_trace.nodes[name]["fn"].log_prob(value)
         log_p.append(of_p)
         log_q.append(of_q)
         canvases.append(p_trace.nodes[canvas_site(step)]["value"])
@@ -167,8 +181,7 @@ def collect_terms(
     shape = torch.broadcast_shapes(*(term.shape for term in (*log_p, *log_q)))
 
     def sums(columns: list[Tensor]) -> Tensor:
-        summed = torch.stack([column.expand(shape) for column in columns]).cumsum(0)
-        return torch.cat([torch.zeros_like(summed[:1]), summed])
+        return sums_to_stops(torch.stack([column.expand(shape) for column in columns]))
 
     p_stop, q_stop = (
         stop_log_probs(torch.stack([logit.expand(shape) for logit in column]))

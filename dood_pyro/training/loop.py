@@ -201,34 +201,34 @@ class Training:
 
     def _parsed(self, rows: np.ndarray, budget: TrainingBudget) -> ParsedImages:
         """The training images' parses: those that the run has kept, or new ones, whose time counts."""
-        run, trainer, dataset = self.run, self.trainer, self.dataset
         with self.team.after_first():
-            if self.team.first and not _kept_parses(run):
-                began = time.perf_counter()
-                left = None
-                if budget.seconds is not None:
-                    left = parsed.TIME_SHARE * max(0.0, budget.seconds - trainer.seconds)
-                with trainer.averaged():
-                    found = parsed.parse_images(
-                        trainer.model,
-                        trainer.guide,
-                        dataset.images[torch.from_numpy(rows)].to(trainer.device),
-                        dataset.native_size,
-                        trainer.config.train.seed,
-                        seconds=left,
-                    )
-                run.write_tensors(parsed.FILE, found.tensors())
-                trainer.seconds += time.perf_counter() - began
-        return ParsedImages.from_tensors(run.read_tensors(parsed.FILE)[0], trainer.device)
+            try:
+                kept, _ = self.run.read_tensors(parsed.FILE)
+            except UserError:  # none, or damaged
+                if not self.team.first:
+                    raise
+                return self._parse(rows, budget)
+            return ParsedImages.from_tensors(kept, self.trainer.device)
 
-
-def _kept_parses(run: Run) -> bool:
-    """Whether the run has parses that can be read."""
-    try:
-        run.read_tensors(parsed.FILE)
-    except UserError:
-        return False
-    return True
+    def _parse(self, rows: np.ndarray, budget: TrainingBudget) -> ParsedImages:
+        """Parse the training images, and keep what is found."""
+        trainer, dataset = self.trainer, self.dataset
+        began = time.perf_counter()
+        left = None
+        if budget.seconds is not None:
+            left = parsed.TIME_SHARE * max(0.0, budget.seconds - trainer.seconds)
+        with trainer.averaged():
+            found = parsed.parse_images(
+                trainer.model,
+                trainer.guide,
+                dataset.images[torch.from_numpy(rows)].to(trainer.device),
+                dataset.native_size,
+                trainer.config.train.seed,
+                seconds=left,
+            )
+        self.run.write_tensors(parsed.FILE, found.tensors())
+        trainer.seconds += time.perf_counter() - began
+        return found
 
 
 def resume(
@@ -294,7 +294,10 @@ def _steps(
         Interrupted: by a signal, after a checkpoint.
         Followed: either, in processes that do not write.
     """
-    began, before, asked = time.perf_counter(), trainer.seconds, 0.0
+    # The first process has more behind it where it has parsed.
+    (before,) = team.largest([trainer.seconds])
+    trainer.seconds = before
+    began, asked = time.perf_counter(), 0.0
     while not asked and not budget.used_up(trainer.step, trainer.seconds):
         with team.together():
             terms, norm = trainer.train_step(batches[trainer.step])

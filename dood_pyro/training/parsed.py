@@ -10,6 +10,7 @@ do not depend on the prior are kept too, and what is learned from is the same bo
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,10 +22,16 @@ from torch import Tensor
 
 from dood_pyro.guides.base import Guide
 from dood_pyro.images import ImageBatch
-from dood_pyro.inference.messengers import AllOnMessenger, bernoulli_logits
-from dood_pyro.inference.stop_marginal import StopMarginalTerms, stop_log_probs
+from dood_pyro.inference.messengers import AllOnMessenger
+from dood_pyro.inference.stop_marginal import (
+    StopMarginalTerms,
+    at_step,
+    stop_log_probs,
+    sums_to_stops,
+)
 from dood_pyro.models.base import DrawingModel
-from dood_pyro.models.sites import latent_sites, on_site
+from dood_pyro.models.sites import latent_sites
+from dood_pyro.training.batches import BatchRows
 from dood_pyro.training.processes import Team
 
 FILE = "parses.safetensors"
@@ -57,10 +64,18 @@ class ParsedImages(NamedTuple):
         values = {kind: value[:, rows] for kind, value in self.values.items()}
         return ParsedImages(values, *(column[:, rows] for column in self[1:]))
 
+    @classmethod
+    def concatenated(cls, parts: Sequence[ParsedImages]) -> ParsedImages:
+        """Several as one, images after images."""
+        kinds = parts[0].values
+        values = {kind: torch.cat([p.values[kind] for p in parts], dim=1) for kind in kinds}
+        columns = zip(*(part[1:] for part in parts), strict=True)
+        return cls(values, *(torch.cat(column, dim=1) for column in columns))
+
     def terms(self, model: DrawingModel) -> StopMarginalTerms:
         """Terms of the bound under the model's prior."""
         logits, log_p = model.prior_of(self.values)
-        log_ratio = cumulated(log_p) - self.log_q_strokes
+        log_ratio = sums_to_stops(log_p) - self.log_q_strokes
         return StopMarginalTerms(self.log_q, stop_log_probs(logits), self.log_likelihood, log_ratio)
 
     def tensors(self) -> dict[str, Tensor]:
@@ -78,11 +93,6 @@ class ParsedImages(NamedTuple):
         return cls(values, *(here[name] for name in cls._fields[1:]))
 
 
-def cumulated(of_steps: Float[Tensor, "steps images"]) -> Float[Tensor, "stops images"]:
-    """Sums over the first k steps, k = 0…K."""
-    return torch.cat([torch.zeros_like(of_steps[:1]), of_steps.cumsum(0)])
-
-
 @torch.no_grad()
 def parse_batch(model: DrawingModel, guide: Guide, images: ImageBatch) -> ParsedImages:
     """A sample of the guide for each image.
@@ -95,21 +105,17 @@ def parse_batch(model: DrawingModel, guide: Guide, images: ImageBatch) -> Parsed
         trace: Any = poutine.trace(guide).get_trace(images)
     canvases = [state.canvas for state in trace.nodes["_RETURN"]["value"].states]
     values: dict[str, list[Tensor]] = {}
-    logits, log_q = [], []
-    for step in range(1, len(canvases)):
-        logits.append(bernoulli_logits(trace.nodes[on_site(step)]))
-        of_step = torch.zeros_like(logits[-1])
+    steps = range(1, len(canvases))
+    for step in steps:
         for name, site in latent_sites(trace.nodes, step):
-            value = trace.nodes[name]["value"]
-            of_step = of_step + trace.nodes[name]["fn"].log_prob(value)
-            values.setdefault(site.kind, []).append(value)
-        log_q.append(of_step)
+            values.setdefault(site.kind, []).append(trace.nodes[name]["value"])
+    logits, log_q = zip(*(at_step(trace, trace, step) for step in steps), strict=True)
     scale = model.likelihood_scale()
     likelihoods = [model.log_likelihood(images.pixels, canvas, scale) for canvas in canvases]
     return ParsedImages(
         {kind: torch.stack(column) for kind, column in values.items()},
         stop_log_probs(torch.stack(logits)),
-        cumulated(torch.stack(log_q)),
+        sums_to_stops(torch.stack(log_q)),
         torch.stack(likelihoods),
     )
 
@@ -139,13 +145,11 @@ def parse_images(
                 break
             batch = ImageBatch(images[rows.to(images.device)].float() / 255, native_size)
             parts.append(parse_batch(model, guide, batch))
-    values = {kind: torch.cat([p.values[kind] for p in parts], dim=1) for kind in parts[0].values}
-    columns = zip(*(part[1:] for part in parts), strict=True)
-    return ParsedImages(values, *(torch.cat(column, dim=1) for column in columns))
+    return ParsedImages.concatenated(parts)
 
 
 class ParsedBatches:
-    """Batches of parsed images by step number, as `dood_pyro.training.batches.Batches` has images.
+    """Batches of parsed images by step number (`BatchRows`).
 
     Args:
         team: processes of which each has its rows of every batch.
@@ -155,18 +159,10 @@ class ParsedBatches:
     """
 
     def __init__(self, parsed: ParsedImages, batch_size: int, seed: int, team: Team) -> None:
-        self.parsed, self.seed = parsed, seed
-        self.batch_size = min(batch_size, len(parsed))
-        self.mine = team.rows(self.batch_size)
-        self.epoch = -1
-        self.order = torch.empty(0, dtype=torch.long)
+        self.parsed = parsed
+        every = np.arange(len(parsed))
+        self.rows = BatchRows(every, batch_size, seed, parsed.log_q.device, team)
 
     def __getitem__(self, step: int) -> ParsedImages:
         """The batch of a step, or this process's part of it."""
-        epoch, place = divmod(step, len(self.parsed) // self.batch_size)
-        if epoch != self.epoch:
-            order = np.random.default_rng((self.seed, epoch)).permutation(len(self.parsed))
-            self.order = torch.from_numpy(order).to(self.parsed.log_q.device)
-            self.epoch = epoch
-        first = place * self.batch_size
-        return self.parsed.rows(self.order[first : first + self.batch_size][self.mine])
+        return self.parsed.rows(self.rows[step])

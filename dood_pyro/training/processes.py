@@ -13,7 +13,7 @@ import contextlib
 import datetime
 import os
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -23,6 +23,7 @@ from dood_pyro.devices import choose_device
 from dood_pyro.errors import UserError
 from dood_pyro.training.shared_noise import Share, SharedNoiseMessenger
 
+Computed = TypeVar("Computed")
 PATIENCE = datetime.timedelta(hours=1)
 """How long processes wait for each other; the others do while the first measures."""
 
@@ -162,13 +163,13 @@ class SharedLoss:
             find_unused_parameters=True,
         )
 
-    def __call__(self, compute: Callable[[], Tensor]) -> Tensor:
-        """A loss of this process's images, computed from the modules."""
+    def __call__(self, compute: Callable[[], Computed]) -> Computed:
+        """A loss of this process's images, and what else is to be known, computed from the modules."""
         if self.parallel is None:
             return compute()
         with self.team.noise():
-            loss: Tensor = self.parallel(compute)
-        return loss
+            computed: Computed = self.parallel(compute)
+        return computed
 
 
 class _Calls(nn.Module):
@@ -178,7 +179,7 @@ class _Calls(nn.Module):
         super().__init__()
         self.parts = parts
 
-    def forward(self, compute: Callable[[], Tensor]) -> Tensor:
+    def forward(self, compute: Callable[[], Computed]) -> Computed:
         return compute()
 
 

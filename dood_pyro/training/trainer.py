@@ -22,9 +22,9 @@ from dood_pyro.devices import random_state, seeded
 from dood_pyro.errors import UserError
 from dood_pyro.estimators import load_estimator
 from dood_pyro.estimators.sleep import frozen_parameters, sleep_loss
-from dood_pyro.estimators.stop_marginal import StopMarginalELBO
-from dood_pyro.guides.base import Guide
+from dood_pyro.guides.base import Guide, SequentialGuide
 from dood_pyro.images import ImageBatch
+from dood_pyro.inference.guide_parses import tells_all
 from dood_pyro.inference.stop_marginal import ElboTerms, StopMarginalTerms, stop_marginal_terms
 from dood_pyro.models.base import DrawingModel
 from dood_pyro.optimiser import Adam
@@ -168,11 +168,12 @@ class Trainer:
     @property
     def learns_from_parses(self) -> bool:
         """Whether steps take parsed images in place of images: the prior alone learns, from strokes."""
-        settings = self.config.train
         return (
-            settings.trainable == "prior"
+            self.config.train.trainable == "prior"
             and self.model.prior_is_of_strokes
-            and isinstance(self.estimator, StopMarginalELBO)
+            and self.estimator.needs_terms_alone
+            and isinstance(self.guide, SequentialGuide)
+            and tells_all(self.guide, self.model)
         )
 
     def train_step(self, images: ImageBatch | ParsedImages) -> tuple[ElboTerms, Tensor]:
@@ -228,9 +229,7 @@ class Trainer:
         with pyro.validation_enabled(False):
             # Before the images: while those have gradients there is no room for a second graph.
             synthetic = self.synthetic_gradient(len(images), step, plan)
-            if isinstance(images, ParsedImages):
-                loss, terms = self._loss_of_parsed(images)
-            elif plan.asleep:
+            if plan.asleep and not isinstance(images, ParsedImages):
                 loss = self.shared(
                     lambda: (
                         sleep_loss(self.model, self.guide, len(images), self.native_size)
@@ -270,33 +269,22 @@ class Trainer:
         else:
             torch._foreach_lerp_(averages, current, share)
 
-    def _loss(self, images: ImageBatch, step: Step, plan: StepPlan) -> tuple[Tensor, ElboTerms]:
+    def _loss(
+        self, images: ImageBatch | ParsedImages, step: Step, plan: StepPlan
+    ) -> tuple[Tensor, ElboTerms]:
         """The estimator's loss per pixel, whose schedules begin once the sleep phase is over."""
         since = at_least(step - self.config.train.sleep_steps, 0)
-        found: list[ElboTerms] = []
 
-        def compute() -> Tensor:
-            loss, terms = self.estimator.scheduled_loss(
-                self.model, self.guide, images, since, plan.estimator
-            )
-            found.append(terms)
-            return loss / images.pixels.numel()
+        def compute() -> tuple[Tensor, ElboTerms]:
+            if isinstance(images, ParsedImages):
+                loss, terms = self.estimator.loss_of_terms(images.terms(self.model), since)
+            else:
+                loss, terms = self.estimator.scheduled_loss(
+                    self.model, self.guide, images, since, plan.estimator
+                )
+            return loss / (len(images) * self.config.model.canvas_size**2), terms
 
-        return self.shared(compute), found[0]
-
-    def _loss_of_parsed(self, images: ParsedImages) -> tuple[Tensor, ElboTerms]:
-        """The same loss for images whose strokes are at hand."""
-        found: list[ElboTerms] = []
-        estimator = self.estimator
-        assert isinstance(estimator, StopMarginalELBO)
-
-        def compute() -> Tensor:
-            terms = images.terms(self.model)
-            found.append(terms.averages())
-            loss = -estimator.objective(terms).sum()
-            return loss / (len(images) * self.config.model.canvas_size**2)
-
-        return self.shared(compute), found[0]
+        return self.shared(compute)
 
     def _clip(self, parameters: Sequence[nn.Parameter]) -> Tensor:
         """Cut the gradient to the largest norm allowed; return what its norm was."""
