@@ -1,13 +1,15 @@
-"""The ``dood-pyro`` commands ``fid``, ``fid-samples``, ``fid-memorisers`` and ``train-features``.
-`dood_pyro.registry` names them; `dood_pyro.tasks.fid` and `dood_pyro.features` do the work.
+"""The ``dood-pyro`` commands ``fid``, ``sample-quality`` and ``train-features``.
+`dood_pyro.registry` names them; `dood_pyro.tasks.fid`, `dood_pyro.tasks.sample_quality` and
+`dood_pyro.features` do the work.
 
-Fréchet distances between sets of pictures, and the network whose features are compared.
+Distances between sets of pictures, and the network whose features are compared.
 """
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -82,17 +84,17 @@ def fid(
     click.echo(json.dumps({"fid": distance, "features": features, "pictures": count}))
 
 
-@click.command("fid-samples")
+@click.command("sample-quality")
 @click.argument("run")
 @target_option
-@click.option("--air", type=options.Name(), help="Run whose samples are measured beside RUN's.")
+@click.option("--rival", type=options.Name(), help="Run whose samples are measured beside RUN's.")
 @features_option
 @click.option(
     "--part",
     type=click.Choice(["train", "test"]),
     default="test",
     show_default=True,
-    help="Part of the target to compare with.",
+    help="Part of the target to compare with: train to choose settings, test to report.",
 )
 @limit_option
 @click.option(
@@ -100,35 +102,39 @@ def fid(
     type=options.Numbers(),
     default="0,1,2,3,4",
     show_default=True,
-    help="Seeds of sampling, separated by commas; mean and deviation are over seeds.",
+    help="Seeds of sampling and splitting, separated by commas; mean and deviation are over seeds.",
 )
 @options.record("File to add the numbers to, under the target's name.")
-@options.trained_model
+@click.option("--json", "as_json", is_flag=True, help="Print nothing but JSON.")
+@options.trained
 @options.data_dir
-def fid_samples(
+def sample_quality(
     run: str,
     target: str | None,
-    air: str | None,
+    rival: str | None,
     features: str | None,
     part: str,
     limit: int,
     seeds: tuple[int, ...],
     record: Path | None,
+    as_json: bool,
     use: options.Use,
     data_dir: Path | None,
 ) -> None:
-    """Measure how far RUN's samples are from a target.
+    """Measure how good RUN's samples are.
 
-    Prints the distance of the samples from the target's test pictures, beside that of the target's
-    training pictures from its test pictures (the numbers of Fig. 6).
+    Prints eight measures of the samples and of what stands beside them: real pictures, two memorisers,
+    and samples whose strokes are shuffled. docs/results.md says what the measures are (the numbers of
+    Fig. 6 are of the first).
     """
     from dood_pyro import data
     from dood_pyro.features import load_features
     from dood_pyro.files import refuse_another_run, update_object
+    from dood_pyro.progress import progress_bar
     from dood_pyro.recognition import open_run
-    from dood_pyro.tasks.fid import report
+    from dood_pyro.tasks.sample_quality import report
 
-    opened, rival_run = open_run(run), None if air is None else open_run(air)
+    opened, rival_run = open_run(run), None if rival is None else open_run(rival)
     made_by = opened.provenance(use.which)
     trained = opened.read_config()[0].train
     target = options.own_source(trained.source, use.trusted) if target is None else target
@@ -136,7 +142,7 @@ def fid_samples(
     features = name if features is None else features
     key = options.entry(
         name,
-        *("part", "limit", "seeds", "which"),
+        *("part", "limit", "seeds", "guide", "which"),
         by=(made_by["source"], name),
         model=(made_by["model"], "dood"),
         trainable=(trained.trainable, "both"),
@@ -144,72 +150,41 @@ def fid_samples(
     )
     refuse_another_run(record, key, made_by)
     network = load_features(features)
-    model = use.load_model(run)[0]
-    rival = None if air is None else use.load_model(air)[0]
-    found = report(model, rival, target, network, limit, seeds, part, data_dir)
+    dood = use.load(run)
+    rival_model = None if rival is None else use.load_model(rival)[0]
+    bar: Any = None
+
+    def show(done: int, total: int) -> None:
+        nonlocal bar
+        if bar is None:
+            bar = progress_bar(total=total, unit="set", desc=name, disable=as_json)
+        bar.update(done - bar.n)
+
+    try:
+        found = report(dood, rival_model, target, network, limit, seeds, part, data_dir, show)
+    finally:
+        if bar is not None:
+            bar.close()
     found |= {"seeds": list(seeds), "run": made_by}
     if rival_run is not None:
-        found["air_run"] = rival_run.provenance(use.which)
+        found["rival_run"] = rival_run.provenance(use.which)
     update_object(record, {key: found})
-    click.echo(json.dumps({key: found}, indent=2))
+    click.echo(json.dumps({key: found}) if as_json else _table(found))
 
 
-@click.command("fid-memorisers")
-@click.argument("run")
-@target_option
-@features_option
-@limit_option
-@click.option(
-    "--seeds",
-    type=options.Numbers(),
-    default="0,1,2,3,4",
-    show_default=True,
-    help="Seeds of splitting and noise, separated by commas; mean and deviation are over seeds.",
-)
-@options.record("File to add the numbers to, under memorisers and the target's name.")
-@options.trained
-@options.data_dir
-def fid_memorisers(
-    run: str,
-    target: str | None,
-    features: str | None,
-    limit: int,
-    seeds: tuple[int, ...],
-    record: Path | None,
-    use: options.Use,
-    data_dir: Path | None,
-) -> None:
-    """Measure how far two copyists are from a target.
+def _table(found: dict[str, Any]) -> str:
+    """The measures of all sets, and what they are to be read by."""
+    from dood_pyro.tasks.sample_quality import MEASURES
 
-    The control of fid-samples: one copyist puts the training pictures under small affine maps, the
-    other draws new tokens of their parses by RUN. Copying alone reaches distances as small as these.
-    """
-    from dood_pyro import data
-    from dood_pyro.features import load_features
-    from dood_pyro.files import refuse_another_run, update_object
-    from dood_pyro.recognition import open_run
-    from dood_pyro.tasks.fid import memorisers
-
-    opened = open_run(run)
-    made_by = opened.provenance(use.which)
-    trained = opened.read_config()[0].train
-    target = options.own_source(trained.source, use.trusted) if target is None else target
-    name = data.name_of(target)
-    features = name if features is None else features
-    key = options.entry(
-        name,
-        *("limit", "seeds", "guide", "which"),
-        by=(made_by["source"], name),
-        model=(made_by["model"], "dood"),
-        trainable=(trained.trainable, "both"),
-        features=(Path(features).stem, name),
+    facts = found["classifier"]
+    lines = [f"{'':<10}" + "".join(f"{measure:>12}" for measure in MEASURES)]
+    for name, row in found["sets"].items():
+        lines.append(f"{name:<10}" + "".join(f"{row[measure]:>12.3f}" for measure in MEASURES))
+    lines.append(
+        f"{found['pictures']} pictures a set; the classifier names {100 * facts['accuracy']:.1f} % of "
+        f"{facts['of']} rightly, and {100 * facts['real']:.1f} % with confidence"
     )
-    refuse_another_run(record, key, made_by, under="memorisers")
-    network = load_features(features)
-    found = memorisers(use.load(run), target, network, limit, seeds, data_dir)
-    found |= {"seeds": list(seeds), "run": made_by}
-    update_object(record, {key: found}, under="memorisers")
-    click.echo(json.dumps({key: found}, indent=2))
+    return "\n".join(lines)
 
 
 @click.command("train-features")

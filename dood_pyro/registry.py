@@ -118,11 +118,11 @@ TASKS = {
     ),
     "sources": Component("dood_pyro.cli.sources:sources", "List the data sources."),
     "fid": Component("dood_pyro.cli.fid:fid", "Print the distance between two sets of pictures."),
-    "fid-samples": Component(
-        "dood_pyro.cli.fid:fid_samples", "Measure how far a run's samples are from a target."
+    "sample-quality": Component(
+        "dood_pyro.cli.fid:sample_quality", "Measure how good a run's samples are."
     ),
-    "fid-memorisers": Component(
-        "dood_pyro.cli.fid:fid_memorisers", "Measure how far two memorisers are from a target."
+    "statistics": Component(
+        "dood_pyro.cli.statistics:statistics", "Compare strokes of a run's samples with real ones."
     ),
     "train-features": Component(
         "dood_pyro.cli.fid:train_features", "Train the network whose features are compared."

@@ -130,11 +130,11 @@ def tables() -> list[Part]:
         ),
     ]
     for source in DATASETS:
-        command = "fid-samples {0} --air {1} --record {results}/fid.json"
+        command = "sample-quality {0} --rival {1} --record {results}/sample_quality.json"
         runs = (_drawn_with(source), f"dair-{source}")
-        parts.append(Part(f"Fréchet distances: {source}", runs, command))
-        command = "fid-memorisers {0} --record {results}/fid.json"
-        parts.append(Part(f"Fréchet distances of copyists: {source}", runs[:1], command))
+        parts.append(Part(f"quality of samples: {source}", runs, command))
+        command = "statistics {0} --record {results}/statistics.json"
+        parts.append(Part(f"what samples are unlike data in: {source}", runs[:1], command))
     for target in DATASETS[1:]:
         command = (
             f"compare-guides {{0}} --target {target} --record {{results}}/guides.json "

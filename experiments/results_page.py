@@ -156,28 +156,59 @@ def one_shot_table() -> list[str]:
 
 def fid_table() -> list[str]:
     """Fréchet distances of samples, with both denominators and the controls."""
-    found = result("fid")
+    found = result("sample_quality")
     lines = [
         "| | samples | training pictures | other half of the test pictures | samples / training | "
         "samples / halves | training pictures, moved | training pictures, parsed and rewritten | "
         "Difference-AIR | strokes shuffled |",
         "|" + " --- |" * 10,
     ]
-    for source in DATASETS:
-        entry, copies = found[source], found["memorisers"][source]
+    for source, title in _of_priors(found):
+        entry, sets = found[source], found[source]["sets"]
+        of = {name: spread(each, "frechet", 2) for name, each in sets.items()}
+        moved, rewritten = (
+            f"{of[name]} ({sets[name]['frechet'] / sets['other']['frechet']:.2f})"
+            for name in ("moved", "rewritten")
+        )
         columns = [
-            source_title(source),
-            *(spread(entry, name) for name in ("samples", "real", "halves")),
-            f"**{entry['ratio']:.2f}**",
-            f"{entry['samples'] / entry['halves']:.0f}",
-            *(
-                f"{spread(copies, name)} ({copies[f'{name}_ratio']:.2f})"
-                for name in ("affine", "tokens")
-            ),
-            spread(entry, "air", 1),
-            spread(entry, "shuffled", 1),
+            *(title, of["samples"], of["other"], of["halves"]),
+            *(f"**{entry['ratio']:.2f}**", f"{entry['ratio_halves']:.0f}"),
+            *(moved, rewritten, of.get("rival", ""), of["shuffled"]),
         ]
         lines.append(f"| {' | '.join(columns)} |")
+    return lines
+
+
+def _of_priors(found: dict[str, Any]) -> list[tuple[str, str]]:
+    """Keys of entries, source by source, with their titles: the paper's prior, then what else there
+    is."""
+    pairs = []
+    for source in DATASETS:
+        pairs.append((source, source_title(source)))
+        more = f"{source}, model dood-transformer"
+        if more in found:
+            pairs.append((more, f"{source_title(source)}, transformer prior"))
+    return pairs
+
+
+def quality_table() -> list[str]:
+    """Other measures of samples, beside those of real pictures."""
+    found = result("sample_quality")
+    lines = [
+        "| | kernel distance × 1,000 | precision | recall | recognised | least class | nearest | "
+        "copies |",
+        "|" + " --- |" * 8,
+    ]
+    measures = ("kernel", "precision", "recall", "recognised", "least_class", "nearest", "copies")
+    for key, title in _of_priors(found):
+        sets = found[key]["sets"]
+        names = {"samples": title}
+        if key in DATASETS:
+            names |= {"rival": "– Difference-AIR", "moved": "– training pictures, moved"}
+            names |= {"halves": "– real pictures"}
+        for name, what in names.items():
+            columns = [what, *(spread(sets[name], m, 1 if m == "kernel" else 2) for m in measures)]
+            lines.append(f"| {' | '.join(columns)} |")
     return lines
 
 
@@ -240,6 +271,7 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "guides": guides_table,
     "one-shot": one_shot_table,
     "fid": fid_table,
+    "quality": quality_table,
     "clusters": clusters_table,
     "what holds back": holds_back_table,
 }
@@ -259,7 +291,7 @@ def claims() -> list[str]:
 
 def main_claims() -> list[str]:
     """Phrases that the README must contain, too."""
-    found, shot, omniglot = cells(), result("one_shot"), result("fid")["omniglot"]
+    found, shot, omniglot = cells(), result("one_shot"), result("sample_quality")["omniglot"]
     dood = {key[1:]: cell for key, cell in found.items() if key[0] == "dood"}
     rival = {key[1:]: cell for key, cell in found.items() if key[0] == "dair"}
     verdicts = [cell.against_published() for cell in dood.values()]
@@ -352,12 +384,12 @@ def _claims_of_defaults() -> list[str]:
 
 
 def _claims_of_tasks() -> list[str]:
-    fid, clusters = result("fid"), result("clusters")
-    omniglot, prior = fid["omniglot"], fid["omniglot, trainable prior"]
+    quality, clusters = result("sample_quality"), result("clusters")
+    omniglot, prior = quality["omniglot"], quality["omniglot, trainable prior"]
     return [
-        f"{omniglot['samples'] / omniglot['halves']:.0f} times as far as one half of the test "
+        f"{omniglot['ratio_halves']:.0f} times as far as one half of the test "
         "alphabets from the other",
-        f"bring {prior['samples']:.2f} and {prior['ratio']:.2f}",
+        f"bring {prior['sets']['samples']['frechet']:.2f} and {prior['ratio']:.2f}",
         f"{clusters['dood-mnist-0']['silhouette']:.3f} as the sites sample them",
     ]
 

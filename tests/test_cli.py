@@ -84,7 +84,7 @@ def test_every_command_takes_its_options(name: str) -> None:
         if together in takes:
             takes = takes - {together} | apart
     given = {str(parameter.name) for parameter in command.params}
-    if name in ("sample", "fid-samples"):  # they take the model without its guide
+    if name == "sample":  # it takes the model without its guide
         takes.discard("guide")
     assert given == takes or name == "train", "which takes its settings as they come"
 
@@ -150,7 +150,7 @@ def test_an_output_that_cannot_be_is_found_out_first(capsys: Out, tmp_path: Path
         (("sample", "omniglot", "--out", tmp_path / "none" / "x.png"), "no folder"),
         (("evaluate", "omniglot", "--target", "digits", "--csv", "/dev/null"), "not a file"),
         (("sources", "--data-dir", ""), "names nothing"),
-        (("fid-samples", "omniglot", "--seeds", "0,00"), "twice"),
+        (("sample-quality", "omniglot", "--seeds", "0,00"), "twice"),
         (("fid", "", "omniglot"), "no name"),
     ):
         status, _, err = call(capsys, *options)

@@ -126,9 +126,8 @@ def test_searches_report_their_progress(run: Run, source: Path) -> None:
 
 
 def test_commands_offer_no_guide_that_they_do_not_use(run: Run, capsys: Out) -> None:
-    for command in ("sample", "fid-samples"):
-        assert "--guide" not in call(capsys, command, "--help")[1]
-        assert "no such option" in refused(capsys, command, run.path, "--guide", "smc").lower()
+    assert "--guide" not in call(capsys, "sample", "--help")[1]
+    assert "no such option" in refused(capsys, "sample", run.path, "--guide", "smc").lower()
 
 
 def test_a_run_with_a_guide_of_its_own_samples_without_running_it(

@@ -33,8 +33,8 @@ from dood_pyro.runs.run import Run, make_search_guide
 from dood_pyro.tasks import evaluate as evaluation
 from dood_pyro.tasks.compare import draw_reconstructions
 from dood_pyro.tasks.complete import complete
-from dood_pyro.tasks.fid import samples, shuffled_strokes
 from dood_pyro.tasks.one_shot import Settings, classify
+from dood_pyro.tasks.sample_quality import samples, shuffled_strokes
 from dood_pyro.training import Trainer, resume
 from tests.conftest import TINY, random_pictures
 

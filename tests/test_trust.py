@@ -167,8 +167,8 @@ def test_a_source_of_its_own_is_not_read_by_default(
     network = tmp_path / "network.safetensors"
     save_features(FeatureNetwork(), network)
     shutil.rmtree(tmp_path / "cache")  # what was prepared
-    for command in ("fid-samples", "fid-memorisers"):
-        words = (command, run.path, "--features", network, "--seeds", "0")
+    for command in ("sample-quality", "statistics"):
+        words = (command, run.path, *(("--features", network) if "quality" in command else ()))
         assert KINDS["source"] in refused(capsys, *words)
         assert not own_code.exists(), command
 

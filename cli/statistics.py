@@ -1,0 +1,81 @@
+"""The ``dood-pyro statistics`` command: what is unlike data in a run's samples.
+`dood_pyro.registry` names it, and `dood_pyro.tasks.stroke_statistics` does the work.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from . import options
+
+
+@click.command()
+@click.argument("run")
+@click.option(
+    "--target",
+    type=options.Name(),
+    help="Source of the real pictures.  [default: the source of RUN]",
+)
+@click.option(
+    "--limit",
+    type=click.IntRange(min=2),
+    default=2500,
+    show_default=True,
+    metavar="N",
+    help="Drawings of each kind, at most.",
+)
+@options.seed
+@options.record("File to add the numbers to, under the target's name.")
+@click.option("--json", "as_json", is_flag=True, help="Print nothing but JSON.")
+@options.trained
+@options.data_dir
+def statistics(
+    run: str,
+    target: str | None,
+    limit: int,
+    seed: int,
+    record: Path | None,
+    as_json: bool,
+    use: options.Use,
+    data_dir: Path | None,
+) -> None:
+    """Compare strokes of RUN's samples with strokes of real pictures.
+
+    Real pictures are parsed by samples of RUN's guide. Prints means of each statistic, and how far the
+    distribution over samples is from that over training pictures, in standard deviations of the latter,
+    beside the same for test pictures: the most unlike first.
+    """
+    from dood_pyro import data
+    from dood_pyro.files import refuse_another_run, update_object
+    from dood_pyro.recognition import open_run
+    from dood_pyro.tasks.stroke_statistics import statistics as measure
+
+    opened = open_run(run)
+    made_by = opened.provenance(use.which)
+    trained = opened.read_config()[0].train
+    target = options.own_source(trained.source, use.trusted) if target is None else target
+    name = data.name_of(target)
+    key = options.entry(
+        name,
+        *("limit", "seed", "guide", "which"),
+        by=(made_by["source"], name),
+        model=(made_by["model"], "dood"),
+        trainable=(trained.trainable, "both"),
+    )
+    refuse_another_run(record, key, made_by)
+    found = measure(use.load(run), target, limit, seed, data_dir)
+    found |= {"seed": seed, "run": made_by}
+    update_object(record, {key: found})
+    click.echo(json.dumps({key: found}) if as_json else _table(found["table"]))
+
+
+def _table(table: dict[str, dict[str, Any]]) -> str:
+    columns = ("samples", "train", "test", "unlike", "floor")
+    lines = [f"{'':<16}" + "".join(f"{column:>9}" for column in columns)]
+    for name, row in table.items():
+        lines.append(f"{name:<16}" + "".join(f"{row[column]:>9.3f}" for column in columns))
+    return "\n".join(lines)
