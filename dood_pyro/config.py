@@ -49,6 +49,7 @@ def setting(
     *,
     option: bool = False,
     open_low: bool = False,
+    before: Any = None,
 ) -> Any:
     """A field of a configuration.
 
@@ -57,8 +58,11 @@ def setting(
         low, high: range of a number, both included.
         option: whether a command-line option of its own sets it; ``--set`` reaches every one.
         open_low: whether ``low`` itself is excluded.
+        before: of a setting that was added later, what was done before: configurations that lack the
+            setting have that, and those that have it are hashed as they were then.
     """
     metadata = {"what": what, "low": low, "high": high, "option": option, "open_low": open_low}
+    metadata["before"] = before
     return field(default=default, metadata=metadata)
 
 
@@ -92,6 +96,8 @@ class Config:
         if not isinstance(values, dict):
             raise UserError(f"the {cls.__name__} is malformed: it is not an object")
         names = {each.name for each in fields(cls)}
+        later = {each.name: each.metadata.get("before") for each in fields(cls)}
+        values = {name: value for name, value in later.items() if value is not None} | values
         if extra := sorted(set(values) - names):
             raise UserError(
                 f"the {cls.__name__} is of another version of dood-pyro: it has {', '.join(extra)}"
@@ -102,7 +108,12 @@ class Config:
 
     def sha256(self, without: tuple[str, ...] = ()) -> str:
         """A hash that two configurations share only if every setting agrees, but for some."""
-        values = {name: value for name, value in self.to_json().items() if name not in without}
+        later = {each.name: each.metadata.get("before") for each in fields(self)}
+        values = {
+            name: value
+            for name, value in self.to_json().items()
+            if name not in without and (later[name] is None or value != later[name])
+        }
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
@@ -203,6 +214,8 @@ SYNTHETIC_RATIO = 0.125
 """Default of `TrainConfig.synthetic_ratio`."""
 PARTICLES = 5
 """Default of `TrainConfig.particles` for estimators that weigh samples."""
+PRIOR_SHARE = 0.25
+"""Usual `TrainConfig.prior_share` of models whose prior can learn from strokes alone."""
 UNSET: Any = object()
 """Default of a setting that depends on others: settled as the configuration is made."""
 
@@ -247,12 +260,18 @@ class TrainConfig(Config):
     )
     beta: float = setting(
         5.0,
-        "β: a stroke is drawn if it gains β times what it costs in KL, its own and its stop "
-        "variable's (in section 2.3 β weighs the KL of the stop variable alone).",
+        "β: a stroke is drawn if it gains β times what it costs in KL (--beta-on).",
         0,
         1e9,
         option=True,
         open_low=True,
+    )
+    beta_on: Literal["all", "stop"] = setting(
+        "all",
+        "What β weighs where the stop variable learns: a stroke's KL and that of its stop variable, "
+        "or the latter alone, as in section 2.3.",
+        option=True,
+        before="all",
     )
     learning_rate: float = setting(
         1e-3,
@@ -325,6 +344,16 @@ class TrainConfig(Config):
         option=True,
     )
 
+    prior_share: float = setting(
+        0.0,
+        "Share of the budget, at its end, in which the prior alone learns, from strokes that the guide "
+        f"finds in the training images once. [default: {PRIOR_SHARE} for dood-transformer, else 0]",
+        0,
+        0.95,
+        option=True,
+        before=0.0,
+    )
+
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "estimator", canonical(self.estimator))
@@ -381,6 +410,11 @@ class TrainConfig(Config):
             self.trainable != "prior" or self.synthetic_ratio == self.sleep_steps == 0,
             "synthetic_ratio",
             "and sleep_steps teach the guide, which trainable prior leaves as it is",
+        )
+        _require(
+            self.trainable == "both" or self.prior_share == 0,
+            "prior_share",
+            f"is for trainings of model and guide, not for trainable {self.trainable}",
         )
 
     def _estimator(self) -> tuple[bool, bool]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from dood_pyro.config import TrainConfig
 from dood_pyro.images import Images
-from dood_pyro.inference.stop_marginal import ElboTerms, StopMarginalTerms
+from dood_pyro.inference.stop_marginal import ElboTerms
 from dood_pyro.schedules import Step
 
 Loss = tuple[Float[Tensor, ""], ElboTerms]
@@ -34,9 +34,9 @@ class Estimator(nn.Module):
     shares_batches: ClassVar[bool] = True
     """Whether several processes may each take the loss of a part of the batch: it is a sum over images,
     and nothing that it keeps between steps depends on the other parts."""
-    needs_terms_alone: ClassVar[bool] = False
-    """Whether the loss follows from the terms of one sample per image (`loss_of_terms`), wherever they
-    come from."""
+    bounds_one_sample: ClassVar[bool] = False
+    """Whether it is after the bound of one sample per image: a prior may then learn from samples of the
+    guide that were drawn before (`dood_pyro.training.parsed`)."""
     trains_baselines: ClassVar[bool] = False
     """Whether it trains the guide's learned baselines (`Guide.baseline_parameters`). These know one
     kind of images: such an estimator is given no random strokes beside the source's."""
@@ -58,10 +58,6 @@ class Estimator(nn.Module):
             step: number of training steps taken; schedules go by it. A scalar tensor where the step is
                 captured as a CUDA graph (`dood_pyro.schedules`).
         """
-        raise NotImplementedError
-
-    def loss_of_terms(self, terms: StopMarginalTerms, step: Step) -> Loss:
-        """The loss of a batch whose terms are at hand."""
         raise NotImplementedError
 
     def scheduled_loss(

@@ -51,7 +51,7 @@ class MultiSampleEstimator(StopMarginalELBO):
     """
 
     takes_particles: ClassVar[bool] = True
-    needs_terms_alone: ClassVar[bool] = False
+    bounds_one_sample: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -59,15 +59,17 @@ class MultiSampleEstimator(StopMarginalELBO):
         beta: float,
         explore_steps: int,
         scale_learns: Literal["explored", "drawn"] = "drawn",
+        beta_on: Literal["all", "stop"] = "all",
     ) -> None:
-        super().__init__(beta, explore_steps, scale_learns=scale_learns)
+        super().__init__(beta, explore_steps, scale_learns=scale_learns, beta_on=beta_on)
         self.particles = particles
 
     @classmethod
     def from_config(cls, config: TrainConfig, max_strokes: int) -> Estimator:
         """The estimator of a training's settings."""
         steps = config.exploration_steps()
-        return cls(config.particles, config.beta, steps, config.scale_learns)
+        given = config.particles, config.beta, steps, config.scale_learns, config.beta_on
+        return cls(*given)
 
     def phase(self, step: int) -> bool:
         """Whether strokes are still explored."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from pyro.distributions import MaskedDistribution
@@ -47,8 +47,8 @@ class NVIL(Estimator):
     """The score function for the stop variable, with β, learned baselines and normalised signals.
 
     Args:
-        beta: β, as for `dood_pyro.estimators.stop_marginal.StopMarginalELBO`: the stop variable weighs
-            its own KL and that of the strokes it lets through by β.
+        beta, beta_on: as for `dood_pyro.estimators.stop_marginal.StopMarginalELBO`: the stop variable
+            weighs its own KL, and that of the strokes it lets through unless β is on ``"stop"``, by β.
         normalise: whether signals are centred and divided by their running standard deviation.
             Baselines (``infer={"baseline": {"nn_baseline": …, "nn_baseline_input": …}}`` at a guide's
             ``on_t``) predict in units of the cost's running moments either way, one number per
@@ -60,11 +60,17 @@ class NVIL(Estimator):
     """
 
     capturable: ClassVar[bool] = True
+    bounds_one_sample: ClassVar[bool] = True
     trains_baselines: ClassVar[bool] = True
     shares_batches: ClassVar[bool] = False  # running moments are of whole batches
 
     def __init__(
-        self, beta: float = 1.0, normalise: bool = True, max_strokes: int = 64, hold_steps: int = 0
+        self,
+        beta: float = 1.0,
+        normalise: bool = True,
+        max_strokes: int = 64,
+        hold_steps: int = 0,
+        beta_on: Literal["all", "stop"] = "all",
     ) -> None:
         super().__init__()
         self.hold_steps = hold_steps
@@ -72,13 +78,13 @@ class NVIL(Estimator):
         self.moments = nn.ModuleDict(
             {name: nn.ModuleDict({"cost": _Moments(), "signal": _Moments()}) for name in names}
         )
-        self.elbo = NVILELBO(self.moments, beta, normalise)
+        self.elbo = NVILELBO(self.moments, beta, normalise, beta_on)
 
     @classmethod
     def from_config(cls, config: TrainConfig, max_strokes: int) -> Estimator:
         """A run that starts from trained weights draws already."""
         hold = 0 if config.init_from else config.hold_steps
-        return cls(config.beta, config.normalise, max_strokes, hold)
+        return cls(config.beta, config.normalise, max_strokes, hold, config.beta_on)
 
     def loss(self, model: Any, guide: Any, images: Images, step: Step) -> Loss:
         """Minus a surrogate, summed over images, whose gradient is the estimate."""
@@ -95,11 +101,18 @@ class NVILELBO(TraceGraph_ELBO):
 
     Args:
         moments: running moments of costs and signals by ``on_t`` site.
-        beta, normalise: as for `NVIL`.
+        beta, normalise, beta_on: as for `NVIL`.
     """
 
-    def __init__(self, moments: nn.ModuleDict, beta: float = 1.0, normalise: bool = True) -> None:
+    def __init__(
+        self,
+        moments: nn.ModuleDict,
+        beta: float = 1.0,
+        normalise: bool = True,
+        beta_on: Literal["all", "stop"] = "all",
+    ) -> None:
         super().__init__(max_plate_nesting=1)
+        self.beta_on = beta_on
         self.moments, self.beta, self.normalise = moments, beta, normalise
 
     def _get_trace(self, model: Any, guide: Any, args: Any, kwargs: Any) -> tuple[Any, Any]:
@@ -118,7 +131,8 @@ class NVILELBO(TraceGraph_ELBO):
         costs: dict[str, MultiFrameTensor] = defaultdict(MultiFrameTensor)
 
         def charge(site: dict[str, Any], sign: int) -> None:
-            weight = 1.0 if site["is_observed"] else self.beta
+            weighed = not site["is_observed"] and (self.beta_on == "all" or _is_stop(site))
+            weight = self.beta if weighed else 1.0
             for name in get_provenance(site["log_prob_sum"]):
                 cost = detach_provenance(site["log_prob"]).detach()
                 costs[name].add((site["cond_indep_stack"], sign * weight * cost))

@@ -22,6 +22,7 @@ class StopMarginalELBO(Estimator):
     Args:
         beta: β, the weight of everything that the stop variable pays for: it draws a stroke if
             that gains β times its cost in KL. Strokes themselves are trained with weight 1.
+        beta_on: whether that is the KL of the stroke and the stop variable, or of the latter.
         explore_steps: for how many steps a uniform distribution is mixed into q_k where strokes
             are trained, at first half and half, so that each of them learns before the guide
             would draw it. A blank canvas is a strong optimum: cold, thin pens never leave it.
@@ -31,7 +32,7 @@ class StopMarginalELBO(Estimator):
     """
 
     capturable: ClassVar[bool] = True
-    needs_terms_alone: ClassVar[bool] = True
+    bounds_one_sample: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -39,8 +40,10 @@ class StopMarginalELBO(Estimator):
         explore_steps: int = 0,
         explore_always: float = 0.0,
         scale_learns: Literal["explored", "drawn"] = "drawn",
+        beta_on: Literal["all", "stop"] = "all",
     ) -> None:
         super().__init__()
+        self.beta_on: Literal["all", "stop"] = beta_on
         self.beta = beta
         self.explore_steps = explore_steps
         self.explore_always = explore_always
@@ -51,7 +54,8 @@ class StopMarginalELBO(Estimator):
         """A run that starts from trained weights has explored; and a stroke that no drawing needed
         is nothing for a prior to learn from."""
         always = 0.0 if config.trainable == "prior" else config.explore_always
-        return cls(config.beta, config.exploration_steps(), always, config.scale_learns)
+        steps = config.exploration_steps()
+        return cls(config.beta, steps, always, config.scale_learns, config.beta_on)
 
     def exploration(self, step: Step) -> Step:
         """Share of the uniform distribution in the strokes' weights after ``step`` steps."""
@@ -61,15 +65,11 @@ class StopMarginalELBO(Estimator):
         self, terms: StopMarginalTerms, exploration: Step = 0.0
     ) -> Float[Tensor, "*batch"]:
         """Objective of training, nats per image (`inference.stop_marginal.objective`)."""
-        return objective(terms, self.beta, exploration)
+        return objective(terms, self.beta, exploration, self.beta_on)
 
     def loss(self, model: Any, guide: Any, images: Images, step: Step) -> Loss:
         """Minus the objective, summed over images."""
         exploration = self.exploration(step)
         explore: Step = exploration if self.scale_learns == "drawn" else 0.0
         terms = stop_marginal_terms(model, guide, images, explore=explore)
-        return self.loss_of_terms(terms, step)
-
-    def loss_of_terms(self, terms: StopMarginalTerms, step: Step) -> Loss:
-        """Minus the objective, summed over images."""
-        return -self.objective(terms, self.exploration(step)).sum(), terms.averages()
+        return -self.objective(terms, exploration).sum(), terms.averages()
