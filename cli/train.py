@@ -216,7 +216,13 @@ def _train(training: Training, budget: Any, tensorboard: bool, cuda_graph: bool)
             name = training.run.path.resolve().name
             bar = progress_bar(total=total, initial=done, unit=unit, desc=name, bar_format=BAR)
         bar.n = done
-        if line["kind"] == "train":
+        if line["kind"] == "parsing":
+            bar.set_postfix_str("parsing training images, for the prior to learn from")
+        elif line["kind"] == "parsed":
+            print_across(
+                bar, f"{line['images']:,} parses of training images; the prior learns alone"
+            )
+        elif line["kind"] == "train":
             bar.set_postfix_str(_progress(line))
         elif line["kind"] == "held-out":
             print_across(

@@ -19,7 +19,14 @@ from typing import Any
 
 from torch import Tensor
 
-from dood_pyro.config import ModelConfig, RunConfig, SettingError, TrainConfig, UnknownSettingError
+from dood_pyro.config import (
+    PRIOR_SHARE,
+    ModelConfig,
+    RunConfig,
+    SettingError,
+    TrainConfig,
+    UnknownSettingError,
+)
 from dood_pyro.data import name_of
 from dood_pyro.devices import choose_device
 from dood_pyro.errors import UserError
@@ -27,6 +34,7 @@ from dood_pyro.files import read_bytes
 from dood_pyro.recognition import open_run
 from dood_pyro.registry import SOURCES, canonical, load_component
 from dood_pyro.runs.budget import TrainingBudget
+from dood_pyro.runs.build import prior_can_learn_alone
 from dood_pyro.runs.run import Run
 from dood_pyro.runs.tensors import refuse_not_finite
 from dood_pyro.tasks.evaluate import evaluate
@@ -165,9 +173,15 @@ def configure(
         if setting not in known:
             raise UnknownSettingError(name)
         parts[part][setting] = value
-    load_component("model", model)  # raises if the name is wrong
     config = RunConfig(model, ModelConfig(**parts["model"]), TrainConfig(**parts["train"]))
     config.train.check_estimator()  # the caller named it: it may be loaded
+    if (
+        "prior_share" not in parts["train"]
+        and config.train.trainable == "both"
+        and prior_can_learn_alone(config)
+    ):
+        train = dataclasses.replace(config.train, prior_share=PRIOR_SHARE)
+        config = dataclasses.replace(config, train=train)
     return config
 
 

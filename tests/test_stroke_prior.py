@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import shutil
+import signal
 from pathlib import Path
+from typing import Any
 
 import pyro
 import pytest
@@ -10,18 +14,22 @@ import torch
 from pyro import poutine
 
 from dood_pyro.config import RunConfig, TrainConfig
+from dood_pyro.errors import Interrupted, UserError
 from dood_pyro.guides.amortised import AmortisedGuide
 from dood_pyro.images import ImageBatch
-from dood_pyro.inference.stop_marginal import stop_marginal_terms
+from dood_pyro.inference import stop_marginal
+from dood_pyro.inference.stop_marginal import objective, stop_marginal_terms
 from dood_pyro.models.sites import site_name
 from dood_pyro.models.stroke_prior import Chain, ChainedNumbers, StrokeTransformer
 from dood_pyro.models.transformer import ChainedPoints, DooDTransformer
-from dood_pyro.research import begin_training
+from dood_pyro.research import begin_training, configure
 from dood_pyro.runs.run import Run
 from dood_pyro.training import parsed
 from dood_pyro.training.processes import Team
 from dood_pyro.training.trainer import Trainer
 from tests.conftest import TINY, nudge
+
+CPU = torch.device("cpu")
 
 
 def chain(count: int = 3, given: int = 4) -> Chain:
@@ -78,8 +86,12 @@ def test_a_step_sees_the_strokes_before_it_alone() -> None:
     one, other = net.memories(strokes), net.memories(changed)
     assert torch.allclose(one[:, :2], other[:, :2]) and not torch.allclose(one[:, 2:], other[:, 2:])
     assert torch.allclose(net.memories(strokes[:, :1]), one[:, :2])
-    logits, log_p = net.of_drawings(torch.cat([strokes, strokes[:, :1]], dim=1))
-    assert torch.allclose(logits, net.on(one).squeeze(-1)) and log_p.shape == (2, 4)
+    wanted = torch.tensor([[True, True, False, True], [True, False, False, False]])
+    every = torch.cat([strokes, strokes[:, :1]], dim=1)
+    logits, log_p = net.of_drawings(every, wanted)
+    assert torch.allclose(logits, net.on(one).squeeze(-1))
+    expected = net.chain.log_prob(one, every)
+    assert torch.allclose(log_p, expected.where(wanted, expected.new_zeros(())))
 
 
 def test_points_have_the_density_of_their_places_on_the_canvas() -> None:
@@ -111,7 +123,8 @@ def test_whole_drawings_have_the_density_of_the_programs_trace() -> None:
 
     alive = values("on").cumprod(0)
     assert 0 < alive.mean().item() < 1
-    logits, log_p = model.prior_of({kind: values(kind) for kind in ("layout", "stroke", "pen")})
+    found = {kind: values(kind) for kind in ("layout", "stroke", "pen")}
+    logits, log_p = model.prior_of(found, torch.ones_like(alive, dtype=torch.bool))
     going = torch.cat([torch.ones_like(alive[:1]), alive[:-1]])
     of_stop = torch.distributions.Bernoulli(logits=logits).log_prob(alive)
     expected = sum(
@@ -141,17 +154,49 @@ def test_parsed_images_have_the_terms_of_images() -> None:
     assert len(some) == 2 and torch.equal(some.log_q[:, 0], found.log_q[:, 3])
 
 
-def test_what_needs_more_than_a_samples_terms_learns_from_images() -> None:
-    given = {"trainable": "prior", "init_from": "a run", "synthetic_ratio": 0.0}
-    for model, estimator, expected in (
-        ("dood-transformer", "stop-marginal", True),
-        ("dood-transformer", "iwae", False),
-        ("dood", "stop-marginal", False),
+def test_who_learns_from_parses() -> None:
+    alone = {"trainable": "prior", "init_from": "a run", "synthetic_ratio": 0.0}
+    for model, estimator, share_alone, share in (
+        ("dood-transformer", "stop-marginal", 1.0, 0.25),
+        ("dood-transformer", "iwae", 0.0, 0.0),
+        ("dood-transformer", "nvil", None, 0.25),
+        ("dood", "stop-marginal", 0.0, 0.0),
     ):
-        particles = {"particles": 2} if estimator == "iwae" else {}
-        train = TrainConfig("none", estimator=estimator, **(given | particles))
-        trainer = Trainer.from_config(RunConfig(model, TINY, train), torch.device("cpu"))
-        assert trainer.learns_from_parses is expected
+        config = configure(model, "none", {"train.estimator": estimator})
+        assert config.train.prior_share == share
+        if share_alone is not None:
+            particles = {"particles": 2} if estimator == "iwae" else {}
+            train = TrainConfig("none", estimator=estimator, **(alone | particles))
+            trainer = Trainer.from_config(RunConfig(model, TINY, train), torch.device("cpu"))
+            assert trainer.prior_share == share_alone
+    shared = {"model.pen": "shared"}
+    assert configure("dood-transformer", "none", shared).train.prior_share == 0
+    train = TrainConfig("none", prior_share=0.5)
+    with pytest.raises(UserError, match="prior_share is for models whose prior is of strokes"):
+        Trainer.from_config(RunConfig("dood", TINY, train), torch.device("cpu"))
+    with pytest.raises(UserError, match="prior_share is for trainings of model and guide"):
+        TrainConfig("none", prior_share=0.5, trainable="guide", init_from="a run")
+
+
+def test_what_is_hardly_ever_drawn_is_nothing_to_learn_from() -> None:
+    torch.manual_seed(0)
+    model = DooDTransformer(TINY)
+    guide = AmortisedGuide(model, TrainConfig("none"))
+    nudge(model)
+    images = ImageBatch(torch.rand(2, TINY.canvas_size, TINY.canvas_size), 0)
+    found = parsed.parse_batch(model, guide, images)
+    # The first image's drawings stop after one stroke, with a chance of 1 in 10,000 of a second.
+    log_q = torch.full_like(found.log_q, -60.0)
+    log_q[1, 0], log_q[2, 0] = math.log(1 - 1e-4), math.log(1e-4)
+    log_q[:, 1] = -math.log(len(log_q))
+    found = parsed.ParsedImages(found.values, log_q, found.log_q_strokes, found.log_likelihood)
+    terms = found.terms(model)
+    assert torch.equal(terms.log_ratio[1, 0], terms.log_ratio[2, 0])
+    assert not torch.equal(terms.log_ratio[1, 1], terms.log_ratio[2, 1])
+    elsewhere = found.values["pen"].clone()
+    elsewhere[1:, 0] += 1.0
+    other = parsed.ParsedImages(found.values | {"pen": elsewhere}, *found[1:]).terms(model)
+    assert torch.equal(other.log_ratio[:, 0], terms.log_ratio[:, 0])
 
 
 def test_batches_of_parsed_images_go_through_all() -> None:
@@ -161,6 +206,105 @@ def test_batches_of_parsed_images_go_through_all() -> None:
     seen = torch.cat([batches[step].log_q[0] for step in range(3)])
     assert sorted(seen.tolist()) == list(range(12))
     assert torch.equal(batches[4].log_q, batches[4].log_q)
+
+
+def test_a_training_ends_with_the_prior_alone(source: Path, tmp_path: Path) -> None:
+    """Three steps of four are on images, and then guide and renderer stay as they are; with nine, seven
+    are on images or on what was parsed before."""
+    small = {"model.canvas_size": 16, "model.max_strokes": 2, "train.batch_size": 4}
+    given = {"settings": small | {"train.average_decay": 0.0}, "device": "cpu"}
+
+    def trained(name: str, *steps: int) -> dict[str, torch.Tensor]:
+        training = begin_training(
+            str(source), "dood-transformer", steps=steps[0], out=tmp_path / name, **given
+        )
+        training.train(tensorboard=False)
+        run = Run(tmp_path / name)
+        for more in steps[1:]:
+            budget = run.read_config()[1].extended(more, None, *run.progress())
+            type(training).open(run, CPU).train(tensorboard=False, budget=budget)
+        state, notes = run.read_tensors("state.safetensors")
+        taken.append((int(notes["step"]), int(notes["prior_steps"])))
+        return {n: t for n, t in state.items() if n.startswith("average.")}
+
+    taken: list[tuple[int, int]] = []
+    four, _ = trained("four", 4), trained("raised", 4, 9)
+    assert taken == [(4, 1), (9, 3)]
+    prior = {name for name in four if name.startswith("average.model.transformer.")}
+    before = trained("before", 3, 3)
+    assert taken.pop() == (3, 0), "of three steps a quarter is none"
+    for name in four.keys() - prior:
+        assert torch.equal(four[name], before[name]), name
+    assert any(not torch.equal(four[name], before[name]) for name in prior)
+    # The parses are those of the guide that the images' part has left.
+    notes = Run(tmp_path / "raised").read_tensors(parsed.FILE)[1]
+    assert notes["guide"] != Run(tmp_path / "four").read_tensors(parsed.FILE)[1]["guide"]
+
+
+def test_an_interrupted_last_part_goes_on_from_the_parses_at_hand(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = {"model.canvas_size": 16, "model.max_strokes": 2, "train.batch_size": 4}
+    given = {"settings": small | {"train.prior_share": 0.5}, "device": "cpu", "steps": 8}
+
+    def state(name: str) -> dict[str, torch.Tensor]:
+        return Run(tmp_path / name).read_tensors("state.safetensors")[0]
+
+    begin_training(str(source), "dood-transformer", out=tmp_path / "whole", **given).train(
+        tensorboard=False
+    )
+    training = begin_training(str(source), "dood-transformer", out=tmp_path / "cut", **given)
+    step = Trainer.prior_step
+
+    def stopped(self: Trainer, images: parsed.ParsedImages) -> Any:
+        if self.prior_steps == 2:
+            signal.raise_signal(signal.SIGTERM)
+        return step(self, images)
+
+    monkeypatch.setattr(Trainer, "prior_step", stopped)
+    with pytest.raises(Interrupted):
+        training.train(tensorboard=False)
+    monkeypatch.undo()
+    assert Run(tmp_path / "cut").progress()[0] == 7
+    written = (tmp_path / "cut" / parsed.FILE).stat().st_mtime_ns
+    type(training).open(Run(tmp_path / "cut"), CPU).train(tensorboard=False)
+    assert (tmp_path / "cut" / parsed.FILE).stat().st_mtime_ns == written
+    for name, tensor in state("whole").items():
+        assert torch.equal(tensor, state("cut")[name]), name
+
+
+def test_interrupted_while_it_parses(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = {"model.canvas_size": 16, "model.max_strokes": 2, "train.batch_size": 4}
+    given = {"settings": small, "device": "cpu", "steps": 4}
+    training = begin_training(str(source), "dood-transformer", out=tmp_path / "run", **given)
+    parse_batch = parsed.parse_batch
+
+    def stopped(*arguments: Any) -> Any:
+        signal.raise_signal(signal.SIGTERM)
+        return parse_batch(*arguments)
+
+    monkeypatch.setattr(parsed, "parse_batch", stopped)
+    with pytest.raises(Interrupted, match="--resume"):
+        training.train(tensorboard=False)
+    monkeypatch.undo()
+    run = Run(tmp_path / "run")
+    assert run.progress()[0] == 3 and not (run.path / parsed.FILE).exists()
+    type(training).open(run, CPU).train(tensorboard=False)
+    assert run.progress()[0] == 4
+
+
+def test_a_full_disk_is_said_before_anything_is_parsed(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = {"model.canvas_size": 16, "model.max_strokes": 2, "train.batch_size": 4}
+    given = {"settings": small, "device": "cpu", "steps": 4}
+    training = begin_training(str(source), "dood-transformer", out=tmp_path / "run", **given)
+    usage = shutil.disk_usage(tmp_path)._replace(free=100)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
+    with pytest.raises(UserError, match=r"the parses of 4 images need .* --prior-share 0"):
+        training.train(tensorboard=False)
 
 
 def test_a_prior_of_another_kind_learns_from_a_runs_parses(source: Path, tmp_path: Path) -> None:
@@ -187,7 +331,7 @@ def test_a_prior_of_another_kind_learns_from_a_runs_parses(source: Path, tmp_pat
     kept = parsed.ParsedImages.from_tensors(
         Run(tmp_path / "b").read_tensors(parsed.FILE)[0], torch.device("cpu")
     )
-    assert len(kept) == parsed.SAMPLES * 54, "60 images, of which 6 are held out"
+    assert len(kept) == 16, "as many as there are steps for"
     assert first.keys() != second.keys()
     # Parses that were damaged are made again.
     (tmp_path / "b" / parsed.FILE).write_bytes(b"damaged")
@@ -198,3 +342,33 @@ def test_a_prior_of_another_kind_learns_from_a_runs_parses(source: Path, tmp_pat
     model, _, _ = run.load()
     with torch.no_grad():
         assert model(count=3).shape == (3, 16, 16)
+
+
+def test_terms_of_strokes_alone_are_those_of_the_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Values, gradients of all parameters, exploring, and the state of random numbers."""
+    torch.manual_seed(0)
+    model = DooDTransformer(TINY).double()
+    guide = AmortisedGuide(model, TrainConfig("none")).double()
+    nudge(model)
+    pixels = torch.rand(5, TINY.canvas_size, TINY.canvas_size, dtype=torch.float64)
+
+    def loss_and_gradients() -> tuple[Any, dict[str, torch.Tensor], torch.Tensor]:
+        torch.manual_seed(1)
+        model.zero_grad()
+        guide.zero_grad()
+        terms = stop_marginal_terms(model, guide, ImageBatch(pixels, 0), explore=0.3)
+        objective(terms, 3.0, 0.3).sum().backward()
+        both = [*model.named_parameters(), *guide.named_parameters()]
+        found = {name: p.grad.clone() for name, p in both if p.grad is not None}
+        return terms, found, torch.get_rng_state()
+
+    assert stop_marginal.strokes_are_all(model, guide)
+    terms, gradients, state = loss_and_gradients()
+    monkeypatch.setattr(stop_marginal, "strokes_are_all", lambda model, guide: False)
+    expected, their_gradients, their_state = loss_and_gradients()
+    for mine, theirs in zip(terms, expected, strict=True):
+        torch.testing.assert_close(mine, theirs)
+    assert set(gradients) == set(their_gradients) and len(gradients) > 40
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(gradient, their_gradients[name], rtol=1e-7, atol=1e-9)
+    assert torch.equal(state, their_state)

@@ -17,16 +17,21 @@ is a weight whose mean has expectation p(x).
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
+from pyro import poutine
 from torch import Tensor
 
-from dood_pyro.images import Images, as_batch
-from dood_pyro.inference.messengers import bernoulli_logits
+from dood_pyro.guides.base import Guide, SequentialGuide
+from dood_pyro.images import ImageBatch, Images, as_batch
+from dood_pyro.inference.guide_parses import tells_all
+from dood_pyro.inference.messengers import AllOnMessenger, bernoulli_logits
 from dood_pyro.inference.traces import stroke_traces
+from dood_pyro.models.base import DrawingModel
 from dood_pyro.models.sites import canvas_site, latent_sites, on_site
 from dood_pyro.schedules import Step
 
@@ -98,7 +103,10 @@ def mix_uniform(q: Float[Tensor, "stops *batch"], share: Step) -> Float[Tensor, 
 
 
 def objective(
-    terms: StopMarginalTerms, beta: float = 1.0, exploration: Step = 0.0
+    terms: StopMarginalTerms,
+    beta: float = 1.0,
+    exploration: Step = 0.0,
+    beta_on: Literal["all", "stop"] = "all",
 ) -> Float[Tensor, "*batch"]:
     """Objective of training, nats per image.
 
@@ -111,6 +119,8 @@ def objective(
 
         Σ_k q_k sg[log p(x | canvas_k) + β R_k] − β Σ_k q_k (log q_k − log p_k).
 
+    In the latter's bracket β is 1 where ``beta_on`` is ``"stop"``.
+
     The value is the first less the last term: the bound, where β = 1 and nothing is explored. The
     likelihood's scale ascends the first sum with ε = 0, if the terms were collected so
     (`collect_terms`).
@@ -119,7 +129,7 @@ def objective(
     q = log_q.exp()
     weights = mix_uniform(q.detach(), exploration)
     strokes = (weights * (log_likelihood + log_ratio)).sum(0)
-    gains = (log_likelihood + beta * log_ratio).detach()
+    gains = (log_likelihood + (beta if beta_on == "all" else 1.0) * log_ratio).detach()
     stop = (q * (gains - beta * (log_q - log_p))).sum(0)
     return strokes + stop - (q * gains).sum(0).detach()
 
@@ -132,6 +142,8 @@ def stop_marginal_terms(
     Batch shape of the terms: (images,), or (particles, images) for more than one. ``explore`` is for
     `collect_terms`.
     """
+    if particles == 1 and strokes_are_all(model, guide):
+        return _terms_of_strokes(model, guide_strokes(model, guide, images), explore)
     p_trace, q_trace = stroke_traces(model, guide, images, particles)
     return collect_terms(model, images, p_trace, q_trace, explore)[0]
 
@@ -187,6 +199,21 @@ def collect_terms(
         stop_log_probs(torch.stack([logit.expand(shape) for logit in column]))
         for column in zip(*logits, strict=True)
     )
+    log_likelihood = _log_likelihoods(model, batch, canvases, q_stop, explore, shape)
+    log_p_sum, log_q_sum = sums(log_p), sums(log_q)
+    ratio = sums([of_p - of_q for of_p, of_q in zip(log_p, log_q, strict=True)])
+    return StopMarginalTerms(q_stop, p_stop, log_likelihood, ratio), log_p_sum, log_q_sum
+
+
+def _log_likelihoods(
+    model: Any,
+    batch: ImageBatch,
+    canvases: Sequence[Tensor],
+    q_stop: Tensor,
+    explore: Step,
+    shape: torch.Size,
+) -> Float[Tensor, "stops *batch"]:
+    """log p(x | canvas_k); ``explore`` is for `collect_terms`."""
     scale = model.likelihood_scale()
     scales = [scale] * len(canvases)
     if isinstance(explore, Tensor) or explore:
@@ -196,12 +223,65 @@ def collect_terms(
             scale.detach() + share * (scale - scale.detach())
             for share in q / mix_uniform(q, explore)
         ]
-    log_likelihood = torch.stack(
+    return torch.stack(
         [
             model.log_likelihood(batch.pixels, canvas, its_scale).expand(shape)
             for canvas, its_scale in zip(canvases, scales, strict=True)
         ]
     )
-    log_p_sum, log_q_sum = sums(log_p), sums(log_q)
-    ratio = sums([of_p - of_q for of_p, of_q in zip(log_p, log_q, strict=True)])
-    return StopMarginalTerms(q_stop, p_stop, log_likelihood, ratio), log_p_sum, log_q_sum
+
+
+class GuideStrokes(NamedTuple):
+    """What a guide draws for images, every step drawn."""
+
+    images: ImageBatch
+    values: dict[str, Float[Tensor, "steps batch *event"]]
+    """Latent variables but ``on_t``, by the kind of their site."""
+    q_logits: Float[Tensor, "steps batch"]
+    """Logits of q(on_t)."""
+    log_q: Float[Tensor, "steps batch"]
+    """log q of ``values``."""
+    canvases: Sequence[Float[Tensor, "batch size size"]]
+    """After 0…K strokes."""
+
+
+def strokes_are_all(model: Any, guide: Any) -> bool:
+    """Whether a guide's strokes tell all terms but the prior's, and the prior follows from strokes
+    alone: the model's program need not be run."""
+    return (
+        isinstance(model, DrawingModel)
+        and model.prior_is_of_strokes(model.config)
+        and isinstance(guide, SequentialGuide)
+        and tells_all(guide, model)
+    )
+
+
+def guide_strokes(model: DrawingModel[Any], guide: Guide, images: Images) -> GuideStrokes:
+    """Sample a guide with every ``on_t`` forced to 1, where `strokes_are_all`."""
+    with AllOnMessenger():
+        trace: Any = poutine.trace(guide).get_trace(images)
+    canvases = [state.canvas for state in trace.nodes["_RETURN"]["value"].states]
+    values: dict[str, list[Tensor]] = {}
+    steps = range(1, len(canvases))
+    for step in steps:
+        for name, site in latent_sites(trace.nodes, step):
+            values.setdefault(site.kind, []).append(trace.nodes[name]["value"])
+    logits, log_q = zip(*(at_step(trace, trace, step) for step in steps), strict=True)
+    return GuideStrokes(
+        as_batch(images),
+        {kind: torch.stack(column) for kind, column in values.items()},
+        torch.stack(logits),
+        torch.stack(log_q),
+        canvases,
+    )
+
+
+def _terms_of_strokes(
+    model: DrawingModel[Any], drawn: GuideStrokes, explore: Step
+) -> StopMarginalTerms:
+    """The terms of what a guide draws."""
+    logits, log_p = model.prior_of(drawn.values)
+    q_stop, shape = stop_log_probs(drawn.q_logits), drawn.log_q.shape[1:]
+    likelihoods = _log_likelihoods(model, drawn.images, drawn.canvases, q_stop, explore, shape)
+    ratio = sums_to_stops(log_p - drawn.log_q)
+    return StopMarginalTerms(q_stop, stop_log_probs(logits), likelihoods, ratio)

@@ -17,7 +17,7 @@ import pyro
 import pyro.distributions as dist
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from pyro.ops.provenance import get_provenance, track_provenance
 from torch import Tensor, nn
 
@@ -154,18 +154,21 @@ class DrawingModel(nn.Module, Generic[S]):
     """Names of models that this one is like in all but its prior, which can be trained alone from their
     runs."""
 
-    @property
-    def prior_is_of_strokes(self) -> bool:
+    @classmethod
+    def prior_is_of_strokes(cls, config: ModelConfig) -> bool:
         """Whether the prior follows from latent variables alone, without drawing (`prior_of`)."""
         return False
 
     def prior_of(
-        self, values: dict[str, Float[Tensor, "steps batch *event"]]
+        self,
+        values: dict[str, Float[Tensor, "steps batch *event"]],
+        wanted: Bool[Tensor, "steps batch"] | None = None,
     ) -> tuple[Float[Tensor, "steps batch"], Float[Tensor, "steps batch"]]:
         """Logits of p(on_t), and log p of step t's other variables, given those of the steps before.
 
         Args:
             values: of the latent variables but ``on_t``, by the kind of their site.
+            wanted: where log p is wanted, if not everywhere; elsewhere it is 0.
         """
         raise NotImplementedError
 

@@ -14,12 +14,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 from torch.distributions import constraints
 
-WIDTH, LAYERS, HEADS = 192, 3, 4
+WIDTH, LAYERS, HEADS = 128, 3, 4
 """Of the transformer."""
 HIDDEN = 128
 """Hidden units for each number."""
@@ -215,9 +215,18 @@ class StrokeTransformer(nn.Module):
         return seen.unflatten(0, batch)
 
     def of_drawings(
-        self, strokes: Float[Tensor, "batch steps numbers"]
+        self,
+        strokes: Float[Tensor, "batch steps numbers"],
+        wanted: Bool[Tensor, "batch steps"] | None = None,
     ) -> tuple[Float[Tensor, "batch steps"], Float[Tensor, "batch steps"]]:
-        """Logits of ``on_t``, and log p of each stroke's numbers, given the strokes before."""
+        """Logits of ``on_t``, and log p of the numbers of strokes, given the strokes before.
+
+        Args:
+            wanted: strokes whose log p is wanted, if not that of all; that of others is 0.
+        """
         memory = self.memories(strokes[:, :-1])
         logits: Tensor = self.on(memory).squeeze(-1)
-        return logits, self.chain.log_prob(memory, strokes)
+        if wanted is None:
+            return logits, self.chain.log_prob(memory, strokes)
+        log_p = self.chain.log_prob(memory[wanted], strokes[wanted])
+        return logits, torch.zeros_like(logits).masked_scatter(wanted, log_p)

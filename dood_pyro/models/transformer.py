@@ -15,10 +15,11 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from dood_pyro import geometry
+from dood_pyro.config import ModelConfig
 from dood_pyro.models.dood import DooD, State, StepInputs, StepValues
 from dood_pyro.models.networks import concatenate
 from dood_pyro.models.stroke_prior import Chain, ChainedNumbers, StrokeTransformer
@@ -43,9 +44,9 @@ class DooDTransformer(DooD):
         if config.pen == "shared":
             self.make_shared_pen()
 
-    @property
-    def prior_is_of_strokes(self) -> bool:
-        return self.samples_all
+    @classmethod
+    def prior_is_of_strokes(cls, config: ModelConfig) -> bool:
+        return config.pen == "latent"
 
     def prior_parameters(self) -> list[nn.Parameter]:
         return list(self.transformer.parameters())
@@ -71,11 +72,15 @@ class DooDTransformer(DooD):
         return concatenate(layout, numbers_of_points(stroke, frame), pen)
 
     def prior_of(
-        self, values: dict[str, Float[Tensor, "steps batch *event"]]
+        self,
+        values: dict[str, Float[Tensor, "steps batch *event"]],
+        wanted: Bool[Tensor, "steps batch"] | None = None,
     ) -> tuple[Float[Tensor, "steps batch"], Float[Tensor, "steps batch"]]:
         layout, stroke, pen = (values[kind].transpose(0, 1) for kind in ("layout", "stroke", "pen"))
-        logits, log_p = self.transformer.of_drawings(self.numbers(layout, stroke, pen))
-        log_p = log_p + stroke.shape[-2] * log_area(geometry.affine_matrix(layout))
+        wanted = None if wanted is None else wanted.transpose(0, 1)
+        logits, log_p = self.transformer.of_drawings(self.numbers(layout, stroke, pen), wanted)
+        in_frame = stroke.shape[-2] * log_area(geometry.affine_matrix(layout))
+        log_p = log_p + (in_frame if wanted is None else in_frame.masked_fill(~wanted, 0.0))
         return logits.transpose(0, 1), log_p.transpose(0, 1)
 
     def p_on(self, inputs: StepInputs) -> Tensor:

@@ -4,6 +4,7 @@ Used by the training loop, which ends with its budget, and kept in run folders.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from dood_pyro.config import SettingError
@@ -32,6 +33,14 @@ class TrainingBudget:
         return (self.steps is not None and steps >= self.steps) or (
             self.seconds is not None and seconds >= self.seconds
         )
+
+    def before_last(self, share: float) -> TrainingBudget | None:
+        """The budget of all but a share at the end; None if that leaves nothing."""
+        if share >= 1:
+            return None
+        steps = None if self.steps is None else math.ceil((1 - share) * self.steps)
+        seconds = None if self.seconds is None else (1 - share) * self.seconds
+        return TrainingBudget(steps, seconds)
 
     def extended(
         self,

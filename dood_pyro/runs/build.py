@@ -6,6 +6,7 @@ from typing import Any
 
 from dood_pyro.config import RunConfig
 from dood_pyro.errors import UserError
+from dood_pyro.estimators import load_estimator
 from dood_pyro.guides import make_guide
 from dood_pyro.guides.base import Guide
 from dood_pyro.models.base import DrawingModel
@@ -30,6 +31,22 @@ def build_model(config: RunConfig) -> DrawingModel[Any]:
     if not isinstance(model, DrawingModel):
         raise UserError(f"the model {config.model_name!r} must be a dood_pyro.DrawingModel")
     return model
+
+
+def prior_can_learn_alone(config: RunConfig) -> bool:
+    """Whether the prior of a run's model can learn from strokes alone, and its best is what the run's
+    estimator is after.
+
+    Raises:
+        UserError: there is no such model or estimator.
+    """
+    model = load_component("model", config.model_name)
+    return (
+        isinstance(model, type)
+        and issubclass(model, DrawingModel)
+        and model.prior_is_of_strokes(config.model)
+        and load_estimator(config.train.estimator).bounds_one_sample
+    )
 
 
 def build(config: RunConfig) -> tuple[DrawingModel[Any], Guide]:

@@ -2,8 +2,8 @@
 Used by `dood_pyro.runs.run` when it reads settings and weights.
 
 The format number stands in config.json and in the notes of tensor files. Whoever changes a setting's
-name or meaning, adds one, or renames parameters raises `FORMAT` by one and writes the step; defaults of
-what is new are then what was done before.
+name or meaning, or renames parameters raises `FORMAT` by one and writes the step. A setting that is
+added says what was done before (`dood_pyro.config.setting`).
 """
 
 from __future__ import annotations

@@ -33,6 +33,7 @@ def trainer_state(trainer: Trainer) -> tuple[dict[str, Tensor], dict[str, str]]:
     tensors["skipped"] = torch.stack([trainer.skipped, trainer.skipped_in_a_row])
     notes = {
         "step": str(trainer.step),
+        "prior_steps": str(trainer.prior_steps),
         "seconds": repr(trainer.seconds),
         "best": repr(trainer.best),
         "evaluated": str(trainer.evaluated),
@@ -76,6 +77,9 @@ def restore_trainer(
     try:
         trainer.best = float(notes["best"])  # −∞ before the first
         trainer.step, trainer.seconds = step, number_in(notes, "seconds", float, what)
+        # A checkpoint of before they were counted is of a training of one kind.
+        alone = step if trainer.prior_share == 1 else 0
+        trainer.prior_steps = number_in({"prior_steps": alone, **notes}, "prior_steps", int, what)
         trainer.evaluated = number_in({"evaluated": step, **notes}, "evaluated", int, what)
         if not {"step", "seconds"} <= set(notes) or math.isnan(trainer.best):
             raise ValueError

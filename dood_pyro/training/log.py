@@ -60,11 +60,20 @@ class MetricsLog:
         values = dict(zip([*ElboTerms._fields, "gradient_norm"], means, strict=True))
         values |= {
             "scale": float(self.trainer.model.likelihood_scale().detach()),
-            "learning_rate": float(self.trainer.learning_rate(self.trainer.step)),
+            "learning_rate": self.trainer.present_learning_rate,
             "steps_per_second": (self.trainer.step - step_then) / max(now - then, 1e-9),
             "skipped": int(self.trainer.skipped),
         }
         self._write("train", values)
+
+    def show_parsing(self) -> None:
+        """Show that training images are being parsed."""
+        self._show({"kind": "parsing", "step": self.trainer.step})
+
+    def show_parsed(self, count: int) -> None:
+        """Show that ``count`` training images have been parsed."""
+        self._show({"kind": "parsed", "step": self.trainer.step, "images": count})
+        self.clock = (time.perf_counter(), self.trainer.step)
 
     def write_held_out(self, terms: StopMarginalTerms, images: ImageBatch) -> None:
         """Write a line, and a picture, for the held-out images."""

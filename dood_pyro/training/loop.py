@@ -7,7 +7,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -172,51 +172,65 @@ class Training:
         held_out = ImageBatch(
             dataset.images[rows].to(trainer.device).float() / 255, dataset.native_size
         )
-        batches: Batches | ParsedBatches
-        if trainer.learns_from_parses:
-            strokes = self._parsed(trained_on, budget)
-            batches = ParsedBatches(strokes, settings.batch_size, settings.seed, team)
-        else:
-            batches = Batches(
-                dataset.images,
-                trained_on,
-                settings.batch_size,
-                settings.seed,
-                trainer.device,
-                dataset.native_size,
-                team,
-            )
-        if not team.first:
-            with DeferredInterrupt() as interrupt:
-                _steps(run, trainer, budget, batches, interrupt, team, None)
-            return
-        log = MetricsLog(run, trainer, show, tensorboard)
-        recorder = _Recorder(run, trainer, held_out, log)
+        log = recorder = None
+        if team.first:
+            log = MetricsLog(run, trainer, show, tensorboard)
+            recorder = _Recorder(run, trainer, held_out, log)
         try:
             with DeferredInterrupt() as interrupt:
-                _steps(run, trainer, budget, batches, interrupt, team, recorder)
-                _finish(run, trainer, held_out, log)
+                on_images = budget.before_last(trainer.prior_share)
+                steps = _Steps(run, trainer, interrupt, team, recorder)
+                if on_images is not None:
+                    images = dataset.images, trained_on, settings.batch_size, settings.seed
+                    where = trainer.device, dataset.native_size, team
+                    steps.on_images(Batches(*images, *where), on_images)
+                if trainer.prior_share and not budget.used_up(trainer.step, trainer.seconds):
+                    strokes = self._parsed(trained_on, budget, steps)
+                    of_strokes = settings.batch_size, settings.seed, team
+                    steps.on_parses(ParsedBatches(strokes, *of_strokes), budget)
+                if log is not None:
+                    _finish(run, trainer, held_out, log)
         finally:
-            log.close()
+            if log is not None:
+                log.close()
 
-    def _parsed(self, rows: np.ndarray, budget: TrainingBudget) -> ParsedImages:
-        """The training images' parses: those that the run has kept, or new ones, whose time counts."""
+    def _parsed(self, rows: np.ndarray, budget: TrainingBudget, steps: _Steps) -> ParsedImages:
+        """The training images' parses: those that the run has kept, if they are by the present guide of
+        the same images, or new ones, whose time counts."""
+        trainer = self.trainer
+        made_by = {"guide": trainer.sha256_of_guide(), "data": self.dataset.sha256}
         with self.team.after_first():
             try:
-                kept, _ = self.run.read_tensors(parsed.FILE)
+                kept, notes = self.run.read_tensors(parsed.FILE)
             except UserError:  # none, or damaged
-                if not self.team.first:
-                    raise
-                return self._parse(rows, budget)
-            return ParsedImages.from_tensors(kept, self.trainer.device)
+                notes = {}
+            if notes.items() >= made_by.items():
+                return ParsedImages.from_tensors(kept, trainer.device)
+            if not self.team.first:
+                raise UserError(
+                    f"the parses of {self.run.path} cannot be read; train with --resume"
+                )
+            found = self._parse(rows, budget, steps)
+            self.run.write_tensors(parsed.FILE, found.tensors(), made_by)
+            return found
 
-    def _parse(self, rows: np.ndarray, budget: TrainingBudget) -> ParsedImages:
-        """Parse the training images, and keep what is found."""
+    def _parse(self, rows: np.ndarray, budget: TrainingBudget, steps: _Steps) -> ParsedImages:
+        """Parse the training images.
+
+        Raises:
+            UserError: the disk cannot hold what will be found.
+            Interrupted: by a signal; a checkpoint is written.
+        """
         trainer, dataset = self.trainer, self.dataset
-        began = time.perf_counter()
-        left = None
+        count, seconds = parsed.SAMPLES * len(rows), None
+        if budget.steps is not None:  # no more than there will be steps for
+            left = (budget.steps - trainer.step) * trainer.config.train.batch_size
+            count = min(count, max(1, left))
         if budget.seconds is not None:
-            left = parsed.TIME_SHARE * max(0.0, budget.seconds - trainer.seconds)
+            seconds = parsed.TIME_SHARE * max(0.0, budget.seconds - trainer.seconds)
+        parsed.check_room(self.run.path, trainer.model, count)
+        _checkpoint(self.run, trainer)
+        waiting = steps.waiting()
         with trainer.averaged():
             found = parsed.parse_images(
                 trainer.model,
@@ -224,10 +238,11 @@ class Training:
                 dataset.images[torch.from_numpy(rows)].to(trainer.device),
                 dataset.native_size,
                 trainer.config.train.seed,
-                seconds=left,
+                count,
+                seconds,
+                waiting,
             )
-        self.run.write_tensors(parsed.FILE, found.tensors())
-        trainer.seconds += time.perf_counter() - began
+        steps.say_parsed(len(found))
         return found
 
 
@@ -275,51 +290,93 @@ def _new_trainer(config: RunConfig, device: torch.device, native_size: int, team
     return Trainer.from_config(config, device, native_size, team)
 
 
-def _steps(
-    run: Run,
-    trainer: Trainer,
-    budget: TrainingBudget,
-    batches: Batches | ParsedBatches,
-    interrupt: DeferredInterrupt,
-    team: Team,
-    recorder: _Recorder | None,
-) -> None:
-    """Train to the end of the budget.
+class _Steps:
+    """Steps of a training, to the end of a budget.
 
     Args:
-        recorder: of the process that writes.
-
-    Raises:
-        UserError: the training diverged, or another process is gone.
-        Interrupted: by a signal, after a checkpoint.
-        Followed: either, in processes that do not write.
+        recorder: of the process that writes; None in the others.
     """
-    # The first process has more behind it where it has parsed.
-    (before,) = team.largest([trainer.seconds])
-    trainer.seconds = before
-    began, asked = time.perf_counter(), 0.0
-    while not asked and not budget.used_up(trainer.step, trainer.seconds):
-        with team.together():
-            terms, norm = trainer.train_step(batches[trainer.step])
-        trainer.seconds = before + time.perf_counter() - began
-        if recorder is not None:
-            recorder.record(terms, norm)
-        if trainer.step % LOG_EVERY == 0 and float(trainer.skipped_in_a_row) >= MANY_SKIPPED:
+
+    def __init__(
+        self,
+        run: Run,
+        trainer: Trainer,
+        interrupt: DeferredInterrupt,
+        team: Team,
+        recorder: _Recorder | None,
+    ) -> None:
+        self.run, self.trainer, self.team = run, trainer, team
+        self.interrupt, self.recorder = interrupt, recorder
+
+    def on_images(self, batches: Batches, budget: TrainingBudget) -> None:
+        """Model and guide learn from images.
+
+        Raises:
+            UserError: the training diverged, or another process is gone.
+            Interrupted: by a signal, after a checkpoint.
+            Followed: either, in processes that do not write.
+        """
+        trainer = self.trainer
+        self._take(lambda: trainer.train_step(batches[trainer.image_steps]), budget)
+
+    def on_parses(self, batches: ParsedBatches, budget: TrainingBudget) -> None:
+        """The prior learns from parsed images; raises as `on_images`."""
+        trainer = self.trainer
+        self._take(lambda: trainer.prior_step(batches[trainer.prior_steps]), budget)
+
+    def say_parsed(self, count: int) -> None:
+        """Show how many images have been parsed."""
+        if self.recorder is not None:
+            self.recorder.log.show_parsed(count)
+
+    def waiting(self) -> Callable[[], None]:
+        """What is to be called now and then while time goes by that is not of steps.
+
+        Raises:
+            Interrupted: when it is called, by a signal; what was saved before stays.
+        """
+        trainer, before, began = self.trainer, self.trainer.seconds, time.perf_counter()
+
+        def now_and_then() -> None:
+            trainer.seconds = before + time.perf_counter() - began
+            if self.recorder is not None:
+                self.recorder.log.show_parsing()
+            if self.interrupt.asked:
+                raise self._interrupted(self.interrupt.asked)
+
+        return now_and_then
+
+    def _take(self, step: Callable[[], tuple[ElboTerms, Tensor]], budget: TrainingBudget) -> None:
+        trainer, recorder, team = self.trainer, self.recorder, self.team
+        # The first process has more behind it where it has parsed.
+        (before,) = team.largest([trainer.seconds])
+        trainer.seconds = before
+        began, asked = time.perf_counter(), 0.0
+        while not asked and not budget.used_up(trainer.step, trainer.seconds):
+            with team.together():
+                terms, norm = step()
+            trainer.seconds = before + time.perf_counter() - began
+            if recorder is not None:
+                recorder.record(terms, norm)
+            if trainer.step % LOG_EVERY == 0 and float(trainer.skipped_in_a_row) >= MANY_SKIPPED:
+                if recorder is None:
+                    raise Followed
+                raise UserError(
+                    f"training diverged: {MANY_SKIPPED} steps in a row had a non-finite loss "
+                    f"or gradient; the last good checkpoint is in {self.run.path}; "
+                    "try a lower learning rate"
+                )
+            # All stop after the same step.
+            trainer.seconds, asked = team.largest([trainer.seconds, self.interrupt.asked or 0])
+        if asked:
             if recorder is None:
                 raise Followed
-            raise UserError(
-                f"training diverged: {MANY_SKIPPED} steps in a row had a non-finite loss "
-                f"or gradient; the last good checkpoint is in {run.path}; "
-                "try a lower learning rate"
-            )
-        # All stop after the same step.
-        trainer.seconds, asked = team.largest([trainer.seconds, interrupt.asked or 0])
-    if asked:
-        if recorder is None:
-            raise Followed
-        _checkpoint(run, trainer)
-        raise Interrupted(
-            f"interrupted; go on with: dood-pyro train --resume {run.path}", int(asked)
+            _checkpoint(self.run, trainer)
+            raise self._interrupted(int(asked))
+
+    def _interrupted(self, signal: int) -> Interrupted:
+        return Interrupted(
+            f"interrupted; go on with: dood-pyro train --resume {self.run.path}", signal
         )
 
 

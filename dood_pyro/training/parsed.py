@@ -1,5 +1,5 @@
 """Training images parsed once, for a prior to learn from the strokes found.
-The training loop uses it where the prior alone learns, and follows from strokes alone
+The training loop uses it while the prior alone learns, and follows from strokes alone
 (`DrawingModel.prior_is_of_strokes`).
 
 The guide stays as it is, so that its samples can be drawn once and kept: a step then scores strokes
@@ -9,8 +9,11 @@ do not depend on the prior are kept too, and what is learned from is the same bo
 
 from __future__ import annotations
 
+import math
+import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,12 +23,13 @@ from jaxtyping import Float
 from pyro import poutine
 from torch import Tensor
 
+from dood_pyro.devices import seeded
+from dood_pyro.errors import UserError
 from dood_pyro.guides.base import Guide
 from dood_pyro.images import ImageBatch
-from dood_pyro.inference.messengers import AllOnMessenger
 from dood_pyro.inference.stop_marginal import (
     StopMarginalTerms,
-    at_step,
+    guide_strokes,
     stop_log_probs,
     sums_to_stops,
 )
@@ -38,9 +42,11 @@ FILE = "parses.safetensors"
 """Where a run keeps them."""
 SAMPLES = 4
 """Samples of each image, if there is time."""
-TIME_SHARE = 0.25
-"""Share of a training's time that may go by in parsing."""
+TIME_SHARE = 0.3
+"""Share of the prior's time that may go by in parsing."""
 BATCH = 256
+NEGLIGIBLE = 1e-3
+"""Probability below which the prior need not know of a stroke."""
 VALUES = "values."
 
 
@@ -73,10 +79,16 @@ class ParsedImages(NamedTuple):
         return cls(values, *(torch.cat(column, dim=1) for column in columns))
 
     def terms(self, model: DrawingModel) -> StopMarginalTerms:
-        """Terms of the bound under the model's prior."""
-        logits, log_p = model.prior_of(self.values)
-        log_ratio = sums_to_stops(log_p) - self.log_q_strokes
-        return StopMarginalTerms(self.log_q, stop_log_probs(logits), self.log_likelihood, log_ratio)
+        """Terms of the bound under the model's prior; what strokes cost that are hardly ever drawn is
+        left out."""
+        drawn = self.log_q.exp().flip(0).cumsum(0).flip(0)[1:]
+        wanted = drawn > NEGLIGIBLE
+        logits, log_p = model.prior_of(self.values, wanted)
+        ratios = (log_p - self.log_q_strokes.diff(dim=0)).masked_fill(~wanted, 0.0)
+        log_p_stops = stop_log_probs(logits)
+        return StopMarginalTerms(
+            self.log_q, log_p_stops, self.log_likelihood, sums_to_stops(ratios)
+        )
 
     def tensors(self) -> dict[str, Tensor]:
         """All of it by names, to be kept."""
@@ -98,24 +110,16 @@ def parse_batch(model: DrawingModel, guide: Guide, images: ImageBatch) -> Parsed
     """A sample of the guide for each image.
 
     Args:
-        guide: one that returns the model's states (`dood_pyro.models.base.Trajectory`); the model's own
-            program, and with it the prior, is not run.
+        guide: one whose strokes are all that is needed (`strokes_are_all`).
     """
-    with pyro.validation_enabled(False), AllOnMessenger():
-        trace: Any = poutine.trace(guide).get_trace(images)
-    canvases = [state.canvas for state in trace.nodes["_RETURN"]["value"].states]
-    values: dict[str, list[Tensor]] = {}
-    steps = range(1, len(canvases))
-    for step in steps:
-        for name, site in latent_sites(trace.nodes, step):
-            values.setdefault(site.kind, []).append(trace.nodes[name]["value"])
-    logits, log_q = zip(*(at_step(trace, trace, step) for step in steps), strict=True)
+    with pyro.validation_enabled(False):
+        drawn = guide_strokes(model, guide, images)
     scale = model.likelihood_scale()
-    likelihoods = [model.log_likelihood(images.pixels, canvas, scale) for canvas in canvases]
+    likelihoods = [model.log_likelihood(images.pixels, each, scale) for each in drawn.canvases]
     return ParsedImages(
-        {kind: torch.stack(column) for kind, column in values.items()},
-        stop_log_probs(torch.stack(logits)),
-        sums_to_stops(torch.stack(log_q)),
+        drawn.values,
+        stop_log_probs(drawn.q_logits),
+        sums_to_stops(drawn.log_q),
         torch.stack(likelihoods),
     )
 
@@ -126,26 +130,51 @@ def parse_images(
     images: Tensor,
     native_size: int,
     seed: int,
-    samples: int = SAMPLES,
+    count: int,
     seconds: float | None = None,
+    show: Callable[[], None] | None = None,
 ) -> ParsedImages:
-    """Samples of the guide for images in random order: all of them ``samples`` times, or as many as
-    there is time for.
+    """Samples of the guide for images in random order: ``count`` of them, or as many as there is time
+    for.
 
     Args:
-        images: bytes, (count, size, size), on the model's device.
+        images: bytes, (images, size, size), on the model's device.
+        count: above the number of images, these are gone through again.
         seconds: time after which no further batch is begun.
+        show: called after each batch.
     """
     began = time.perf_counter()
+    rounds = range(math.ceil(count / len(images)))
+    orders = [np.random.default_rng((seed, each)).permutation(len(images)) for each in rounds]
     parts: list[ParsedImages] = []
-    for sample in range(samples):
-        order = torch.from_numpy(np.random.default_rng((seed, sample)).permutation(len(images)))
-        for rows in order.split(BATCH):
-            if parts and seconds is not None and time.perf_counter() - began > seconds:
-                break
-            batch = ImageBatch(images[rows.to(images.device)].float() / 255, native_size)
-            parts.append(parse_batch(model, guide, batch))
+    for rows in torch.from_numpy(np.concatenate(orders)[:count]).split(BATCH):
+        if parts and seconds is not None and time.perf_counter() - began > seconds:
+            break
+        batch = ImageBatch(images[rows.to(images.device)].float() / 255, native_size)
+        parts.append(parse_batch(model, guide, batch))
+        if show is not None:
+            show()
     return ParsedImages.concatenated(parts)
+
+
+def check_room(folder: Path, model: DrawingModel, count: int) -> None:
+    """Check that a folder has room for the parses of ``count`` images.
+
+    Raises:
+        UserError: it has not.
+    """
+    with torch.no_grad(), seeded(0, model.device), pyro.validation_enabled(False):
+        trace: Any = poutine.trace(model).get_trace(count=1)
+    steps = range(1, model.config.max_strokes + 1)
+    names = [name for step in steps for name, _ in latent_sites(trace.nodes, step)]
+    numbers = sum(trace.nodes[name]["value"].numel() for name in names) + 3 * (len(steps) + 1)
+    needed = 4 * count * numbers
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise UserError(
+            f"the parses of {count} images need {needed / 2**20:.0f} MiB, of which {folder} has "
+            f"{free / 2**20:.0f}: make room, or train without them by --prior-share 0"
+        )
 
 
 class ParsedBatches:

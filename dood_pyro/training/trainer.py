@@ -8,6 +8,7 @@ evaluated: there is no horizon, so that a run can be evaluated at any time and g
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import math
 from collections.abc import Hashable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,16 +17,20 @@ import pyro
 import torch
 from torch import Tensor, nn
 
-from dood_pyro.config import RunConfig
+from dood_pyro.config import RunConfig, SettingError
 from dood_pyro.data.random_strokes import RandomStrokes, sample_random_strokes
 from dood_pyro.devices import random_state, seeded
 from dood_pyro.errors import UserError
 from dood_pyro.estimators import load_estimator
 from dood_pyro.estimators.sleep import frozen_parameters, sleep_loss
-from dood_pyro.guides.base import Guide, SequentialGuide
+from dood_pyro.guides.base import Guide
 from dood_pyro.images import ImageBatch
-from dood_pyro.inference.guide_parses import tells_all
-from dood_pyro.inference.stop_marginal import ElboTerms, StopMarginalTerms, stop_marginal_terms
+from dood_pyro.inference.stop_marginal import (
+    ElboTerms,
+    StopMarginalTerms,
+    stop_marginal_terms,
+    strokes_are_all,
+)
 from dood_pyro.models.base import DrawingModel
 from dood_pyro.optimiser import Adam
 from dood_pyro.runs.build import build
@@ -43,6 +48,10 @@ COARSE_SYNTHETIC = 0.56
 """Size of coarse random drawings, as a share of the canvas's: 28 of 50, what most datasets of drawings
 have. Every other batch of them is coarse where the source has more pixels, and of the canvas's size
 where it has fewer."""
+
+
+PRIOR_RATE = 4.0
+"""Learning rate of a prior that learns alone, times that of model and guide."""
 
 
 class StepPlan(NamedTuple):
@@ -91,6 +100,12 @@ class Trainer:
                 f"the estimator {config.train.estimator} learns from whole batches; train with it in "
                 "one process, without torchrun"
             )
+        if config.train.prior_share and not self._prior_can_learn_alone():
+            raise SettingError(
+                "prior_share",
+                f"is for models whose prior is of strokes alone, such as dood-transformer, with guides "
+                f"that draw step by step, not for {config.model_name}: set it to 0",
+            )
         self.parameters = {
             f"{prefix}.{name}": parameter
             for prefix, module in (("model", self.model), ("guide", self.guide))
@@ -113,11 +128,16 @@ class Trainer:
         self.graphs: CudaGraphs | None = None
         """Captured steps; None where each step is run operation by operation."""
         self.step = 0
+        """Steps taken."""
+        self.prior_steps = 0
+        """Those of them that the prior alone took, on parsed images."""
         self.seconds = 0.0
         self.best = float("-inf")
         """Best held-out bound so far."""
         self.evaluated = 0
         """Last step whose held-out bound is known."""
+        self.on_parses = False
+        """Whether the last step was the prior's alone."""
         # Counted on the device; read when logging only.
         self.skipped = torch.zeros((), device=device)
         self.skipped_in_a_row = torch.zeros((), device=device)
@@ -159,38 +179,81 @@ class Trainer:
         return [(parameters, rate) for parameters, rate in groups if parameters]
 
     def learning_rate(self, step: Step) -> Step:
-        """Learning rate of a step."""
+        """Learning rate of a step on images, or of the prior's steps on parsed ones."""
         settings = self.config.train
         rise = at_most((step + 1) / max(1, settings.warm_up), 1.0)
         fall = (1 + step / settings.decay_steps) ** settings.decay_power
         return settings.learning_rate * rise / fall
 
     @property
-    def learns_from_parses(self) -> bool:
-        """Whether steps take parsed images in place of images: the prior alone learns, from strokes."""
-        return (
-            self.config.train.trainable == "prior"
-            and self.model.prior_is_of_strokes
-            and self.estimator.needs_terms_alone
-            and isinstance(self.guide, SequentialGuide)
-            and tells_all(self.guide, self.model)
-        )
+    def prior_share(self) -> float:
+        """Share of the budget, at its end, in which the prior alone learns from parsed images."""
+        train = self.config.train
+        if train.trainable == "prior" and self._prior_can_learn_alone():
+            return 1.0
+        return train.prior_share
 
-    def train_step(self, images: ImageBatch | ParsedImages) -> tuple[ElboTerms, Tensor]:
+    def _prior_can_learn_alone(self) -> bool:
+        return strokes_are_all(self.model, self.guide) and self.estimator.bounds_one_sample
+
+    def sha256_of_guide(self) -> str:
+        """Hash of all averaged weights but the prior's: what decides the guide's samples."""
+        prior = {id(parameter) for parameter in self.model.prior_parameters()}
+        kept = self.buffers() | {
+            name: self.averages[name] for name, p in self.parameters.items() if id(p) not in prior
+        }
+        found = hashlib.sha256()
+        for name in sorted(kept):
+            found.update(name.encode() + kept[name].detach().cpu().contiguous().numpy().tobytes())
+        return found.hexdigest()
+
+    @property
+    def image_steps(self) -> int:
+        """Steps taken on images, by which schedules go."""
+        return self.step - self.prior_steps
+
+    @property
+    def present_learning_rate(self) -> float:
+        """Learning rate of the next step, if it is of the kind of the last."""
+        if self.on_parses:
+            return float(PRIOR_RATE * self.learning_rate(self.prior_steps))
+        return float(self.learning_rate(self.image_steps))
+
+    def train_step(self, images: ImageBatch) -> tuple[ElboTerms, Tensor]:
         """One step on a batch; the terms and the gradient's norm stay on the device.
 
         A step whose loss or gradient is not finite leaves weights and moments as they are, and is
         counted.
         """
         self.shared.connect()
+        self.on_parses = False
         if self.config.train.trainable != "prior":
-            self.guide.set_step(self.step)
+            self.guide.set_step(self.image_steps)
         plan = self.plan()
-        if self.graphs is None or isinstance(images, ParsedImages):
-            found = self.operations(images, self.step, plan)
+        if self.graphs is None:
+            found = self.operations(images, self.image_steps, plan)
         else:
-            found = self.graphs.step(images, self.step, plan)
+            found = self.graphs.step(images, self.image_steps, plan)
         self.step += 1
+        return found
+
+    def prior_step(self, images: ParsedImages) -> tuple[ElboTerms, Tensor]:
+        """One step of the prior alone on a batch of parsed images, on the bound itself (β = 1);
+        else as `train_step`."""
+        self.shared.connect()
+        self.on_parses = True
+
+        def compute() -> tuple[Tensor, ElboTerms]:
+            terms = images.terms(self.model)
+            return -terms.elbo().sum() / self._pixels(len(images)), terms.averages()
+
+        with pyro.validation_enabled(False):
+            loss, terms = self.shared(compute)
+            loss.backward()
+        rate = PRIOR_RATE * self.learning_rate(self.prior_steps)
+        found = self._update(loss, terms, rate, self.prior_steps, self.model.prior_parameters())
+        self.step += 1
+        self.prior_steps += 1
         return found
 
     def capture_steps(self) -> None:
@@ -203,11 +266,11 @@ class Trainer:
 
     def plan(self) -> StepPlan:
         """What the step to come does that others may not."""
-        settings = self.config.train
-        asleep = self.step < settings.sleep_steps
+        settings, step = self.config.train, self.image_steps
+        asleep = step < settings.sleep_steps
         share = 0.0 if asleep else settings.synthetic_ratio
-        batches = range(math.floor(self.step * share), math.floor((self.step + 1) * share))
-        since = max(0, self.step - settings.sleep_steps)
+        batches = range(math.floor(step * share), math.floor((step + 1) * share))
+        since = max(0, step - settings.sleep_steps)
         return StepPlan(
             asleep,
             tuple(self._synthetic_size(batch) for batch in batches),
@@ -216,7 +279,7 @@ class Trainer:
         )
 
     def operations(
-        self, images: ImageBatch | ParsedImages, step: Step, plan: StepPlan
+        self, images: ImageBatch, step: Step, plan: StepPlan
     ) -> tuple[ElboTerms, Tensor]:
         """All that a step computes, on the device alone: nothing is read back, and steps of one plan
         run the same operations.
@@ -224,12 +287,11 @@ class Trainer:
         Args:
             step: its number; on the device, where the step is captured for all of its plan.
         """
-        settings = self.config.train
         # Checks of supports and shapes in every step would wait for the device.
         with pyro.validation_enabled(False):
             # Before the images: while those have gradients there is no room for a second graph.
             synthetic = self.synthetic_gradient(len(images), step, plan)
-            if plan.asleep and not isinstance(images, ParsedImages):
+            if plan.asleep:
                 loss = self.shared(
                     lambda: (
                         sleep_loss(self.model, self.guide, len(images), self.native_size)
@@ -242,26 +304,44 @@ class Trainer:
             else:
                 loss, terms = self._loss(images, step, plan)
             loss.backward()
-            norms = [self._clip(group) for group, _ in self.groups]
-            for parameter, gradient in synthetic.items():
-                parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
+        return self._update(loss, terms, self.learning_rate(step), step, None, synthetic)
+
+    def _update(
+        self,
+        loss: Tensor,
+        terms: ElboTerms,
+        learning_rate: Step,
+        step: Step,
+        learning: Sequence[nn.Parameter] | None = None,
+        synthetic: dict[nn.Parameter, Tensor] | None = None,
+    ) -> tuple[ElboTerms, Tensor]:
+        """Move the weights by their gradients, and the averaged ones after them.
+
+        Args:
+            learning: parameters whose averages move; None for all.
+            synthetic: gradients to be added once the others are clipped.
+        """
+        norms = [self._clip(group) for group, _ in self.groups]
+        for parameter, gradient in (synthetic or {}).items():
+            parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
         mean_loss, *of_terms = self.team.mean(torch.stack([loss.detach(), *terms])).unbind()
         terms = ElboTerms(*of_terms)
         finite = torch.isfinite(torch.stack([mean_loss, *norms])).all()
         bad = (~finite).float()
-        learning_rate = self.learning_rate(step)
         self.optimiser.step([learning_rate * rate for _, rate in self.groups], skip=bad)
         self.optimiser.zero_grad()  # now: the next step needs the memory before it needs gradients
-        decay = at_most((1 + step) / (10 + step), settings.average_decay)
-        self._move_averages(1 - decay)
+        decay = at_most((1 + step) / (10 + step), self.config.train.average_decay)
+        self._move_averages(1 - decay, learning)
         self.skipped += bad
         self.skipped_in_a_row.add_(bad).mul_(bad)
         return terms, norms[0]
 
-    def _move_averages(self, share: Step) -> None:
+    def _move_averages(self, share: Step, learning: Sequence[nn.Parameter] | None) -> None:
         """Move the averaged weights towards the current ones by a share of the way."""
-        current = [parameter.detach() for parameter in self.parameters.values()]
-        averages = list(self.averages.values())
+        some = None if learning is None else {id(parameter) for parameter in learning}
+        names = [n for n, p in self.parameters.items() if some is None or id(p) in some]
+        current = [self.parameters[name].detach() for name in names]
+        averages = [self.averages[name] for name in names]
         if isinstance(share, Tensor):
             moves = torch._foreach_sub(current, averages)
             torch._foreach_mul_(moves, share.to(current[0]))
@@ -269,22 +349,21 @@ class Trainer:
         else:
             torch._foreach_lerp_(averages, current, share)
 
-    def _loss(
-        self, images: ImageBatch | ParsedImages, step: Step, plan: StepPlan
-    ) -> tuple[Tensor, ElboTerms]:
+    def _loss(self, images: ImageBatch, step: Step, plan: StepPlan) -> tuple[Tensor, ElboTerms]:
         """The estimator's loss per pixel, whose schedules begin once the sleep phase is over."""
         since = at_least(step - self.config.train.sleep_steps, 0)
 
         def compute() -> tuple[Tensor, ElboTerms]:
-            if isinstance(images, ParsedImages):
-                loss, terms = self.estimator.loss_of_terms(images.terms(self.model), since)
-            else:
-                loss, terms = self.estimator.scheduled_loss(
-                    self.model, self.guide, images, since, plan.estimator
-                )
-            return loss / (len(images) * self.config.model.canvas_size**2), terms
+            loss, terms = self.estimator.scheduled_loss(
+                self.model, self.guide, images, since, plan.estimator
+            )
+            return loss / self._pixels(len(images)), terms
 
         return self.shared(compute)
+
+    def _pixels(self, images: int) -> int:
+        """Pixels of so many images: losses are nats per pixel."""
+        return images * self.config.model.canvas_size**2
 
     def _clip(self, parameters: Sequence[nn.Parameter]) -> Tensor:
         """Cut the gradient to the largest norm allowed; return what its norm was."""
