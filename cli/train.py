@@ -204,13 +204,16 @@ def _begin(
 
 def _train(training: Training, budget: Any, tensorboard: bool, cuda_graph: bool) -> Trainer:
     from dood_pyro.progress import print_across, progress_bar
+    from dood_pyro.training.log import collapse
 
     by_steps = budget.steps is not None
     unit, total = ("step", budget.steps) if by_steps else ("s", round(budget.seconds or 0))
     bar: Any = None
 
+    said = ""
+
     def show(trainer: Trainer, line: dict[str, Any]) -> None:
-        nonlocal bar
+        nonlocal bar, said
         done = trainer.step if by_steps else round(trainer.seconds)
         if bar is None:
             name = training.run.path.resolve().name
@@ -230,6 +233,11 @@ def _train(training: Training, budget: Any, tensorboard: bool, cuda_graph: bool)
                 f"step {line['step']:>6}  held-out ELBO {_number(line['elbo'], 1):>8}  "
                 f"strokes {_number(line['strokes'], 2)}  after {line['seconds'] / 60:.1f} min",
             )
+            settings = trainer.config
+            if trainer.step > settings.train.exploration_steps() + settings.train.hold_steps:
+                said, before = collapse(line["strokes"], settings.model.max_strokes), said
+                if said and not before:  # once, until it is over
+                    print_across(bar, said)
 
     try:
         return training.train(show, tensorboard, budget, cuda_graph)

@@ -17,7 +17,7 @@ from dood_pyro.recognition import load
 from dood_pyro.runs.run import Run
 from dood_pyro.tasks.evaluate import evaluate
 from tests.conftest import random_pictures
-from tests.test_cli import Out, call, refused
+from tests.test_cli import TINY_OPTIONS, Out, call, refused
 from tests.test_cli import run as run
 
 
@@ -167,3 +167,28 @@ def test_distance_of_a_set_to_itself_is_nothing() -> None:
     pictures = torch.rand(90, 50, 50)
     assert fid.frechet(Pixels(), pictures, pictures) == pytest.approx(0, abs=1e-5)
     assert fid.frechet(Pixels(), pictures, pictures) >= 0
+
+
+def test_a_training_whose_counts_collapse_says_so(
+    source: Path, tmp_path: Path, capsys: Out, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dood_pyro.training import log
+
+    assert log.collapse(0.03, 6).startswith("hardly anything is drawn (0.03 strokes a drawing)")
+    assert "takes all 6 strokes" in log.collapse(5.95, 6)
+    assert log.collapse(1.0, 1) == log.collapse(2.5, 6) == log.collapse(None, 6) == ""
+    words = (
+        "train",
+        "--source",
+        source,
+        "--steps",
+        2,
+        *TINY_OPTIONS,
+        "--set",
+        "train.hold_steps=0",
+    )
+    monkeypatch.setattr(log, "FEW", 99.0)
+    for explored, says in ((0, True), (600, False)):
+        out = ("--out", tmp_path / str(explored), "--set", f"train.explore_steps={explored}")
+        status, text, err = call(capsys, *words, *out)
+        assert status == 0 and ("hardly anything is drawn" in text) is says, err

@@ -27,6 +27,30 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
+FEW, NEARLY_ALL = 0.1, 0.98
+"""Strokes a drawing, and share of all that there may be, beyond which counts have collapsed."""
+
+
+def collapse(strokes: float | None, max_strokes: int) -> str:
+    """What is to be said of held-out drawings that take hardly any stroke, or nearly always all; else
+    "".
+
+    Args:
+        strokes: a drawing, on average.
+    """
+    if strokes is not None and strokes < FEW:
+        return (
+            f"hardly anything is drawn ({strokes:.2f} strokes a drawing): if that lasts, try a lower "
+            "--beta, --estimator stop-marginal or another --seed"
+        )
+    if strokes is not None and max_strokes > 1 and strokes > NEARLY_ALL * max_strokes:
+        return (
+            f"nearly every drawing takes all {max_strokes} strokes, so that their number says nothing: "
+            "if that lasts, try a higher --beta or --max-strokes"
+        )
+    return ""
+
+
 class MetricsLog:
     """Metrics of a training: to metrics.jsonl, TensorBoard and whoever shows progress.
 
