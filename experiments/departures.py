@@ -13,21 +13,24 @@ experiments/results/departures.json, by row, source and seed.
 from __future__ import annotations
 
 import argparse
-import json
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from dood_pyro.devices import cores
+from trainings import measure, options, side_by_side, train
+
 from dood_pyro.errors import exit_on_user_error
 from dood_pyro.files import read_object, update_object
 from dood_pyro.runs.run import Run
-from dood_pyro.tasks.transfer.engines import Job, LocalEngine
+from dood_pyro.tasks.transfer.engines import LocalEngine
 from dood_pyro.tasks.transfer.published import DATASETS
 
 RESULTS = Path(__file__).parent / "results" / "departures.json"
 PARTICLES = 200
+MEASURED = ("log_p", "log_p_se", "mean_strokes", "mean_absolute_error", "images")
+LOCK = threading.Lock()
+"""Of the file of results."""
 
 
 class Row(NamedTuple):
@@ -69,74 +72,48 @@ ROWS = {
 
 
 def fill_in(
-    name: str, source: str, seed: int, given: argparse.Namespace, engine: LocalEngine, lock: Any
+    engine: LocalEngine, name: str, source: str, seed: str, given: argparse.Namespace
 ) -> str:
     """Train a row on a source, measure what is lacking, and say what came of it."""
     run = Run(given.runs / f"{name.replace(' ', '-')}-{source}-{seed}")
-    key, what = f"{name}, {source}, seed {seed}", f"{ROWS[name].title}, {source}, seed {seed}"
-    budget = ("--budget", f"{given.budget}m", "--no-tensorboard")
-    going_on = ("train", "--resume", str(run.path), *budget)
-    begin = (
-        *("train", "--model", given.model, "--source", source, "--seed", str(seed)),
-        *("--out", str(run.path), *ROWS[name].options, *budget),
-    )
-    if not run.path.exists() or run.progress()[1] < 60 * given.budget:
-        job = Job(going_on if run.path.exists() else begin, run.path, True, going_on)
-        outcome = engine.run(job)
-        if outcome.status:
-            return f"{what}: {outcome.error}"
+    words = ("--model", given.model, "--source", source, "--seed", seed, *ROWS[name].options)
+    train(engine, run, words, given.budget)
+    key = f"{name}, {source}, seed {seed}"
     for target in DATASETS:
-        with lock:
-            entry = read_object(RESULTS).get(key, {})
-        known = entry.get("targets", {})
+        with LOCK:
+            known = read_object(RESULTS).get(key, {}).get("targets", {})
         if target in known:
             continue
-        words = (
-            *("evaluate", str(run.path), "--target", target, "--json"),
-            *("--limit", str(given.limit), "--particles", str(PARTICLES)),
-        )
-        outcome = engine.run(Job(words, run.path, trains=False))
-        if outcome.status:
-            return f"{what} on {target}: {outcome.error}"
-        row = json.loads(outcome.out)
-        measured = ("log_p", "log_p_se", "mean_strokes", "mean_absolute_error", "images")
-        known[target] = {column: row[column] for column in measured}
-        with lock:
+        few = ("--limit", str(given.limit), "--particles", str(PARTICLES))
+        row = measure(engine, run, "evaluate", "--target", target, "--json", *few)
+        known[target] = {column: row[column] for column in MEASURED}
+        with LOCK:
             update_object(RESULTS, {key: {"run": run.provenance("best"), "targets": known}})
-    return f"{what}: done"
+    cells = [f"{target} {cell['log_p']:.0f}" for target, cell in known.items()]
+    return f"{key}: {', '.join(cells)}"
 
 
 def main() -> None:
     """Fill in all rows asked for."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--rows", default=",".join(ROWS))
-    parser.add_argument("--sources", default="mnist,omniglot")
-    parser.add_argument("--seeds", default="0")
-    parser.add_argument("--budget", type=float, default=30.0, help="minutes a training")
+    parser = options(__doc__, 30.0, "runs/departures")
+    parser.add_argument("--rows", default=",".join(ROWS), help="separated by commas")
+    parser.add_argument("--sources", default="mnist,omniglot", help="separated by commas")
     parser.add_argument("--limit", type=int, default=300, help="test images a cell")
     parser.add_argument("--model", default="dood")
-    parser.add_argument("--jobs", type=int, default=cores())
-    parser.add_argument("--runs", type=Path, default=Path("runs/departures"))
     given = parser.parse_args()
     names = given.rows.split(",")
     if unknown := sorted(set(names) - set(ROWS)):
         parser.error(f"there is no row {unknown[0]}; the rows are {', '.join(ROWS)}")
-    given.runs.mkdir(parents=True, exist_ok=True)
-    engine, lock = LocalEngine(given.jobs), threading.Lock()
-    with ThreadPoolExecutor(given.jobs) as pool:
-        waiting = [
-            pool.submit(fill_in, name, source, int(seed), given, engine, lock)
+    engine = LocalEngine(given.jobs)
+    side_by_side(
+        engine,
+        [
+            partial(fill_in, engine, name, source, seed, given)
             for seed in given.seeds.split(",")
             for name in names
             for source in given.sources.split(",")
-        ]
-        try:
-            for future in waiting:
-                print(future.result(), flush=True)
-        except BaseException:
-            engine.stop()
-            pool.shutdown(cancel_futures=True)
-            raise
+        ],
+    )
 
 
 if __name__ == "__main__":

@@ -1,0 +1,82 @@
+"""Runs trained for an experiment, several at once, each in a process of its own.
+`departures.py` and `counts.py` use it; what was stopped is taken up by the next call.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from dood_pyro.devices import cores
+from dood_pyro.errors import UserError
+from dood_pyro.runs.run import Run
+from dood_pyro.tasks.transfer.engines import Job, LocalEngine, Outcome
+
+
+def options(what: str | None, minutes: float, runs: str) -> argparse.ArgumentParser:
+    """Options that all experiments with trainings have."""
+    parser = argparse.ArgumentParser(description=(what or "").partition("\n")[0])
+    parser.add_argument("--seeds", default="0", help="separated by commas")
+    parser.add_argument("--budget", type=float, default=minutes, help="minutes a training")
+    parser.add_argument("--jobs", type=int, default=cores(), help="trainings at once")
+    parser.add_argument("--runs", type=Path, default=Path(runs), help="folder of the runs")
+    return parser
+
+
+def train(engine: LocalEngine, run: Run, words: Sequence[str], minutes: float) -> None:
+    """Train a run to its budget, anew or from where it is.
+
+    Args:
+        words: options of ``dood-pyro train`` for a new run.
+
+    Raises:
+        UserError: the training has failed; it says why.
+    """
+    budget = ("--budget", f"{minutes}m", "--no-tensorboard")
+    begin = ("train", *words, "--out", str(run.path), *budget)
+    going_on = ("train", "--resume", str(run.path), *budget)
+    if run.path.exists() and run.progress()[1] >= 60 * minutes:
+        return
+    run.path.parent.mkdir(parents=True, exist_ok=True)
+    command = going_on if run.path.exists() else begin
+    _said(engine.run(Job(command, run.path, trains=True, going_on=going_on)), run)
+
+
+def measure(engine: LocalEngine, run: Run, *words: str) -> Any:
+    """What a ``dood-pyro`` command of the run prints as JSON.
+
+    Raises:
+        UserError: it has failed; it says why.
+    """
+    job = Job((words[0], str(run.path), *words[1:]), run.path, trains=False)
+    return json.loads(_said(engine.run(job), run))
+
+
+def _said(outcome: Outcome, run: Run) -> str:
+    if outcome.status:
+        raise UserError(f"{run.path}: {outcome.error.removeprefix('dood-pyro: ')}")
+    return outcome.out
+
+
+def side_by_side(engine: LocalEngine, jobs: Sequence[Callable[[], str]]) -> None:
+    """Do jobs, as many at once as the engine can, and print what each has to say in the end."""
+
+    def done(job: Callable[[], str]) -> str:
+        try:
+            return job()
+        except UserError as error:
+            return str(error)
+
+    with ThreadPoolExecutor(engine.slots()) as pool:
+        waiting = [pool.submit(done, job) for job in jobs]
+        try:
+            for future in waiting:
+                print(future.result(), flush=True)
+        except BaseException:
+            engine.stop()
+            pool.shutdown(cancel_futures=True)
+            raise

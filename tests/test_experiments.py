@@ -1,0 +1,126 @@
+"""Experiments with trainings: what they train, how they go on, and what they say of what fails."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "experiments"))
+
+import counts
+import departures
+import trainings
+
+from dood_pyro import data
+from dood_pyro.config import RunConfig, TrainConfig
+from dood_pyro.errors import UserError
+from dood_pyro.research import begin_training, configure
+from dood_pyro.runs.budget import TrainingBudget
+from dood_pyro.runs.run import Run
+from dood_pyro.tasks.transfer.engines import Job, LocalEngine, Outcome
+from tests.conftest import TINY
+
+
+class Recorded(LocalEngine):
+    """Commands that are written down; a training leaves a run of no steps, a measurement a row."""
+
+    def __init__(self, source: Path) -> None:
+        super().__init__(1)
+        self.words: list[tuple[str, ...]] = []
+        self.source = source
+
+    def run(self, job: Job) -> Outcome:
+        self.words.append(job.words)
+        if job.words[0] == "train" and not job.run.exists():
+            config = RunConfig("dood", TINY, TrainConfig(str(self.source)))
+            Run.create(job.run, config, TrainingBudget(seconds=1.0), torch.device("cpu"))
+        if "omniglot" in job.words:
+            return Outcome(1, "", "dood-pyro: no room")
+        row = dict.fromkeys(departures.MEASURED, 1.5)
+        return Outcome(0, json.dumps(row), "")
+
+
+def test_rows_are_trainings_that_can_be() -> None:
+    """Each takes one departure back; the paper's takes back all that there are in it."""
+    from dood_pyro.cli.main import main
+
+    train = main.get_command(None, "train")  # type: ignore[arg-type]
+    usual = configure("dood", "mnist")
+    changed: dict[str, set[str]] = {}
+    for name, row in departures.ROWS.items():
+        context = train.make_context("train", ["--source", "mnist", "--steps", "1", *row.options])
+        given = {
+            parameter.replace("__", "."): value
+            for parameter, value in context.params.items()
+            if "__" in parameter and context.get_parameter_source(parameter).name == "COMMANDLINE"  # type: ignore[union-attr]
+        }
+        config = configure("dood", "mnist", given)
+        differs = [
+            f"{part}.{setting}"
+            for part in ("model", "train")
+            for setting, value in vars(getattr(config, part)).items()
+            if value != vars(getattr(usual, part))[setting]
+        ]
+        changed[name] = set(differs)
+    assert changed["default"] == set()
+    single = {name: each for name, each in changed.items() if name in departures.TAKEN_BACK}
+    together = {"train.estimator", "train.synthetic_ratio"}
+    assert all(
+        len(each - (together if "estimator" in str(each) else set())) <= 1
+        for each in single.values()
+    )
+    single.pop("scale from what is drawn")
+    assert changed["paper"] == set().union({"train.estimator"}, *single.values())
+
+
+def test_a_row_goes_on_where_it_was_stopped(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(departures, "RESULTS", tmp_path / "departures.json")
+    given = argparse.Namespace(runs=tmp_path / "runs", model="dood", budget=30.0, limit=3)
+    engine = Recorded(source)
+    with pytest.raises(UserError, match=r"taper-mnist-0: no room"):
+        departures.fill_in(engine, "taper", "mnist", "0", given)
+    trained, *measured = engine.words
+    assert trained[:3] == ("train", "--model", "dood") and "--no-taper" in trained
+    assert [words[3] for words in measured] == [
+        "mnist",
+        "emnist",
+        "kmnist",
+        "quickdraw",
+        "omniglot",
+    ]
+    kept = json.loads((tmp_path / "departures.json").read_text())["taper, mnist, seed 0"]
+    assert list(kept["targets"]) == ["emnist", "kmnist", "mnist", "quickdraw"]
+    again = Recorded(source)
+    with pytest.raises(UserError, match="no room"):
+        departures.fill_in(again, "taper", "mnist", "0", given)
+    assert again.words[0][:2] == ("train", "--resume") and len(again.words) == 2
+
+
+def test_what_fails_is_said_and_the_rest_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
+    def fails() -> str:
+        raise UserError("this one has failed")
+
+    trainings.side_by_side(LocalEngine(2), [fails, lambda: "this one has not"])
+    assert capsys.readouterr().out.splitlines() == ["this one has failed", "this one has not"]
+
+
+def test_counts_are_those_of_the_kept_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawings = data.load("random-strokes", "test", 16)
+    monkeypatch.setattr(data, "load", lambda *given: drawings)
+    given: Any = {"steps": 1, "out": tmp_path / "run", "device": "cpu"}
+    small = {f"model.{name}": value for name, value in vars(TINY).items()}
+    begin_training("random-strokes", "dood", settings=small, **given).train(tensorboard=False)
+    found = counts.confusion(Run(tmp_path / "run"))
+    assert found.shape == (4, TINY.max_strokes + 1)
+    assert np.array_equal(found.sum(1), np.bincount(drawings.labels)[1:])
