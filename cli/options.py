@@ -22,7 +22,7 @@ import click
 from click.core import ParameterSource
 
 from dood_pyro.config import UNSET, Config
-from dood_pyro.registry import KINDS, canonical, is_own_code
+from dood_pyro.registry import KINDS, canonical, is_own_code, unknown
 
 if TYPE_CHECKING:
     import torch
@@ -71,10 +71,7 @@ class Component(click.ParamType):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         name = canonical(str(value))
         if name not in KINDS[self.kind] and not is_own_code(name):
-            known = ", ".join(KINDS[self.kind])
-            self.fail(
-                f"there is no {self.kind} {name!r}; choose {known} or module:Class", param, ctx
-            )
+            self.fail(f"there is {unknown(self.kind, name)}", param, ctx)
         return name
 
 

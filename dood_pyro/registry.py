@@ -9,6 +9,7 @@ included. docs/extending.md has an example of each.
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import importlib.util
 import sys
@@ -189,10 +190,7 @@ def load_component(kind: str, name: str) -> Any:
     if name in table:
         return load_target(table[name].target)
     if not is_own_code(name):
-        raise UserError(
-            f"there is no {kind} {name!r}; choose one of {', '.join(table)} or name your own as "
-            "module:Class"
-        )
+        raise UserError(f"there is {unknown(kind, name)}")
     try:
         return load_target(name)
     except ModuleNotFoundError as error:
@@ -203,6 +201,20 @@ def load_component(kind: str, name: str) -> Any:
     # Whatever somebody's module raises is about that module.
     except Exception as error:
         raise UserError(f"cannot load the {kind} {name!r}: {first_line(error)}") from None
+
+
+def unknown(kind: str, name: str) -> str:
+    """What is to be said of a name that no table has, to be read after "there is"."""
+    if kind == "guide" and name.split("+")[-1] in SEARCH_GUIDES:
+        return (
+            f"no guide {name!r} to train: it searches image by image over a trained guide; name it to "
+            "commands that use a run, such as evaluate"
+        )
+    own = "module:function" if kind == "source" else "module:Class"
+    near = difflib.get_close_matches(name.lower(), KINDS[kind], 1)
+    meant = f"; did you mean {near[0]}?" if near else ""
+    choice = f"choose {', '.join(KINDS[kind])} or your own {own}"
+    return f"no {kind} {name!r}{meant or '; ' + choice}"
 
 
 def model_title(name: str) -> str:

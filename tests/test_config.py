@@ -409,5 +409,5 @@ def test_configure_names_what_cannot_be(settings: dict[str, Any], named: str, sa
 
 
 def test_configure_refuses_unknown_models() -> None:
-    with pytest.raises(UserError, match="no model 'gan'; choose one of dood"):
+    with pytest.raises(UserError, match="no model 'gan'; choose dood"):
         dood_pyro.configure("gan")

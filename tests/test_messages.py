@@ -192,3 +192,16 @@ def test_a_training_whose_counts_collapse_says_so(
         out = ("--out", tmp_path / str(explored), "--set", f"train.explore_steps={explored}")
         status, text, err = call(capsys, *words, *out)
         assert status == 0 and ("hardly anything is drawn" in text) is says, err
+
+
+def test_a_name_that_is_nearly_right_is_recognised(capsys: Out, tmp_path: Path) -> None:
+    for words, meant in (
+        (("--source", "emnst"), "did you mean emnist?"),
+        (("--source", "digits", "--model", "dood-transfomer"), "did you mean dood-transformer?"),
+        (("--source", "digits", "--guide", "amortized"), "did you mean amortised?"),
+        (("--source", "digits", "--estimator", "IWAE"), "did you mean iwae?"),
+        (("--source", "digits", "--guide", "smc"), "searches image by image over a trained guide"),
+        (("--source", "digits", "--model", "gan"), "choose dood, "),
+    ):
+        said = refused(capsys, "train", *words, "--steps", 1, "--out", tmp_path / "run")
+        assert meant in said, said

@@ -7,6 +7,7 @@ can be written to.
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import os
 import stat
@@ -119,9 +120,12 @@ def locate(source: str, data_dir: str | Path | None = None) -> Path:
         return target
     if is_own_code(source):
         return _prepare_own(source)
+    near = difflib.get_close_matches(source.lower(), SOURCES, 1)
     raise UserError(
-        f"there is no source {source!r}: it is neither one of {', '.join(SOURCES)}, nor the path of a "
-        "folder of pictures or of an .npz file, nor your own module:function"
+        f"there is no source {source!r}: "
+        + (f"did you mean {near[0]}? It is " if near else "it is ")
+        + f"neither one of {', '.join(SOURCES)}, nor the path of a folder of pictures or of an .npz "
+        "file, nor your own module:function"
     )
 
 

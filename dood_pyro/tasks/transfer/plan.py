@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 from dood_pyro import data
 from dood_pyro.config import ModelConfig, RunConfig, TrainConfig
 from dood_pyro.errors import UserError
-from dood_pyro.registry import MODELS, SOURCES
+from dood_pyro.registry import MODELS, SOURCES, unknown
 from dood_pyro.runs.budget import TrainingBudget
 from dood_pyro.runs.formats import FORMAT
 from dood_pyro.runs.run import Run
@@ -119,9 +119,9 @@ def trainings(
     Raises:
         UserError: there is no such model.
     """
-    unknown = [name for name in models or () if name not in MODELS]
-    if unknown:
-        raise UserError(f"there is no model {unknown[0]!r}; choose from {', '.join(MODELS)}")
+    strange = [name for name in models or () if name not in MODELS]
+    if strange:
+        raise UserError(f"there is {unknown('model', strange[0])}")
     pairs = [(model, source) for model in models or RIVALS for source in sources or DATASETS]
     if models is None and (sources is None or "mnist" in sources):
         pairs += [(model, "mnist") for model in ON_MNIST]
