@@ -118,6 +118,10 @@ def _with_team(ctx: click.Context, given: dict[str, Any], team: Team) -> None:
     trainer = _train(training, budget, tensorboard, given["cuda_graph"])
     picture = _reconstructions(training, trainer, given)
     print_if_read(f"run: {training.run.path}")
+    if 0 < trainer.prior_steps < trainer.step:
+        print_if_read(
+            f"steps: {trainer.image_steps:,}, and {trainer.prior_steps:,} of the prior alone"
+        )
     print_if_read(f"reconstructions, stroke by stroke: {picture}")
 
 

@@ -97,6 +97,7 @@ class MetricsLog:
     def show_parsed(self, count: int) -> None:
         """Show that ``count`` training images have been parsed."""
         self._show({"kind": "parsed", "step": self.trainer.step, "images": count})
+        self.sums = []  # of steps of another kind
         self.clock = (time.perf_counter(), self.trainer.step)
 
     def write_held_out(self, terms: StopMarginalTerms, images: ImageBatch) -> None:
