@@ -7,6 +7,7 @@ import json
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
+import pyro
 import pytest
 import torch
 from PIL import Image
@@ -21,8 +22,8 @@ from dood_pyro.runs.build import build
 from dood_pyro.runs.run import Run
 from dood_pyro.stroke import beginning
 from dood_pyro.tasks import generate
-from tests.conftest import TINY
-from tests.test_cli import call
+from tests.conftest import TINY, nudge
+from tests.test_cli import call, refused
 from tests.test_drawing import SVG, stroke
 
 
@@ -98,3 +99,45 @@ def test_an_animation_ends_with_the_whole() -> None:
     begins = [a.get("begin") for a in document.iter(f"{SVG}animate")]
     assert begins == ["0.000s", "1.000s"]
     assert len(list(document.iter(f"{SVG}set"))) == 2
+
+
+@pytest.mark.parametrize("model", ["dood", "dood-transformer", "air"])
+def test_cold_samples_vary_less_and_hot_ones_more(model: str) -> None:
+    dood = untrained(model)
+    nudge(dood.model, 0.1)
+    spreads, kinds = [], []
+    for temperature in (0.1, 1.0, 4.0):
+        drawn = generate.generate(dood.model, 400, 0, 0, temperature)
+        spreads.append([float(value[0].std(0).mean()) for value in drawn.values.values()])
+        kinds = list(drawn.values)
+    for cold, usual, hot, kind in zip(*spreads, kinds, strict=True):
+        assert cold < usual < hot, kind
+    # At nearly 0 each stop is the likelier one.
+    frozen = generate.generate(dood.model, 100, 0, 0, 1e-4)
+    assert len(frozen.alive[0].unique()) == 1
+
+
+def test_temperatures_are_powers_of_densities() -> None:
+    from torch.distributions import Bernoulli, Normal
+
+    from dood_pyro.inference.messengers import _at_temperature
+
+    value = torch.randn(50)
+    normal = Normal(torch.tensor(0.3), torch.tensor(0.7))
+    cooled = _at_temperature(pyro.distributions.Normal(0.3, 0.7), 0.4)
+    unnormalised = normal.log_prob(value) / 0.4
+    shift = cooled.log_prob(value) - unnormalised
+    torch.testing.assert_close(shift, shift[:1].expand(50), atol=1e-4, rtol=1e-4)
+    on = torch.tensor([0.0, 1.0])
+    cooled = _at_temperature(pyro.distributions.Bernoulli(logits=torch.tensor(0.8)), 0.4)
+    torch.testing.assert_close(
+        cooled.log_prob(on), Bernoulli(logits=torch.tensor(2.0)).log_prob(on)
+    )
+
+
+def test_a_temperature_that_cannot_be(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    for temperature in ("0", "-1", "nan", "inf"):
+        out = tmp_path / "samples.png"
+        words = ("sample", "omniglot", "--count", 4, "--out", out, "--temperature", temperature)
+        assert "temperature must be more than 0" in refused(capsys, *words)
+        assert not any(tmp_path.iterdir())

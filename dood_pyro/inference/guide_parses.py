@@ -11,8 +11,9 @@ double precision (`in_double`). Bounds and samples, which are averaged, are not.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from itertools import count as count_from
 from typing import Any, NamedTuple
 
@@ -23,9 +24,10 @@ from pyro import poutine
 from torch import Tensor
 
 from dood_pyro.devices import seeded
+from dood_pyro.errors import UserError
 from dood_pyro.guides.base import Guide, SequentialGuide
 from dood_pyro.images import ImageBatch, Images, as_batch
-from dood_pyro.inference.messengers import ModeMessenger, bernoulli_logits
+from dood_pyro.inference.messengers import ModeMessenger, TemperatureMessenger, bernoulli_logits
 from dood_pyro.inference.traces import model_and_guide_traces
 from dood_pyro.models.base import DrawingModel
 from dood_pyro.models.sites import IMAGES, canvas_site, on_site, parse_site
@@ -155,14 +157,23 @@ def _step_by_step(guide: SequentialGuide[Any], images: ImageBatch) -> Parse:
 
 
 @torch.no_grad()
-def sample_prior(model: DrawingModel[Any], count: int, native_size: int = 0) -> Parse:
+def sample_prior(
+    model: DrawingModel[Any], count: int, native_size: int = 0, temperature: float = 1.0
+) -> Parse:
     """Drawings from the prior, step by step; probabilities are the model's, and there are no standard
     deviations.
 
     Args:
         native_size: pixels per side of the grid that ink is put on (`DrawingModel.ink_size`).
+        temperature: of every conditional (`inference.messengers.TemperatureMessenger`).
+
+    Raises:
+        UserError: the temperature is not above 0.
     """
-    with pyro.validation_enabled(False):
+    if not 0 < temperature < math.inf:
+        raise UserError(f"the temperature must be more than 0; it is {temperature:g}")
+    cooled = nullcontext() if temperature == 1 else TemperatureMessenger(temperature)
+    with pyro.validation_enabled(False), cooled:
         trace: Any = poutine.trace(model).get_trace(count=count, native_size=native_size)
     return _collect(trace, trace, None)
 

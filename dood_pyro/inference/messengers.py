@@ -14,7 +14,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from dood_pyro.models.distributions import CorrelatedPoints
-from dood_pyro.models.sites import is_on
+from dood_pyro.models.sites import IMAGE, is_on
 from dood_pyro.schedules import Step
 
 
@@ -58,6 +58,38 @@ class ModeMessenger(Messenger):
                 msg["done"] = True
             except NotImplementedError:
                 self.sampled = True
+
+
+class TemperatureMessenger(Messenger):
+    """Handler that puts latent variables at a temperature: below 1, likelier values are sampled more
+    often still.
+
+    Each conditional of the program is, not the whole: mixtures component by component.
+
+    Args:
+        temperature: T > 0; a density p becomes p^(1/T), normalised.
+    """
+
+    def __init__(self, temperature: float) -> None:
+        super().__init__()
+        self.temperature = temperature
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if not msg["is_observed"] and msg["name"] != IMAGE and hasattr(msg["fn"], "batch_shape"):
+            msg["fn"] = _at_temperature(msg["fn"], self.temperature)
+
+
+def _at_temperature(fn: Any, temperature: float) -> Any:
+    """A distribution at a temperature; one of another kind as it is."""
+    if isinstance(fn, MaskedDistribution):
+        return _at_temperature(fn.base_dist, temperature).mask(fn._mask)
+    if isinstance(fn, Independent):
+        return _at_temperature(fn.base_dist, temperature).to_event(fn.reinterpreted_batch_ndims)
+    if isinstance(fn, Bernoulli):
+        return Bernoulli(logits=fn.logits / temperature)
+    if isinstance(fn, Normal):
+        return Normal(fn.loc, fn.scale * temperature**0.5)
+    return fn.at_temperature(temperature) if hasattr(fn, "at_temperature") else fn
 
 
 class CommonNoiseMessenger(Messenger):

@@ -25,6 +25,11 @@ class DiagonalMixture(MixtureOfDiagNormals):
 
     support = constraints.real_vector
 
+    def at_temperature(self, temperature: float) -> DiagonalMixture:
+        """With components' densities to the power of 1 / temperature, and their weights."""
+        scale = self.coord_scale * temperature**0.5
+        return DiagonalMixture(self.locs, scale, self.component_logits / temperature)
+
 
 class AutoregressivePoints(TorchDistribution):
     """Points that follow one another, each from a mixture of Gaussians given those before it.
@@ -69,6 +74,15 @@ class AutoregressivePoints(TorchDistribution):
             of_point = (mean[..., point, :, :], std[..., point, :, :], logits[..., point, :])
             drawn[point] = DiagonalMixture(*of_point).rsample()
         return torch.stack(drawn, dim=-2)
+
+    def at_temperature(self, temperature: float) -> AutoregressivePoints:
+        """With each point's mixture at that temperature."""
+
+        def head(given: Tensor, points: Tensor) -> Parameters:
+            mean, std, logits = self.head(given, points)
+            return mean, std * temperature**0.5, logits / temperature
+
+        return AutoregressivePoints(head, self.given, self.event_shape)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> AutoregressivePoints:
         """The distribution for each member of a larger batch."""

@@ -66,10 +66,14 @@ class Chain(nn.Module):
         return (numbers - self.middle) / self.reach
 
     def mixtures(
-        self, given: Tensor, scaled: Tensor, which: slice
+        self, given: Tensor, scaled: Tensor, which: slice, temperature: float = 1.0
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Means, standard deviations and log-weights (*batch, numbers, components) of some numbers, in
-        units of their ranges, given those before each."""
+        units of their ranges, given those before each.
+
+        Args:
+            temperature: components' densities are to the power of its inverse, and so are weights.
+        """
         weights = (self.from_earlier * self.earlier)[which]
         seen = torch.einsum("...i,jih->...jh", scaled, weights) + self.bias[which]
         x = F.gelu(self.from_given(given)[..., None, :] + seen)
@@ -77,17 +81,19 @@ class Chain(nn.Module):
         x = x + F.gelu(inner)
         raw = torch.einsum("...jh,jhk->...jk", x, self.out[which]) + self.out_bias[which]
         mean, std, weight = raw.unflatten(-1, (3, COMPONENTS)).unbind(-2)
-        return mean, MIN_STD + F.softplus(std), weight.log_softmax(-1)
+        std = (MIN_STD + F.softplus(std)) * temperature**0.5
+        return mean, std, (weight / temperature).log_softmax(-1)
 
     def log_prob(
         self,
         given: Float[Tensor, "*batch given"],
         numbers: Float[Tensor, "*batch count"],
         which: slice = slice(None),
+        temperature: float = 1.0,
     ) -> Float[Tensor, "*batch"]:
         """Log-density of some numbers given those before them, which ``numbers`` hold, too."""
         scaled = self.scaled(numbers)
-        mean, std, log_weight = self.mixtures(given, scaled, which)
+        mean, std, log_weight = self.mixtures(given, scaled, which, temperature)
         z = (scaled[..., which, None] - mean) / std
         log_p = log_weight - 0.5 * z**2 - std.log() - 0.5 * math.log(2 * math.pi)
         return (log_p.logsumexp(-1) - self.reach[which].log()).sum(-1)
@@ -97,6 +103,7 @@ class Chain(nn.Module):
         given: Float[Tensor, "*batch given"],
         numbers: Float[Tensor, "*batch count"],
         which: slice,
+        temperature: float = 1.0,
     ) -> Float[Tensor, "*batch count"]:
         """``numbers`` with some of them sampled anew, in turn, given those before.
 
@@ -104,7 +111,7 @@ class Chain(nn.Module):
         """
         scaled = self.scaled(numbers)
         for j in range(*which.indices(scaled.shape[-1])):
-            mean, std, log_weight = self.mixtures(given, scaled, slice(j, j + 1))
+            mean, std, log_weight = self.mixtures(given, scaled, slice(j, j + 1), temperature)
             weight = log_weight.exp()
             chosen = torch.distributions.Categorical(weight.detach()).sample()[..., None]
             noise = torch.randn_like(mean[..., :1])
@@ -128,6 +135,7 @@ class ChainedNumbers(TorchDistribution):
 
     has_rsample = True
     arg_constraints: dict[str, Any] = {}  # noqa: RUF012
+    temperature = 1.0
 
     def __init__(
         self, chain: Chain, given: Tensor, before: Tensor, event_shape: tuple[int, ...]
@@ -158,21 +166,30 @@ class ChainedNumbers(TorchDistribution):
 
     def log_prob(self, value: Tensor) -> Float[Tensor, "*batch"]:
         """Log-density given the condition and the numbers before."""
-        return self.chain.log_prob(self.given, self._all(self.flat(value)), self.which)
+        numbers = self._all(self.flat(value))
+        return self.chain.log_prob(self.given, numbers, self.which, self.temperature)
+
+    def at_temperature(self, temperature: float) -> ChainedNumbers:
+        """With each number's mixture at that temperature."""
+        cooled = self.expand(self.batch_shape)
+        cooled.temperature = temperature
+        return cooled
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
         """Draw the numbers in turn."""
         shape = (*sample_shape, *self.batch_shape)
         blank = self.given.new_zeros(*shape, self.which.stop - self.which.start)
         given = self.given.expand(*shape, self.given.shape[-1])
-        drawn = self.chain.sample(given, self._all(blank), self.which)
+        drawn = self.chain.sample(given, self._all(blank), self.which, self.temperature)
         return self.unflat(drawn[..., self.which])
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> ChainedNumbers:
         """The distribution for each member of a larger batch."""
         given = self.given.expand(*batch_shape, self.given.shape[-1])
         before = self.before.expand(*batch_shape, self.before.shape[-1])
-        return ChainedNumbers(self.chain, given, before, tuple(self.event_shape))
+        wider = ChainedNumbers(self.chain, given, before, tuple(self.event_shape))
+        wider.temperature = self.temperature
+        return wider
 
 
 class StrokeTransformer(nn.Module):

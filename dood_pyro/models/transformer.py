@@ -142,7 +142,10 @@ class ChainedPoints(ChainedNumbers):
     def expand(self, batch_shape: Any, _instance: Any = None) -> ChainedPoints:
         wider = super().expand(batch_shape)
         frame = self.frame.expand(*batch_shape, 2, 3)
-        return ChainedPoints(self.chain, wider.given, wider.before, tuple(self.event_shape), frame)
+        shape = tuple(self.event_shape)
+        found = ChainedPoints(self.chain, wider.given, wider.before, shape, frame)
+        found.temperature = self.temperature
+        return found
 
 
 def numbers_of_points(

@@ -29,14 +29,23 @@ LAST_MILLISECONDS = 1500
 """Duration of the last frame."""
 
 
-def generate(model: DrawingModel[Any], count: int, seed: int = 0, native_size: int = 0) -> Parse:
+def generate(
+    model: DrawingModel[Any],
+    count: int,
+    seed: int = 0,
+    native_size: int = 0,
+    temperature: float = 1.0,
+) -> Parse:
     """Sample ``count`` drawings from a model's prior, reproducibly for a seed.
 
     Args:
-        native_size: pixels per side of the grid that ink is put on (`DrawingModel.ink_size`).
+        native_size, temperature: as for `sample_prior`.
+
+    Raises:
+        UserError: the temperature is not above 0.
     """
     with seeded(seed, model.device):
-        return sample_prior(model, count, native_size)
+        return sample_prior(model, count, native_size, temperature)
 
 
 def sheet(parsed: Parse, drawings: list[CanvasDrawing]) -> UInt8[np.ndarray, "height width 3"]:
@@ -70,7 +79,12 @@ def animation(drawings: list[CanvasDrawing]) -> bytes:
 
 
 def sample(
-    model: DrawingModel[Any], out: Path, count: int = 64, seed: int = 0, native_size: int = 0
+    model: DrawingModel[Any],
+    out: Path,
+    count: int = 64,
+    seed: int = 0,
+    native_size: int = 0,
+    temperature: float = 1.0,
 ) -> list[Path]:
     """Sample ``count`` drawings from the prior and write them; return the paths, sheets first.
 
@@ -79,12 +93,12 @@ def sample(
     as SVG, animated SVG and JSON.
 
     Args:
-        native_size: as for `generate`.
+        native_size, temperature: as for `sample_prior`.
 
     Raises:
-        UserError: a file or the folder cannot be written.
+        UserError: a file or the folder cannot be written, or the temperature is not above 0.
     """
-    parsed = generate(model, count, seed, native_size)
+    parsed = generate(model, count, seed, native_size, temperature)
     drawings = drawings_from_parse(parsed) if model.draws_curves else []
     folder = out.with_suffix("")
     try:
