@@ -13,7 +13,7 @@ from torch import Tensor
 from dood_pyro import training
 from dood_pyro.config import RunConfig, TrainConfig
 from dood_pyro.errors import UserError
-from dood_pyro.inference.guide_parses import parse
+from dood_pyro.inference.guide_parses import Parse, parse
 from dood_pyro.recognition import Recognizer
 from dood_pyro.runs.budget import TrainingBudget
 from dood_pyro.runs.build import build
@@ -113,8 +113,20 @@ def test_exemplars_differ_and_resemble(name: str, images: Tensor) -> None:
         )
 
 
-def test_completions_keep_what_is_given_and_add_to_it(images: Tensor) -> None:
-    dood = untrained("dood")
+@pytest.mark.parametrize("name", ["dood", "dood-transformer"])
+def test_completions_keep_what_is_given_and_add_to_it(
+    name: str, images: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dood = untrained(name)
+    infer = dood.infer
+
+    def of_several_numbers(pixels: Tensor) -> Parse:
+        found = infer(pixels)
+        found.alive[:] = 1
+        found.alive[2:, 0] = found.alive[1:, 2] = 0
+        return found
+
+    monkeypatch.setattr(dood, "infer", of_several_numbers)
     found = complete(dood, images, each=3, seed=0)
     assert torch.equal(found.given, images)
     assert found.strokes.alive.shape == (len(images), 3, TINY.max_strokes)

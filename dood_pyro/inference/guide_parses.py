@@ -61,6 +61,17 @@ class Parse(NamedTuple):
         on, alive, canvas, values, std = zip(*parts, strict=True)
         return cls(images(on), images(alive), images(canvas), by_name(values), by_name(std))
 
+    def rows(self, rows: Tensor) -> Parse:
+        """The parse of some of the images."""
+        on, alive, canvas, values, std = self
+        return Parse(
+            on[:, rows],
+            alive[:, rows],
+            canvas[:, rows],
+            {name: value[:, rows] for name, value in values.items()},
+            {name: value[:, rows] for name, value in std.items()},
+        )
+
     def to(self, dtype: torch.dtype) -> Parse:
         """The parse in another precision."""
         on, alive, canvas, values, std = self

@@ -96,6 +96,8 @@ class DooD(DrawingModel[State]):
     title = "DooD"
     amortised_guide = "dood_pyro.guides.amortised:AmortisedGuide"
     draws_curves: ClassVar[bool] = True
+    remembers_strokes: ClassVar[bool] = False
+    """Whether the prior goes by all strokes before, which are kept in the state."""
 
     @property
     def samples_all(self) -> bool:

@@ -225,10 +225,14 @@ class StrokeTransformer(nn.Module):
         *batch, before, _ = strokes.shape
         embedded = self.embed(self.chain.scaled(strokes.flatten(0, -3)))
         start = self.start.expand(len(embedded), 1, -1)
-        tokens = torch.cat([start, embedded], dim=1) + self.place[: before + 1]
-        mask = self.later[: before + 1, : before + 1]
+        place, later = self.place[: before + 1], self.later[: before + 1, : before + 1]
+        if before >= len(self.place):  # a drawing goes on beyond K: at the last place
+            more = before + 1 - len(self.place)
+            place = torch.cat([place, place[-1:].expand(more, -1)])
+            later = place.new_full((before + 1, before + 1), -math.inf).triu(1)
+        tokens = torch.cat([start, embedded], dim=1) + place
         # Said, or torch would read the mask back from the device to find out.
-        seen: Tensor = self.layers(tokens, mask=mask, is_causal=True)
+        seen: Tensor = self.layers(tokens, mask=later, is_causal=True)
         return seen.unflatten(0, batch)
 
     def of_drawings(

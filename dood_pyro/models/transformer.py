@@ -33,6 +33,7 @@ class DooDTransformer(DooD):
 
     title = "DooD, transformer prior"
     else_like: ClassVar[tuple[str, ...]] = ("dood",)
+    remembers_strokes: ClassVar[bool] = True
 
     def make_prior(self) -> None:
         config = self.config

@@ -20,6 +20,7 @@ from dood_pyro import geometry
 from dood_pyro.devices import seeded
 from dood_pyro.errors import UserError
 from dood_pyro.images import Images, as_batch
+from dood_pyro.inference.guide_parses import Parse
 from dood_pyro.models.dood import DooD, State, StepValues
 from dood_pyro.models.sites import IMAGES, on_site, site_name
 from dood_pyro.plots import CELL, grey_cell, rows_sheet
@@ -65,47 +66,78 @@ def complete(
     with torch.no_grad():
         parsed = dood.infer(pixels)
         steps = parsed.alive.shape[0] if strokes is None else min(strokes, parsed.alive.shape[0])
+        counts = parsed.alive[:steps].sum(0).long()
+        groups = [torch.arange(len(pixels), device=pixels.device)]
+        if model.remembers_strokes:  # drawings of unequal numbers of strokes have no state together
+            groups = [torch.nonzero(counts == count)[:, 0] for count in counts.unique()]
+        parts = []
+        for rows in groups:
+            few = parsed.rows(rows)
+            begun = int(counts[rows[0]]) if model.remembers_strokes else steps
+            parts.append(_continued(model, pixels[rows], few, begun, strokes is None, each, seed))
+        place = torch.cat(groups).argsort()
+        given, added = zip(*parts, strict=True)
+        every = Strokes(*(torch.cat(column)[place] for column in zip(*added, strict=True)))
+        return Completions(torch.cat(given)[place], every)
 
-        def repeat(values: Tensor) -> Tensor:
-            return values.repeat_interleave(each, dim=0)
 
-        count = len(pixels) * each
-        state = model.initial_state(count)
-        for t in range(steps):
-            values = {name: repeat(value[t]) for name, value in parsed.values.items()}
-            inputs = model.step_inputs(state)
-            drawn = model.draw(state, inputs, StepValues(repeat(parsed.alive[t]), **values))
-            # A drawing that stopped earlier keeps its last state.
-            lives = repeat(parsed.alive[t]) > 0
-            state = type(state)(
+def _continued(
+    model: DooD,
+    pixels: Tensor,
+    parsed: Parse,
+    steps: int,
+    from_pictures: bool,
+    each: int,
+    seed: int,
+) -> Completions:
+    """Continuations of pictures by their parses.
+
+    Args:
+        steps: number of first strokes that are continued from.
+        from_pictures: whether the canvas is the picture; else, what these strokes leave.
+    """
+
+    def repeat(values: Tensor) -> Tensor:
+        return values.repeat_interleave(each, dim=0)
+
+    count = len(pixels) * each
+    state = model.initial_state(count)
+    for t in range(steps):
+        values = {name: repeat(value[t]) for name, value in parsed.values.items()}
+        inputs = model.step_inputs(state)
+        lives = repeat(parsed.alive[t]) > 0
+        drawn = model.draw(state, inputs, StepValues(repeat(parsed.alive[t]), **values))
+        if not lives.all():  # a drawing that stopped earlier keeps its last state
+            drawn = type(state)(
                 *(
                     torch.where(lives.reshape(-1, *[1] * (new.dim() - 1)), new, old)
                     for new, old in zip(drawn, state, strict=True)
                 )
             )
-        given = pixels if strokes is None else state.canvas[::each]
-        canvas = repeat(given)
-        state = state._replace(
-            ink=ink_from_canvas(canvas), canvas=canvas, alive=torch.ones_like(state.alive)
-        )
-        more = dood.config.model.max_strokes
-        with seeded(seed, pixels.device), pyro.validation_enabled(False):
-            first = pyro.condition(_go_on, data={on_site(1): torch.ones(count).to(canvas)})
-            trace = poutine.trace(first).get_trace(model, state, more)
-        nodes: Any = trace.nodes
+        state = drawn
+    given = pixels if from_pictures else state.canvas[::each]
+    canvas = repeat(given)
+    state = state._replace(
+        ink=ink_from_canvas(canvas), canvas=canvas, alive=torch.ones_like(state.alive)
+    )
+    more = model.config.max_strokes
+    with seeded(seed, pixels.device), pyro.validation_enabled(False):
+        first = pyro.condition(_go_on, data={on_site(1): torch.ones(count).to(canvas)})
+        trace = poutine.trace(first).get_trace(model, state, more)
+    nodes: Any = trace.nodes
 
-        def value(kind: str, t: int) -> Tensor:
-            drawn: Tensor = nodes[site_name(kind, t)]["value"]
-            return drawn
+    def value(kind: str, t: int) -> Tensor:
+        drawn: Tensor = nodes[site_name(kind, t)]["value"]
+        return drawn
 
-        alive = torch.stack([nodes[on_site(t)]["value"] for t in range(1, more + 1)]).cumprod(0)
-        control = [
-            geometry.apply_affine(value("stroke", t), geometry.affine_matrix(value("layout", t)))
-            for t in range(1, more + 1)
-        ]
-        pens = [value("pen", t) for t in range(1, more + 1)]
-        parts = (torch.stack(control, 1), torch.stack(pens, 1), alive.movedim(0, 1))
-        return Completions(given, Strokes(*(p.unflatten(0, (len(pixels), each)) for p in parts)))
+    alive = torch.stack([nodes[on_site(t)]["value"] for t in range(1, more + 1)]).cumprod(0)
+    control = [
+        geometry.apply_affine(value("stroke", t), geometry.affine_matrix(value("layout", t)))
+        for t in range(1, more + 1)
+    ]
+    pens = [value("pen", t) for t in range(1, more + 1)]
+    parts = (torch.stack(control, 1), torch.stack(pens, 1), alive.movedim(0, 1))
+    return Completions(given, Strokes(*(p.unflatten(0, (len(pixels), each)) for p in parts)))
 
 
 def _go_on(model: DooD, state: State, more: int) -> None:
