@@ -222,7 +222,7 @@ def _train(training: Training, budget: Any, tensorboard: bool, cuda_graph: bool)
         if bar is None:
             name = training.run.path.resolve().name
             bar = progress_bar(total=total, initial=done, unit=unit, desc=name, bar_format=BAR)
-        bar.n = done
+        bar.n = min(done, total)  # beyond it a bar has no share to show
         if line["kind"] == "parsing":
             bar.set_postfix_str("parsing training images, for the prior to learn from")
         elif line["kind"] == "parsed":

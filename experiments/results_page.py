@@ -32,6 +32,12 @@ HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "results.md"
 README = HERE.parent / "README.md"
 RESULTS = HERE / "results"
+TRANSFORMER = "{}, model dood-transformer, trainable prior"
+"""Key of what was measured of a prior that was trained alone over the run of the table."""
+USELESS = 0.1
+"""Share of real pictures' own class, below which the classifier does not know every class."""
+MOST_UNLIKE = 8
+"""Statistics in the table."""
 
 
 def number(value: float, digits: int = 0) -> str:
@@ -185,7 +191,7 @@ def _of_priors(found: dict[str, Any]) -> list[tuple[str, str]]:
     pairs = []
     for source in DATASETS:
         pairs.append((source, source_title(source)))
-        more = f"{source}, model dood-transformer"
+        more = TRANSFORMER.format(source)
         if more in found:
             pairs.append((more, f"{source_title(source)}, transformer prior"))
     return pairs
@@ -206,9 +212,32 @@ def quality_table() -> list[str]:
         if key in DATASETS:
             names |= {"rival": "– Difference-AIR", "moved": "– training pictures, moved"}
             names |= {"halves": "– real pictures"}
+        known = found[key]["classifier"]
         for name, what in names.items():
-            columns = [what, *(spread(sets[name], m, 1 if m == "kernel" else 2) for m in measures)]
-            lines.append(f"| {' | '.join(columns)} |")
+            cells = {m: spread(sets[name], m, 1 if m == "kernel" else 2) for m in measures}
+            if sets["halves"]["least_class"] < USELESS:
+                cells["least_class"] = "–"
+            if name == "halves" and known["of"] != "test pictures":
+                cells["recognised"] = f"{known['real']:.2f} of {known['of']}"
+            lines.append(f"| {' | '.join([what, *cells.values()])} |")
+    return lines
+
+
+def statistics_table() -> list[str]:
+    """What MNIST's samples are most unlike data in, by either prior."""
+    found = result("statistics")
+    paper, other = (found[key]["table"] for key in ("mnist", TRANSFORMER.format("mnist")))
+    lines = [
+        "| | real | paper's prior | transformer | unlike, paper's | unlike, transformer | unlike, test "
+        "pictures |",
+        "|" + " --- |" * 7,
+    ]
+    ordered = sorted(paper, key=lambda name: -paper[name]["unlike"])
+    for name in ordered[:MOST_UNLIKE]:
+        numbers = (paper[name]["train"], paper[name]["samples"], other[name]["samples"])
+        unlike = (paper[name]["unlike"], other[name]["unlike"], paper[name]["floor"])
+        columns = [name, *(f"{value:.2f}" for value in (*numbers, *unlike))]
+        lines.append(f"| {' | '.join(columns)} |")
     return lines
 
 
@@ -272,6 +301,7 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "one-shot": one_shot_table,
     "fid": fid_table,
     "quality": quality_table,
+    "statistics": statistics_table,
     "clusters": clusters_table,
     "what holds back": holds_back_table,
 }
@@ -386,7 +416,14 @@ def _claims_of_defaults() -> list[str]:
 def _claims_of_tasks() -> list[str]:
     quality, clusters = result("sample_quality"), result("clusters")
     omniglot, prior = quality["omniglot"], quality["omniglot, trainable prior"]
+    before, after = quality["mnist"], quality[TRANSFORMER.format("mnist")]
+    samples, other = before["sets"]["samples"], after["sets"]["samples"]
     return [
+        f"distance from {samples['frechet']:.2f} to {other['frechet']:.2f} and its ratio to training "
+        f"pictures from {before['ratio']:.1f} to {after['ratio']:.1f}",
+        f"names {100 * other['recognised']:.0f} % of its digits with confidence, where it named "
+        f"{100 * samples['recognised']:.0f} % of the paper's prior's and names "
+        f"{100 * before['classifier']['real']:.0f} % of real ones",
         f"{omniglot['ratio_halves']:.0f} times as far as one half of the test "
         "alphabets from the other",
         f"bring {prior['sets']['samples']['frechet']:.2f} and {prior['ratio']:.2f}",
