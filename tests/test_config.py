@@ -159,6 +159,7 @@ OTHER_TRAIN: dict[str, Any] = {
     "guide": "full-covariance",
     "batch_size": 4,
     "beta": 2.5,
+    "beta_on": "stop",
     "learning_rate": 0.002,
     "warm_up": 7,
     "decay_steps": 90,
@@ -178,7 +179,15 @@ OTHER_TRAIN: dict[str, Any] = {
     "synthetic_ratio": 0.25,
     "scale_learns": "explored",
 }
-ELSEWHERE = {"source", "init_from", "trainable", "estimator", "particles", "normalise"}
+ELSEWHERE = {
+    "source",
+    "init_from",
+    "trainable",
+    "estimator",
+    "particles",
+    "normalise",
+    "prior_share",
+}
 """Settings that go with others, of which the tests below have one each."""
 
 

@@ -21,6 +21,7 @@ import trainings
 from dood_pyro import data
 from dood_pyro.config import RunConfig, TrainConfig
 from dood_pyro.errors import UserError
+from dood_pyro.registry import TASKS, load_target
 from dood_pyro.research import begin_training, configure
 from dood_pyro.runs.budget import TrainingBudget
 from dood_pyro.runs.run import Run
@@ -49,9 +50,7 @@ class Recorded(LocalEngine):
 
 def test_rows_are_trainings_that_can_be() -> None:
     """Each takes one departure back; the paper's takes back all that there are in it."""
-    from dood_pyro.cli.main import main
-
-    train = main.get_command(None, "train")  # type: ignore[arg-type]
+    train = load_target(TASKS["train"].target)
     usual = configure("dood", "mnist")
     changed: dict[str, set[str]] = {}
     for name, row in departures.ROWS.items():
@@ -84,6 +83,7 @@ def test_a_row_goes_on_where_it_was_stopped(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(departures, "RESULTS", tmp_path / "departures.json")
+    monkeypatch.setattr(Run, "provenance", lambda run, which: {"model": "dood"})
     given = argparse.Namespace(runs=tmp_path / "runs", model="dood", budget=30.0, limit=3)
     engine = Recorded(source)
     with pytest.raises(UserError, match=r"taper-mnist-0: no room"):

@@ -245,7 +245,8 @@ def test_an_interrupted_last_part_goes_on_from_the_parses_at_hand(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small = {"model.canvas_size": 16, "model.max_strokes": 2, "train.batch_size": 4}
-    given = {"settings": small | {"train.prior_share": 0.5}, "device": "cpu", "steps": 8}
+    small |= {"model.features": 16, "train.synthetic_ratio": 0.0, "train.prior_share": 0.5}
+    given = {"settings": small, "device": "cpu", "steps": 8}
 
     def state(name: str) -> dict[str, torch.Tensor]:
         return Run(tmp_path / name).read_tensors("state.safetensors")[0]
