@@ -211,10 +211,14 @@ def unknown(kind: str, name: str) -> str:
             "commands that use a run, such as evaluate"
         )
     own = "module:function" if kind == "source" else "module:Class"
-    near = difflib.get_close_matches(name.lower(), KINDS[kind], 1)
-    meant = f"; did you mean {near[0]}?" if near else ""
     choice = f"choose {', '.join(KINDS[kind])} or your own {own}"
-    return f"no {kind} {name!r}{meant or '; ' + choice}"
+    return f"no {kind} {name!r}; {did_you_mean(kind, name) or choice}"
+
+
+def did_you_mean(kind: str, name: str) -> str:
+    """A question after a name that is nearly one of the table's; else ""."""
+    near = difflib.get_close_matches(name.lower(), KINDS[kind], 1)
+    return f"did you mean {near[0]}?" if near else ""
 
 
 def model_title(name: str) -> str:

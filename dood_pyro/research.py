@@ -173,6 +173,7 @@ def configure(
         if setting not in known:
             raise UnknownSettingError(name)
         parts[part][setting] = value
+    load_component("model", model)  # raises if the name is wrong
     config = RunConfig(model, ModelConfig(**parts["model"]), TrainConfig(**parts["train"]))
     config.train.check_estimator()  # the caller named it: it may be loaded
     if (

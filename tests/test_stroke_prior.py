@@ -169,6 +169,8 @@ def test_who_learns_from_parses() -> None:
             train = TrainConfig("none", estimator=estimator, **(alone | particles))
             trainer = Trainer.from_config(RunConfig(model, TINY, train), torch.device("cpu"))
             assert trainer.prior_share == share_alone
+    with pytest.raises(UserError, match="no model 'gan'"):  # whether or not the share asks for it
+        configure("gan", "none", {"train.prior_share": 0.0})
     shared = {"model.pen": "shared"}
     assert configure("dood-transformer", "none", shared).train.prior_share == 0
     train = TrainConfig("none", prior_share=0.5)

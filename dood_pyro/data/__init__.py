@@ -7,7 +7,6 @@ can be written to.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import os
 import stat
@@ -29,7 +28,14 @@ from dood_pyro.errors import UserError
 from dood_pyro.files import named, refuse_special
 from dood_pyro.images import ImageBatch
 from dood_pyro.pictures import resize_bytes
-from dood_pyro.registry import SOURCES, canonical, first_line, is_own_code, load_component
+from dood_pyro.registry import (
+    SOURCES,
+    canonical,
+    did_you_mean,
+    first_line,
+    is_own_code,
+    load_component,
+)
 
 
 @dataclass(frozen=True)
@@ -120,11 +126,10 @@ def locate(source: str, data_dir: str | Path | None = None) -> Path:
         return target
     if is_own_code(source):
         return _prepare_own(source)
-    near = difflib.get_close_matches(source.lower(), SOURCES, 1)
+    meant = did_you_mean("source", source)
     raise UserError(
-        f"there is no source {source!r}: "
-        + (f"did you mean {near[0]}? It is " if near else "it is ")
-        + f"neither one of {', '.join(SOURCES)}, nor the path of a folder of pictures or of an .npz "
+        f"there is no source {source!r}: {f'{meant} It' if meant else 'it'} is neither"
+        f" one of {', '.join(SOURCES)}, nor the path of a folder of pictures or of an .npz "
         "file, nor your own module:function"
     )
 

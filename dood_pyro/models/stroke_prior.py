@@ -81,8 +81,10 @@ class Chain(nn.Module):
         x = x + F.gelu(inner)
         raw = torch.einsum("...jh,jhk->...jk", x, self.out[which]) + self.out_bias[which]
         mean, std, weight = raw.unflatten(-1, (3, COMPONENTS)).unbind(-2)
-        std = (MIN_STD + F.softplus(std)) * temperature**0.5
-        return mean, std, (weight / temperature).log_softmax(-1)
+        std = MIN_STD + F.softplus(std)
+        if temperature != 1:  # training has none
+            std, weight = std * temperature**0.5, weight / temperature
+        return mean, std, weight.log_softmax(-1)
 
     def log_prob(
         self,

@@ -57,8 +57,8 @@ class ParsedImages(NamedTuple):
     """Latent variables but ``on_t``, by the kind of their site."""
     log_q: Float[Tensor, "stops images"]
     """log q_k"""
-    log_q_strokes: Float[Tensor, "stops images"]
-    """Σ_{t≤k} log q of ``values`` of step t."""
+    log_q_strokes: Float[Tensor, "steps images"]
+    """log q of ``values``, step by step."""
     log_likelihood: Float[Tensor, "stops images"]
     """log p(x | canvas_k)"""
 
@@ -84,7 +84,7 @@ class ParsedImages(NamedTuple):
         drawn = self.log_q.exp().flip(0).cumsum(0).flip(0)[1:]
         wanted = drawn > NEGLIGIBLE
         logits, log_p = model.prior_of(self.values, wanted)
-        ratios = (log_p - self.log_q_strokes.diff(dim=0)).masked_fill(~wanted, 0.0)
+        ratios = (log_p - self.log_q_strokes).masked_fill(~wanted, 0.0)
         log_p_stops = stop_log_probs(logits)
         return StopMarginalTerms(
             self.log_q, log_p_stops, self.log_likelihood, sums_to_stops(ratios)
@@ -119,7 +119,7 @@ def parse_batch(model: DrawingModel, guide: Guide, images: ImageBatch) -> Parsed
     return ParsedImages(
         drawn.values,
         stop_log_probs(drawn.q_logits),
-        sums_to_stops(drawn.log_q),
+        drawn.log_q,
         torch.stack(likelihoods),
     )
 
