@@ -21,7 +21,7 @@ from . import options
 @options.particles()
 @options.limit(1000)
 @click.option("--csv", "table", type=options.PathTo(), help="Table that the row is added to.")
-@click.option("--json", "as_json", is_flag=True, help="Print nothing but JSON.")
+@options.as_json
 @options.trained
 @options.data_dir
 def evaluate(

@@ -105,7 +105,7 @@ def fid(
     help="Seeds of sampling and splitting, separated by commas; mean and deviation are over seeds.",
 )
 @options.record("File to add the numbers to, under the target's name.")
-@click.option("--json", "as_json", is_flag=True, help="Print nothing but JSON.")
+@options.as_json
 @options.trained
 @options.data_dir
 def sample_quality(
@@ -127,27 +127,17 @@ def sample_quality(
     and samples whose strokes are shuffled. docs/results.md says what the measures are (the numbers of
     Fig. 6 are of the first).
     """
-    from dood_pyro import data
     from dood_pyro.features import load_features
     from dood_pyro.files import refuse_another_run, update_object
     from dood_pyro.progress import progress_bar
     from dood_pyro.recognition import open_run
     from dood_pyro.tasks.sample_quality import report
 
-    opened, rival_run = open_run(run), None if rival is None else open_run(rival)
-    made_by = opened.provenance(use.which)
-    trained = opened.read_config()[0].train
-    target = options.own_source(trained.source, use.trusted) if target is None else target
-    name = data.name_of(target)
+    rival_run = None if rival is None else open_run(rival)
+    target, name, made_by, apart = options.measured(run, target, use)
     features = name if features is None else features
-    key = options.entry(
-        name,
-        *("part", "limit", "seeds", "guide", "which"),
-        by=(made_by["source"], name),
-        model=(made_by["model"], "dood"),
-        trainable=(trained.trainable, "both"),
-        features=(Path(features).stem, name),
-    )
+    apart["features"] = Path(features).stem, name
+    key = options.entry(name, "part", "limit", "seeds", "guide", "which", **apart)
     refuse_another_run(record, key, made_by)
     network = load_features(features)
     dood = use.load(run)

@@ -289,6 +289,43 @@ def own_source(source: str, trusted: Sequence[str]) -> str:
     return source
 
 
+class Measured(NamedTuple):
+    """A run that is measured against a target, for an entry of a JSON file of numbers."""
+
+    target: str
+    name: str
+    """Of the target."""
+    made_by: dict[str, Any]
+    """The run's provenance."""
+    apart: dict[str, tuple[Any, Any]]
+    """What of the run tells its entry apart from the usual one (`entry`)."""
+
+
+def measured(run: str, target: str | None, use: Use) -> Measured:
+    """A run against a target; by default against the source that it was trained on.
+
+    Raises:
+        UserError: the run cannot be read, or its source is code of its own.
+    """
+    from dood_pyro import data
+    from dood_pyro.recognition import open_run
+
+    opened = open_run(run)
+    made_by = opened.provenance(use.which)
+    trained = opened.read_config()[0].train
+    target = own_source(trained.source, use.trusted) if target is None else target
+    name = data.name_of(target)
+    apart = {
+        "by": (made_by["source"], name),
+        "model": (made_by["model"], "dood"),
+        "trainable": (trained.trainable, "both"),
+    }
+    return Measured(target, name, made_by, apart)
+
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print nothing but JSON.")
+
+
 def run_name(run: str) -> str:
     """Name of a run in figures and files: the name of its folder."""
     from dood_pyro.files import named

@@ -30,7 +30,7 @@ from . import options
 )
 @options.seed
 @options.record("File to add the numbers to, under the target's name.")
-@click.option("--json", "as_json", is_flag=True, help="Print nothing but JSON.")
+@options.as_json
 @options.trained
 @options.data_dir
 def statistics(
@@ -49,23 +49,11 @@ def statistics(
     distribution over samples is from that over training pictures, in standard deviations of the latter,
     beside the same for test pictures: the most unlike first.
     """
-    from dood_pyro import data
     from dood_pyro.files import refuse_another_run, update_object
-    from dood_pyro.recognition import open_run
     from dood_pyro.tasks.stroke_statistics import statistics as measure
 
-    opened = open_run(run)
-    made_by = opened.provenance(use.which)
-    trained = opened.read_config()[0].train
-    target = options.own_source(trained.source, use.trusted) if target is None else target
-    name = data.name_of(target)
-    key = options.entry(
-        name,
-        *("limit", "seed", "guide", "which"),
-        by=(made_by["source"], name),
-        model=(made_by["model"], "dood"),
-        trainable=(trained.trainable, "both"),
-    )
+    target, name, made_by, apart = options.measured(run, target, use)
+    key = options.entry(name, "limit", "seed", "guide", "which", **apart)
     refuse_another_run(record, key, made_by)
     found = measure(use.load(run), target, limit, seed, data_dir)
     found |= {"seed": seed, "run": made_by}
