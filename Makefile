@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
+MODEL  ?= dood-transformer
 SOURCE ?= digits
 BUDGET ?= 5m
 SEED   ?= 0
@@ -11,7 +12,7 @@ SEEDS  ?= 0
 LIMIT  ?= 1000
 # Runs that transfer-table need not train again; empty: none.
 KEPT   ?= experiments/runs
-RUN    ?= runs/dood-$(basename $(notdir $(SOURCE:/=)))-$(SEED)
+RUN    ?= runs/$(MODEL)-$(basename $(notdir $(SOURCE:/=)))-$(SEED)
 # Where the data lie; the platform's cache folder unless set.
 export DOOD_DATA
 
@@ -29,11 +30,11 @@ $(VENV)/installed: setup.cfg pyproject.toml
 	$(BIN)/pip install --quiet --editable '.[dev]'
 	touch $@
 
-train: install ## train on SOURCE for BUDGET (or go on for longer), draw what was learned
+train: install ## train MODEL on SOURCE for BUDGET (or go on for longer), draw what was learned
 	@if [ -e $(RUN) ]; then \
 	    $(BIN)/dood-pyro train --resume $(RUN) --budget $(BUDGET); \
 	else \
-	    $(BIN)/dood-pyro train --source $(SOURCE) --budget $(BUDGET) --seed $(SEED) --out $(RUN); \
+	    $(BIN)/dood-pyro train --model $(MODEL) --source $(SOURCE) --budget $(BUDGET) --seed $(SEED) --out $(RUN); \
 	fi
 
 test: install ## style, types and all tests

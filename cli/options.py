@@ -225,7 +225,7 @@ class Use(NamedTuple):
         """
         from dood_pyro.errors import UserError
         from dood_pyro.recognition import load, open_run
-        from dood_pyro.runs.run import parse_guide_name
+        from dood_pyro.run_folders.run import parse_guide_name
 
         own, over = parse_guide_name(self.guide)
         theirs = [open_run(run).read_config()[0].train.guide for run in runs]

@@ -12,13 +12,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dood_pyro.config import ModelConfig, SettingError, TrainConfig, UnknownSettingError
+from dood_pyro.config import (
+    DEFAULT_MODEL,
+    ModelConfig,
+    SettingError,
+    TrainConfig,
+    UnknownSettingError,
+)
 from dood_pyro.errors import UserError
 
 from . import options
 
 if TYPE_CHECKING:
-    from dood_pyro.runs.budget import TrainingBudget
+    from dood_pyro.run_folders.budget import TrainingBudget
     from dood_pyro.training.loop import Training
     from dood_pyro.training.processes import Team
     from dood_pyro.training.trainer import Trainer
@@ -30,7 +36,7 @@ if TYPE_CHECKING:
     "--model",
     "model__name",
     type=options.Component("model"),
-    help=options.names("model", "module:Class") + "  [default: dood]",
+    help=options.names("model", "module:Class") + f"  [default: {DEFAULT_MODEL}]",
 )
 @click.option("--steps", type=click.IntRange(min=1), help="Total number of steps.")
 @click.option("--budget", type=options.Duration(), help="Total training time, as 90m or 1h30m.")
@@ -93,7 +99,7 @@ def _with_team(ctx: click.Context, given: dict[str, Any], team: Team) -> None:
     """Begin or continue the training, as the team's first process or behind it."""
     from dood_pyro.devices import choose_device
     from dood_pyro.progress import print_if_read
-    from dood_pyro.runs.run import Run
+    from dood_pyro.run_folders.run import Run
     from dood_pyro.training.loop import Training
 
     begun: tuple[Training, TrainingBudget] | None = None
@@ -144,7 +150,7 @@ def _resume(
 ) -> tuple[Training, TrainingBudget]:
     from dood_pyro.devices import choose_device
     from dood_pyro.recognition import trained_weights
-    from dood_pyro.runs.run import Run
+    from dood_pyro.run_folders.run import Run
     from dood_pyro.training.loop import Training
 
     device = choose_device(given["device"])

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dood_pyro.canvas_drawing import CanvasDrawing
     from dood_pyro.config import ModelConfig, RunConfig, SettingError, TrainConfig
-    from dood_pyro.drawing import Drawing, PenStroke
+    from dood_pyro.drawing import Drawing, Drawings, PenStroke
     from dood_pyro.errors import UserError
     from dood_pyro.estimators.base import Estimator
     from dood_pyro.estimators.multi_sample import IWAE, ReweightedWakeSleep
@@ -30,15 +30,16 @@ if TYPE_CHECKING:
     from dood_pyro.models.dood import DooD, StepValues
     from dood_pyro.recognition import Recognizer, load
     from dood_pyro.research import begin_training, configure, evaluate, train
-    from dood_pyro.runs.budget import TrainingBudget
-    from dood_pyro.runs.run import Run
+    from dood_pyro.run_folders.budget import TrainingBudget
+    from dood_pyro.run_folders.listing import Runs, runs
+    from dood_pyro.run_folders.run import Run
     from dood_pyro.stroke import Stroke
     from dood_pyro.training.loop import Training, resume
 
 _MODULES = {
     "config": ("ModelConfig", "RunConfig", "SettingError", "TrainConfig"),
     "canvas_drawing": ("CanvasDrawing",),
-    "drawing": ("Drawing", "PenStroke"),
+    "drawing": ("Drawing", "Drawings", "PenStroke"),
     "errors": ("UserError",),
     "estimators.base": ("Estimator",),
     "estimators.multi_sample": ("IWAE", "ReweightedWakeSleep"),
@@ -52,8 +53,9 @@ _MODULES = {
     "models.dood": ("DooD", "StepValues"),
     "recognition": ("Recognizer", "load"),
     "research": ("begin_training", "configure", "evaluate", "train"),
-    "runs.budget": ("TrainingBudget",),
-    "runs.run": ("Run",),
+    "run_folders.budget": ("TrainingBudget",),
+    "run_folders.run": ("Run",),
+    "run_folders.listing": ("Runs", "runs"),
     "stroke": ("Stroke",),
     "training.loop": ("Training", "resume"),
 }
@@ -67,6 +69,7 @@ __all__ = [
     "DooD",
     "Drawing",
     "DrawingModel",
+    "Drawings",
     "Estimator",
     "FullCovarianceGuide",
     "Guide",
@@ -77,6 +80,7 @@ __all__ = [
     "ReweightedWakeSleep",
     "Run",
     "RunConfig",
+    "Runs",
     "SequentialGuide",
     "SettingError",
     "StepValues",
@@ -92,6 +96,7 @@ __all__ = [
     "evaluate",
     "load",
     "resume",
+    "runs",
     "train",
 ]
 

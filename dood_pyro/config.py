@@ -2,7 +2,7 @@
 Used by the command line, by run folders, and to build models, guides and estimators.
 
 A setting is declared once, by `setting`; command-line options, ``--set``, configuration files, checks
-and docs follow from that. What earlier versions wrote is read by `dood_pyro.runs.formats`.
+and docs follow from that. What earlier versions wrote is read by `dood_pyro.run_folders.formats`.
 """
 
 from __future__ import annotations
@@ -214,6 +214,9 @@ SYNTHETIC_RATIO = 0.125
 """Default of `TrainConfig.synthetic_ratio`."""
 PARTICLES = 5
 """Default of `TrainConfig.particles` for estimators that weigh samples."""
+DEFAULT_MODEL = "dood-transformer"
+"""Model of a training that names none: samples of the paper's own prior, ``dood``, can hardly be
+recognised."""
 PRIOR_SHARE = 0.25
 """Usual `TrainConfig.prior_share` of models whose prior can learn from strokes alone."""
 UNSET: Any = object()

@@ -16,7 +16,7 @@ from jaxtyping import Float
 
 from dood_pyro import drawing_files, svg
 from dood_pyro.errors import UserError
-from dood_pyro.files import write_atomically
+from dood_pyro.files import unwritable, write_atomically
 from dood_pyro.rendering.round_pen import Polyline, draw_with_pen
 
 MAX_RENDERED = 16_384
@@ -64,6 +64,7 @@ class Drawing:
         limited: whether a limit on the number of strokes ended the parse.
         log_density: of picture and strokes together, nats, up to a constant that parses of one picture
             share; None where it is not known.
+        given: first strokes that were there before a prior went on.
     """
 
     def __init__(
@@ -74,10 +75,12 @@ class Drawing:
         explained: float = 1.0,
         limited: bool = False,
         log_density: float | None = None,
+        given: int = 0,
     ) -> None:
         self.strokes = tuple(strokes)
         self.width, self.height = width, height
         self.explained, self.limited, self.log_density = explained, limited, log_density
+        self.given = given
 
     def __len__(self) -> int:
         return len(self.strokes)
@@ -93,17 +96,16 @@ class Drawing:
             return NotImplemented
         return (
             (self.width, self.height, len(self)) == (other.width, other.height, len(other))
-            and (self.explained, self.limited) == (other.explained, other.limited)
+            and (self.explained, self.limited, self.given)
+            == (other.explained, other.limited, other.given)
             and all(a.same(b) for a, b in zip(self, other, strict=True))
         )
 
     __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
-        return (
-            f"Drawing({len(self)} strokes on {self.width}×{self.height} pixels, "
-            f"{self.explained:.0%} of the ink explained)"
-        )
+        of_ink = f", {self.explained:.0%} of the ink explained" if self.explained < 1 else ""
+        return f"Drawing({len(self)} strokes on {self.width}×{self.height} pixels{of_ink})"
 
     def _repr_svg_(self) -> str:
         """Show the drawing in a notebook."""
@@ -167,6 +169,7 @@ class Drawing:
             "explained": self.explained,
             "limited": self.limited,
             "log_density": self.log_density,
+            "given": self.given,
             "strokes": [
                 {
                     "control": stroke.control.tolist(),
@@ -259,3 +262,48 @@ class Drawing:
             UserError: the file cannot be read, or is no drawing.
         """
         return drawing_files.open_drawing(Path(path))
+
+
+class Drawings(list[Drawing]):
+    """Several drawings: a list that shows itself in a notebook, and is written and read as JSON."""
+
+    def __repr__(self) -> str:
+        return f"Drawings({list.__repr__(self)})"
+
+    def _repr_html_(self) -> str:
+        """Show the drawings in a notebook, side by side."""
+        cells = (f'<div style="width: 9em">{each.svg("100%")}</div>' for each in self)
+        return f'<div style="display: flex; flex-wrap: wrap; gap: .5em">{"".join(cells)}</div>'
+
+    def json(self) -> list[dict[str, Any]]:
+        """Return the drawings as plain values for ``json.dumps``; `from_json` reads them."""
+        return [drawing.json() for drawing in self]
+
+    @classmethod
+    def from_json(cls, values: Sequence[Any] | str) -> Drawings:
+        """The drawings of `json`'s values, or of their text.
+
+        Raises:
+            UserError: they are not a list of drawings.
+        """
+        return cls(drawing_files.many_from_json(values))
+
+    def save(self, folder: str | Path, suffix: str = ".svg") -> list[Path]:
+        """Write each drawing into a folder, as 000.svg and so on; return the files' paths.
+
+        Args:
+            folder: made if it is not there.
+            suffix: as for `Drawing.save`.
+
+        Raises:
+            UserError: a file there has such a name already, or cannot be written.
+        """
+        digits = max(3, len(str(len(self) - 1)))
+        paths = [Path(folder) / f"{index:0{digits}d}{suffix}" for index in range(len(self))]
+        if there := [path for path in paths if path.exists()]:
+            raise UserError(f"{there[0]} is there already; name another folder")
+        try:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise unwritable(folder, error) from None
+        return [drawing.save(path)[0] for drawing, path in zip(self, paths, strict=True)]

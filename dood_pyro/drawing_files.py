@@ -60,12 +60,28 @@ def from_json(values: Mapping[str, Any] | str) -> Drawing:
             float(read.get("explained", 1)),
             bool(read.get("limited", False)),
             read.get("log_density"),
+            int(read.get("given", 0)),
         )
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         raise UserError(
             "this JSON is no drawing of dood-pyro: it has width, height and strokes, each stroke a "
             "list of curves of four points"
         ) from None
+
+
+def many_from_json(values: Sequence[Any] | str) -> list[Drawing]:
+    """The drawings of a list of `Drawing.json`'s values, or of its text.
+
+    Raises:
+        UserError: it is none.
+    """
+    try:
+        read = json.loads(values) if isinstance(values, str) else values
+    except (ValueError, RecursionError):
+        read = None
+    if not isinstance(read, Sequence) or isinstance(read, str):
+        raise UserError("this JSON is no list of drawings")
+    return [from_json(each) for each in read]
 
 
 def open_drawing(path: Path) -> Drawing:

@@ -22,7 +22,7 @@ from dood_pyro import data
 from dood_pyro.devices import seeded
 from dood_pyro.errors import UserError
 from dood_pyro.optimiser import Adam
-from dood_pyro.runs.tensors import load_tensors, read_tensors, write_tensors
+from dood_pyro.run_folders.tensors import load_tensors, read_tensors, write_tensors
 
 SIZE = 50
 """Pixels per side of the networks' input."""

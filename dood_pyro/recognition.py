@@ -19,7 +19,7 @@ from dood_pyro import data, geometry
 from dood_pyro.canvas_drawing import CanvasDrawing
 from dood_pyro.config import RunConfig
 from dood_pyro.devices import choose_device
-from dood_pyro.drawing import Drawing
+from dood_pyro.drawing import Drawing, Drawings
 from dood_pyro.errors import UserError
 from dood_pyro.guides.base import Guide
 from dood_pyro.images import ImageBatch, Images, as_batch
@@ -36,9 +36,11 @@ from dood_pyro.pictures import (
     read_grey,
     resize,
 )
+from dood_pyro.registry import canonical
 from dood_pyro.rendering import peak_ink
-from dood_pyro.runs.run import Run
+from dood_pyro.run_folders.run import Run, make_search_guide
 from dood_pyro.stroke import Stroke, visible_width
+from dood_pyro.tokens import Strokes, TokenNoise, strokes_from_parse
 
 Method = Literal["ink", "guide"]
 """What parses a picture: its own ink, on a canvas of its size, or the run's guide."""
@@ -101,7 +103,18 @@ def load(
     opened = open_run(run)
     model, recognition, config = opened.load(which, guide, trusted)
     native_size = opened.read_facts().native_size
-    return Recognizer(model.to(chosen), recognition.to(chosen), config, native_size)
+    dood = Recognizer(model.to(chosen), recognition.to(chosen), config, native_size)
+    dood.loaded = Loaded(opened, which, guide, tuple(trusted))
+    return dood
+
+
+class Loaded(NamedTuple):
+    """A run, and the arguments of `load`."""
+
+    run: Run
+    which: str
+    guide: str | None
+    trusted: tuple[str, ...]
 
 
 class _InDouble(NamedTuple):
@@ -113,9 +126,10 @@ class _InDouble(NamedTuple):
 
 
 class Recognizer:
-    """A trained model and guide, to parse pictures with.
+    """A trained model and guide: to parse pictures with, and to draw.
 
     Attributes:
+        loaded: what `load` made it of; None where it was made otherwise.
         model, guide: the Pyro programs.
         config: configuration that model and guide were built and trained with.
         native_size: pixels per side of the training images before they were resized; 0 if not known.
@@ -126,7 +140,12 @@ class Recognizer:
     ) -> None:
         self.model, self.guide, self.config = model, guide, config
         self.native_size = native_size
+        self.loaded: Loaded | None = None
         self._double: _InDouble | None = None
+
+    def __repr__(self) -> str:
+        source = data.name_of(canonical(self.config.train.source))
+        return f"Recognizer({self.config.model_name} trained on {source})"
 
     @property
     def prefers_guide(self) -> bool:
@@ -240,8 +259,7 @@ class Recognizer:
         """
         if method not in (None, "ink", "guide"):
             raise UserError(f"a picture is parsed by 'ink' or 'guide', not {method!r}")
-        many = _is_many(images)
-        pictures = list(images) if many else [images]
+        many, pictures = as_pictures(images)
         if not pictures:
             return []
         if method == "guide" or (method is None and self.prefers_guide):
@@ -259,6 +277,101 @@ class Recognizer:
             UserError: as for `parse`, or ``count`` is below 1.
         """
         return parse_ways(picture, count, InkOptions(polarity))
+
+    def refine(self, images: Any, polarity: Polarity = "auto", guide: str = "refined") -> Any:
+        """Parse by the run's own guide and a search guide over it: slower, and closer to the posterior.
+
+        Args:
+            images: as for `parse`, with what it returns.
+            guide: ``"refined"``, ``"smc"`` or ``"per-image"``.
+
+        Raises:
+            UserError: as for `parse`, or there is no such search guide.
+        """
+        over = make_search_guide(guide, self.model, self.guide).eval()
+        searching = Recognizer(self.model, over, self.config, self.native_size)
+        return searching.parse(images, polarity, "guide")
+
+    def evaluate(self, target: str, **options: Any) -> dict[str, Any]:
+        """Measure how well the run explains a target; see `dood_pyro.evaluate` for options and row.
+
+        Raises:
+            UserError: as there, or this was not made by `load`.
+        """
+        from dood_pyro.tasks.evaluate import evaluate
+
+        if self.loaded is None:
+            raise UserError(
+                "only what dood_pyro.load made can be evaluated: save the run and load it"
+            )
+        run, which, guide, trusted = self.loaded
+        options = {"which": which, "guide": guide, "trusted": trusted, **options}
+        return evaluate(run, target, device=self.device, **options)
+
+    def sample(self, count: int = 1, seed: int = 0, temperature: float = 1.0) -> Drawings:
+        """Drawings sampled from the prior (Fig. 6), the same ones for a seed, in pixels of the canvas.
+
+        Args:
+            temperature: below 1 for what is likelier (`inference.guide_parses.sample_prior`).
+
+        Raises:
+            UserError: a value is out of range, or the model draws no curves.
+        """
+        from dood_pyro.tasks.as_drawings import samples
+
+        return samples(self, count, seed, temperature)
+
+    def complete(
+        self,
+        images: Any,
+        each: int = 6,
+        strokes: int | None = None,
+        seed: int = 0,
+        polarity: Polarity = "auto",
+    ) -> Any:
+        """Ways in which the prior goes on with drawings that were begun (Fig. 8).
+
+        Args:
+            images: one picture, or many, as for `parse`.
+            each: continuations of each picture.
+            strokes: number of first strokes of a picture's parse by the guide to go on from; None for
+                the whole picture, of which the drawings then have the strokes of its ink.
+
+        Returns:
+            `Drawings` in the picture's own pixels for one picture, a list of them for many. The first
+            ``drawing.given`` strokes of each are what was there.
+
+        Raises:
+            UserError: as for `parse`, a value is out of range, or the model draws no curves.
+        """
+        from dood_pyro.tasks.as_drawings import completions
+
+        return completions(self, images, each, strokes, seed, polarity)
+
+    def exemplars(
+        self,
+        images: Any,
+        each: int = 6,
+        noise: TokenNoise | None = None,
+        seed: int = 0,
+        polarity: Polarity = "auto",
+    ) -> Any:
+        """New exemplars of characters: tokens of the type that the guide's parse is (Fig. 7).
+
+        Args:
+            images: one picture, or many, as for `parse`.
+            each: exemplars of each picture.
+            noise: how far tokens are from their type; default `TokenNoise`.
+
+        Returns:
+            `Drawings` in the picture's own pixels for one picture, a list of them for many.
+
+        Raises:
+            UserError: as for `parse`, a value is out of range, or the model draws no curves.
+        """
+        from dood_pyro.tasks.as_drawings import new_exemplars
+
+        return new_exemplars(self, images, each, noise, seed, polarity)
 
     def _parse_by_guide(self, pictures: Sequence[Any], polarity: Polarity) -> list[Drawing]:
         prepared, sides = self.prepare(pictures, polarity)
@@ -291,35 +404,50 @@ class Recognizer:
 
 def drawings_from_parse(parsed: Parse) -> list[CanvasDrawing]:
     """One `CanvasDrawing` per image of a parse by a model that draws curves."""
-    layout, stroke, pen_values = (parsed.values[n].cpu() for n in ("layout", "stroke", "pen"))
-    control = geometry.apply_affine(stroke, geometry.affine_matrix(layout))
+    scale = parsed.values["layout"][..., 0].clamp(min=geometry.MIN_LAYOUT_SCALE)
+    std = parsed.std.get("stroke", torch.zeros_like(parsed.values["stroke"]))
+    spread = std.square().mean((-1, -2)).sqrt() * scale
+    confidence = parsed.on_probability.cumprod(0)
+    return drawings_from_strokes(
+        strokes_from_parse(parsed), parsed.canvas.shape[-1], confidence.T, spread.T
+    )
+
+
+def drawings_from_strokes(
+    strokes: Strokes,
+    size: int,
+    confidence: Float[Tensor, "drawings strokes"] | None = None,
+    uncertainty: Float[Tensor, "drawings strokes"] | None = None,
+) -> list[CanvasDrawing]:
+    """One `CanvasDrawing` for each of several drawings' strokes, (drawings,).
+
+    Args:
+        size: pixels per side of the canvas.
+        confidence, uncertainty: of the strokes (`Stroke`); None for certain ones.
+    """
+    control, pen_values, alive = (part.cpu() for part in strokes)
     pen = geometry.pen_profile(pen_values)
     taper = torch.zeros_like(pen_values[..., :2]) if pen.taper is None else pen.taper
-    scale = layout[..., 0].clamp(min=geometry.MIN_LAYOUT_SCALE)
     peak = torch.tanh(peak_ink(control, pen.sigma, pen.darkness, taper=pen.taper))
-    alive, confidence = parsed.alive.cpu(), parsed.on_probability.cpu().cumprod(0)
-    std = parsed.std.get("stroke", torch.zeros_like(stroke)).cpu()
-    spread = std.square().mean((-1, -2)).sqrt() * scale
+    confidence = torch.ones_like(alive) if confidence is None else confidence.cpu()
+    uncertainty = torch.zeros_like(alive) if uncertainty is None else uncertainty.cpu()
     drawings = []
-    for image in range(control.shape[1]):
-        strokes = []
-        for t in range(control.shape[0]):
-            if alive[t, image] == 0:
-                break
-            strokes.append(
-                Stroke(
-                    control=control[t, image],
-                    width=visible_width(float(pen.sigma[t, image]), float(peak[t, image])),
-                    brightness=float(peak[t, image]),
-                    sigma=float(pen.sigma[t, image]),
-                    darkness=float(pen.darkness[t, image]),
-                    width_taper=float(taper[t, image, 0]),
-                    darkness_taper=float(taper[t, image, 1]),
-                    confidence=float(confidence[t, image]),
-                    uncertainty=float(spread[t, image]),
-                )
+    for row, lives in enumerate(alive.cumprod(-1).sum(-1).int().tolist()):
+        found = [
+            Stroke(
+                control=control[row, t],
+                width=visible_width(float(pen.sigma[row, t]), float(peak[row, t])),
+                brightness=float(peak[row, t]),
+                sigma=float(pen.sigma[row, t]),
+                darkness=float(pen.darkness[row, t]),
+                width_taper=float(taper[row, t, 0]),
+                darkness_taper=float(taper[row, t, 1]),
+                confidence=float(confidence[row, t]),
+                uncertainty=float(uncertainty[row, t]),
             )
-        drawings.append(CanvasDrawing(strokes, parsed.canvas.shape[-1]))
+            for t in range(lives)
+        ]
+        drawings.append(CanvasDrawing(found, size))
     return drawings
 
 
@@ -328,6 +456,12 @@ def explained_share(picture: Float[Tensor, "size size"], drawing: CanvasDrawing)
     total = float(picture.sum())
     both = torch.minimum(picture.cpu(), drawing.render(picture.shape[-1]))
     return float(both.sum()) / max(total, 1e-6)
+
+
+def as_pictures(images: Any) -> tuple[bool, list[Any]]:
+    """Whether ``images``, as `Recognizer.parse` takes them, are many, and the pictures."""
+    many = _is_many(images)
+    return many, list(images) if many else [images]
 
 
 def _is_many(images: Any) -> bool:

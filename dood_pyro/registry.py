@@ -103,6 +103,7 @@ SOURCES = {
 TASKS = {
     "train": Component("dood_pyro.cli.train:train", "Train model and guide on a source."),
     "parse": Component("dood_pyro.cli.parse:parse", "Turn pictures into pen strokes."),
+    "draw": Component("dood_pyro.cli.draw:draw", "Open a page to draw on."),
     "reconstruct": Component(
         "dood_pyro.cli.reconstruct:reconstruct", "Draw a target's test images stroke by stroke."
     ),
@@ -117,6 +118,7 @@ TASKS = {
     "one-shot": Component(
         "dood_pyro.cli.one_shot:one_shot", "Classify characters from one example each."
     ),
+    "runs": Component("dood_pyro.cli.runs:runs", "List, show, compare and delete runs."),
     "sources": Component("dood_pyro.cli.sources:sources", "List the data sources."),
     "fid": Component("dood_pyro.cli.fid:fid", "Print the distance between two sets of pictures."),
     "sample-quality": Component(

@@ -20,6 +20,7 @@ from typing import Any
 from torch import Tensor
 
 from dood_pyro.config import (
+    DEFAULT_MODEL,
     PRIOR_SHARE,
     ModelConfig,
     RunConfig,
@@ -33,10 +34,10 @@ from dood_pyro.errors import UserError
 from dood_pyro.files import read_bytes
 from dood_pyro.recognition import open_run
 from dood_pyro.registry import SOURCES, canonical, load_component
-from dood_pyro.runs.budget import TrainingBudget
-from dood_pyro.runs.build import prior_can_learn_alone
-from dood_pyro.runs.run import Run
-from dood_pyro.runs.tensors import refuse_not_finite
+from dood_pyro.run_folders.budget import TrainingBudget
+from dood_pyro.run_folders.build import prior_can_learn_alone
+from dood_pyro.run_folders.run import Run
+from dood_pyro.run_folders.tensors import refuse_not_finite
 from dood_pyro.tasks.evaluate import evaluate
 from dood_pyro.training.log import Show
 from dood_pyro.training.loop import Training
@@ -50,7 +51,7 @@ INHERITED = ("num_refiners", "guide_channels")
 
 def train(
     source: str,
-    model: str = "dood",
+    model: str | None = None,
     *,
     steps: int | None = None,
     seconds: float | None = None,
@@ -132,13 +133,14 @@ def begin_training(
     model = _once(chosen, "model.name", model)
     source = _once(chosen, "train.source", source) or ""
     init_from = _once(chosen, "train.init_from", init_from)
-    initial, sha256 = None, ""
+    own, initial, sha256 = tuple(chosen.items()), None, ""
     if init_from is not None:
         theirs, initial, sha256 = _initial_weights(str(init_from), trusted, chosen)
         model = _their_model(model, theirs.pop("model.name"), chosen, str(init_from))
         for name, value in theirs.items():
             chosen[name] = _same(name, chosen.get(name), value, str(init_from))
     config = configure(model, absolute_source(source), chosen)
+    _refuse_without_effect(config, dict(own))
     stem = f"{name_of(config.model_name)}-{name_of(source)}-{config.train.seed}"
     path = Path("runs") / stem if out is None else out
     return Training.begin(
@@ -154,7 +156,7 @@ def configure(
     """Configuration of a run: defaults, with ``settings`` in their place.
 
     Args:
-        model: default ``"dood"``.
+        model: default `dood_pyro.config.DEFAULT_MODEL`.
         settings: values by ``"model.NAME"`` and ``"train.NAME"``; ``"model.name"`` and
             ``"train.source"`` stand for ``model`` and ``source``.
 
@@ -163,7 +165,7 @@ def configure(
         UserError: there is no such model or estimator.
     """
     left = dict(settings or {})
-    model = _once(left, "model.name", model) or "dood"
+    model = _once(left, "model.name", model) or DEFAULT_MODEL
     parts: dict[str, dict[str, Any]] = {"model": {}, "train": {}}
     parts["train"]["source"] = _once(left, "train.source", source) or ""
     kinds = {"model": ModelConfig, "train": TrainConfig}
@@ -234,6 +236,22 @@ def absolute_source(source: str) -> str:
         raise UserError(f"say what to train on: {', '.join(SOURCES)}, or a path")
     path = os.path.abspath(os.path.expanduser(source))
     return source if source in SOURCES or not os.path.exists(path) else path
+
+
+def _refuse_without_effect(config: RunConfig, chosen: Mapping[str, Any]) -> None:
+    """Raise where a setting was chosen that the model does not go by.
+
+    Raises:
+        SettingError: so it was.
+    """
+    found = load_component("model", config.model_name)
+    for name in getattr(found, "settings_without_effect", ()):
+        default = getattr(ModelConfig, name)
+        if chosen.get(f"model.{name}", default) != default:
+            raise SettingError(
+                name,
+                f"has no effect on {config.model_name}; name a model that it is for, such as dood",
+            )
 
 
 def _once(settings: dict[str, Any], name: str, given: Any) -> Any:

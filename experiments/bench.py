@@ -46,10 +46,10 @@ from dood_pyro.pictures import resize
 from dood_pyro.recognition import Recognizer
 from dood_pyro.rendering import canvas_from_ink, stroke_ink
 from dood_pyro.rendering.reference import stroke_ink_per_pixel
-from dood_pyro.runs.budget import TrainingBudget
-from dood_pyro.runs.build import build
-from dood_pyro.runs.facts import revision
-from dood_pyro.runs.run import Run
+from dood_pyro.run_folders.budget import TrainingBudget
+from dood_pyro.run_folders.build import build
+from dood_pyro.run_folders.facts import revision
+from dood_pyro.run_folders.run import Run
 from dood_pyro.schedules import Step
 from dood_pyro.training.loop import resume
 from dood_pyro.training.trainer import Trainer

@@ -25,7 +25,7 @@ from dood_pyro import data
 from dood_pyro.errors import exit_on_user_error
 from dood_pyro.files import update_object
 from dood_pyro.recognition import BATCH
-from dood_pyro.runs.run import Run
+from dood_pyro.run_folders.run import Run
 from dood_pyro.tasks.transfer.engines import LocalEngine
 
 RESULTS = Path(__file__).parent / "results" / "counts.json"

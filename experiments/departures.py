@@ -22,7 +22,7 @@ from trainings import measure, options, side_by_side, train
 
 from dood_pyro.errors import exit_on_user_error
 from dood_pyro.files import read_object, update_object
-from dood_pyro.runs.run import Run
+from dood_pyro.run_folders.run import Run
 from dood_pyro.tasks.transfer.engines import LocalEngine
 from dood_pyro.tasks.transfer.published import DATASETS
 

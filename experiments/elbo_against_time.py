@@ -20,7 +20,7 @@ from matplotlib import colormaps
 from dood_pyro.errors import exit_on_user_error
 from dood_pyro.files import write_atomically
 from dood_pyro.plots import new_figure, save_figure
-from dood_pyro.runs.run import Run
+from dood_pyro.run_folders.run import Run
 
 RESULTS = Path(__file__).parent / "results"
 TABLE = RESULTS / "elbo_against_time.csv"

@@ -37,9 +37,9 @@ from dood_pyro.inference.guide_parses import in_double, parse
 from dood_pyro.models.networks import ImageEncoder
 from dood_pyro.rendering import Renderer, canvas_from_ink, stroke_ink, use_renderer
 from dood_pyro.rendering.reference import stroke_ink_per_pixel
-from dood_pyro.runs.budget import TrainingBudget
-from dood_pyro.runs.facts import revision
-from dood_pyro.runs.run import Run
+from dood_pyro.run_folders.budget import TrainingBudget
+from dood_pyro.run_folders.facts import revision
+from dood_pyro.run_folders.run import Run
 from dood_pyro.tasks.evaluate import evaluate
 from dood_pyro.training.batches import Batches
 from dood_pyro.training.loop import resume

@@ -23,8 +23,8 @@ from pathlib import Path
 
 from dood_pyro.errors import exit_on_user_error
 from dood_pyro.files import write_atomically
-from dood_pyro.runs.run import Run
-from dood_pyro.runs.tensors import SUMS
+from dood_pyro.run_folders.run import Run
+from dood_pyro.run_folders.tensors import SUMS
 
 
 def keep(run: Run, folder: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from dood_pyro.devices import cores
 from dood_pyro.errors import UserError
-from dood_pyro.runs.run import Run
+from dood_pyro.run_folders.run import Run
 from dood_pyro.tasks.transfer.engines import Job, LocalEngine, Outcome
 
 

@@ -39,8 +39,8 @@ from dood_pyro.data.one_shot_runs import official_trials
 from dood_pyro.errors import UserError, exit_on_user_error
 from dood_pyro.features import load_features
 from dood_pyro.files import write_atomically
-from dood_pyro.runs.run import Run
-from dood_pyro.runs.tensors import SUMS
+from dood_pyro.run_folders.run import Run
+from dood_pyro.run_folders.tensors import SUMS
 from dood_pyro.tasks.clusters import kmeans, vocabulary
 from dood_pyro.tasks.evaluate import evaluate
 from dood_pyro.tasks.one_shot import one_shot

@@ -21,8 +21,8 @@ from dood_pyro import training
 from dood_pyro.config import RunConfig, TrainConfig
 from dood_pyro.images import ImageBatch
 from dood_pyro.registry import FORMER_NAMES, TASKS, load_target
-from dood_pyro.runs.budget import TrainingBudget
-from dood_pyro.runs.run import Run
+from dood_pyro.run_folders.budget import TrainingBudget
+from dood_pyro.run_folders.run import Run
 from dood_pyro.training.batches import Batches
 from tests.conftest import TINY
 
@@ -164,7 +164,7 @@ def test_train_resume_reconstruct_evaluate(
     small = ["--canvas-size", 16, "--max-strokes", 2, "--batch-size", 4]
     status, out, _ = call(capsys, "train", "--source", source, "--steps", 3, *small)
     assert status == 0
-    folder = tmp_path / "runs" / "dood-strokes-0"
+    folder = tmp_path / "runs" / "dood-transformer-strokes-0"
     assert (folder / "reconstructions.png").is_file() and "reconstructions.png" in out
     status, _, _ = call(capsys, "train", "--resume", folder, "--steps", 5)
     assert status == 0
@@ -305,7 +305,7 @@ def test_the_source_doodles_is_that_of_random_strokes(
     assert status == 0, err
     (folder,) = (tmp_path / "runs").iterdir()
     assert Run(folder).read_config()[0].train.source == "random-strokes"
-    assert folder.name == "dood-random-strokes-0"
+    assert folder.name == "dood-transformer-random-strokes-0"
     arguments = ("--target", "doodles", "--particles", 2, "--limit", 2, *where)
     status, out, err = call(capsys, "evaluate", folder, *arguments)
     assert status == 0, err

@@ -10,8 +10,8 @@ import torch
 from dood_pyro.cli.main import main
 
 from dood_pyro.config import RunConfig, TrainConfig
-from dood_pyro.runs.budget import TrainingBudget
-from dood_pyro.runs.run import Run
+from dood_pyro.run_folders.budget import TrainingBudget
+from dood_pyro.run_folders.run import Run
 from dood_pyro.training import resume
 from tests.conftest import TINY
 

@@ -12,6 +12,8 @@ import pytest
 
 import dood_pyro
 from dood_pyro.config import (
+    DEFAULT_MODEL,
+    PRIOR_SHARE,
     SYNTHETIC_RATIO,
     Config,
     ModelConfig,
@@ -22,7 +24,7 @@ from dood_pyro.config import (
 )
 from dood_pyro.errors import UserError
 from dood_pyro.research import parse_assignment, read_settings
-from dood_pyro.runs.run import Run
+from dood_pyro.run_folders.run import Run
 from tests.test_cli import Out, call, refused
 
 
@@ -219,10 +221,16 @@ def test_set_reaches_every_setting(source: Path, tmp_path: Path, capsys: Out) ->
     assignments = [
         word for name, value in others().items() for word in ("--set", f"{name}={toml(value)}")
     ]
-    begin = ("train", "--source", source, "--out", out, *QUICK, *assignments)
+    begin = ("train", "--source", source, "--model", "dood", "--out", out, *QUICK, *assignments)
     status, _, err = call(capsys, *begin)
     assert status == 0, err
     assert others().items() <= of_run(out).items()
+
+
+def test_a_setting_that_the_model_does_not_go_by_is_refused(source: Path, capsys: Out) -> None:
+    begin = ("train", "--source", source, *QUICK, "--layout-components", 3)
+    status, _, err = call(capsys, *begin)
+    assert status == 1 and "--layout-components has no effect on dood-transformer" in err
 
 
 def test_a_file_reaches_every_setting(source: Path, tmp_path: Path, capsys: Out) -> None:
@@ -392,7 +400,9 @@ def test_settings_of_a_file_are_by_their_full_names(tmp_path: Path) -> None:
 
 
 def test_configure() -> None:
-    assert dood_pyro.configure() == RunConfig("dood", ModelConfig(), TrainConfig())
+    assert dood_pyro.configure("dood") == RunConfig("dood", ModelConfig(), TrainConfig())
+    train = TrainConfig(prior_share=PRIOR_SHARE)
+    assert dood_pyro.configure() == RunConfig(DEFAULT_MODEL, ModelConfig(), train)
     made = dood_pyro.configure("air", "digits", others())
     assert made.model_name == "air" and made.train.source == "digits"
     assert made.model == ModelConfig(**OTHER_MODEL)

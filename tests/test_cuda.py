@@ -22,9 +22,9 @@ from dood_pyro.inference.importance import bound_of
 from dood_pyro.registry import MODELS, SEARCH_GUIDES
 from dood_pyro.rendering import canvas_from_ink, stroke_ink
 from dood_pyro.rendering.reference import stroke_ink_per_pixel
-from dood_pyro.runs.budget import TrainingBudget
-from dood_pyro.runs.build import build
-from dood_pyro.runs.run import Run, make_search_guide
+from dood_pyro.run_folders.budget import TrainingBudget
+from dood_pyro.run_folders.build import build
+from dood_pyro.run_folders.run import Run, make_search_guide
 from dood_pyro.training.loop import resume
 from dood_pyro.training.trainer import Trainer
 from tests.conftest import TINY, nudge, random_pictures

@@ -20,10 +20,10 @@ from dood_pyro.config import RunConfig, TrainConfig
 from dood_pyro.errors import UserError
 from dood_pyro.files import refuse_special, replacing, unreadable, unwritable
 from dood_pyro.images import ImageBatch
-from dood_pyro.runs import tensors as tensor_files
-from dood_pyro.runs.budget import TrainingBudget
-from dood_pyro.runs.run import Run
-from dood_pyro.runs.tensors import SUMS, read_tensors, write_tensors
+from dood_pyro.run_folders import tensors as tensor_files
+from dood_pyro.run_folders.budget import TrainingBudget
+from dood_pyro.run_folders.run import Run
+from dood_pyro.run_folders.tensors import SUMS, read_tensors, write_tensors
 from dood_pyro.training import loop
 from tests.conftest import TINY
 from tests.test_cli import Out, call, refused

@@ -19,7 +19,7 @@ import pytest
 
 from dood_pyro.data import prepared
 from dood_pyro.errors import UserError
-from dood_pyro.runs.run import Run
+from dood_pyro.run_folders.run import Run
 from dood_pyro.tasks.rows import read_rows
 from dood_pyro.tasks.transfer.engines import Job, LocalEngine, RayEngine, pack, run_on_node, unpack
 from dood_pyro.tasks.transfer.fill import fill

@@ -9,8 +9,8 @@ import torch
 
 from dood_pyro import training
 from dood_pyro.config import RunConfig, TrainConfig
-from dood_pyro.runs.budget import TrainingBudget
-from dood_pyro.runs.run import Run
+from dood_pyro.run_folders.budget import TrainingBudget
+from dood_pyro.run_folders.run import Run
 from dood_pyro.tasks import evaluate as module
 from tests.conftest import TINY
 

@@ -26,7 +26,7 @@ from dood_pyro.inference.traces import stroke_traces
 from dood_pyro.models.distributions import AutoregressivePoints
 from dood_pyro.plots import preview
 from dood_pyro.registry import MODELS
-from dood_pyro.runs.build import build
+from dood_pyro.run_folders.build import build
 from dood_pyro.training.trainer import Trainer
 from tests.conftest import TINY
 

@@ -23,8 +23,8 @@ from dood_pyro.config import RunConfig, TrainConfig
 from dood_pyro.errors import UserError
 from dood_pyro.registry import TASKS, load_target
 from dood_pyro.research import begin_training, configure
-from dood_pyro.runs.budget import TrainingBudget
-from dood_pyro.runs.run import Run
+from dood_pyro.run_folders.budget import TrainingBudget
+from dood_pyro.run_folders.run import Run
 from dood_pyro.tasks.transfer.engines import Job, LocalEngine, Outcome
 from tests.conftest import TINY
 

@@ -13,8 +13,8 @@ from dood_pyro import training
 from dood_pyro.config import RunConfig, TrainConfig
 from dood_pyro.errors import UserError
 from dood_pyro.recognition import Recognizer, load
-from dood_pyro.runs.budget import TrainingBudget
-from dood_pyro.runs.run import Run
+from dood_pyro.run_folders.budget import TrainingBudget
+from dood_pyro.run_folders.run import Run
 from dood_pyro.tasks import clusters, compare
 from tests.conftest import TINY
 from tests.test_cli import call, refused

@@ -11,10 +11,10 @@ import torch
 
 from dood_pyro.config import ModelConfig, TrainConfig
 from dood_pyro.errors import UserError
-from dood_pyro.runs.budget import TrainingBudget
-from dood_pyro.runs.formats import FORMAT, OLDEST, current_names, current_settings
-from dood_pyro.runs.run import Run
-from dood_pyro.runs.tensors import read_tensors, write_tensors
+from dood_pyro.run_folders.budget import TrainingBudget
+from dood_pyro.run_folders.formats import FORMAT, OLDEST, current_names, current_settings
+from dood_pyro.run_folders.run import Run
+from dood_pyro.run_folders.tensors import read_tensors, write_tensors
 from tests.test_cli import Out, call, refused
 from tests.test_cli import run as run
 

@@ -17,9 +17,9 @@ from dood_pyro.canvas_drawing import CanvasDrawing
 from dood_pyro.config import RunConfig, TrainConfig
 from dood_pyro.data.folder import read_all
 from dood_pyro.recognition import Recognizer, drawings_from_parse
-from dood_pyro.runs.budget import TrainingBudget
-from dood_pyro.runs.build import build
-from dood_pyro.runs.run import Run
+from dood_pyro.run_folders.budget import TrainingBudget
+from dood_pyro.run_folders.build import build
+from dood_pyro.run_folders.run import Run
 from dood_pyro.stroke import beginning
 from dood_pyro.tasks import generate
 from tests.conftest import TINY, nudge

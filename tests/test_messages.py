@@ -14,7 +14,7 @@ from dood_pyro.inference.importance import bound_of
 from dood_pyro.inference.search.refined import RefinedGuide
 from dood_pyro.inference.search.smc import SMCGuide
 from dood_pyro.recognition import load
-from dood_pyro.runs.run import Run
+from dood_pyro.run_folders.run import Run
 from dood_pyro.tasks.evaluate import evaluate
 from tests.conftest import random_pictures
 from tests.test_cli import TINY_OPTIONS, Out, call, refused

@@ -26,10 +26,10 @@ from dood_pyro.pictures import resize
 from dood_pyro.recognition import Recognizer, load
 from dood_pyro.registry import MODELS
 from dood_pyro.rendering import canvas_from_ink
-from dood_pyro.runs.budget import TrainingBudget
-from dood_pyro.runs.build import build
-from dood_pyro.runs.formats import RENAMED_IN_4, USUAL_IN_3, current_settings
-from dood_pyro.runs.run import Run, make_search_guide
+from dood_pyro.run_folders.budget import TrainingBudget
+from dood_pyro.run_folders.build import build
+from dood_pyro.run_folders.formats import RENAMED_IN_4, USUAL_IN_3, current_settings
+from dood_pyro.run_folders.run import Run, make_search_guide
 from dood_pyro.tasks import evaluate as evaluation
 from dood_pyro.tasks.compare import draw_reconstructions
 from dood_pyro.tasks.complete import complete

@@ -20,9 +20,9 @@ from dood_pyro.data import prepared
 from dood_pyro.data.one_shot_runs import NAME, Trials, background_trials, official_trials
 from dood_pyro.errors import UserError
 from dood_pyro.recognition import Recognizer
-from dood_pyro.runs.budget import TrainingBudget
-from dood_pyro.runs.build import build
-from dood_pyro.runs.run import Run
+from dood_pyro.run_folders.budget import TrainingBudget
+from dood_pyro.run_folders.build import build
+from dood_pyro.run_folders.run import Run
 from dood_pyro.tasks.one_shot import (
     Settings,
     Types,

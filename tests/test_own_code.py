@@ -12,7 +12,7 @@ import pytest
 import dood_pyro
 from dood_pyro.errors import UserError
 from dood_pyro.registry import is_own_code
-from dood_pyro.runs.run import Run
+from dood_pyro.run_folders.run import Run
 from tests.test_cli import TINY_OPTIONS, Out, call, refused
 
 CODE = """

@@ -27,7 +27,7 @@ from dood_pyro.errors import UserError
 from dood_pyro.images import ImageBatch
 from dood_pyro.models.sites import IMAGES, PARTICLES
 from dood_pyro.registry import ESTIMATORS, MODELS
-from dood_pyro.runs.run import Run
+from dood_pyro.run_folders.run import Run
 from dood_pyro.training.batches import Batches
 from dood_pyro.training.processes import Team
 from dood_pyro.training.shared_noise import Share, SharedNoiseMessenger

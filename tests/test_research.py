@@ -13,10 +13,10 @@ import torch
 
 import dood_pyro
 import dood_pyro.research
-from dood_pyro.config import SettingError
+from dood_pyro.config import DEFAULT_MODEL, SettingError
 from dood_pyro.errors import UserError
-from dood_pyro.runs.budget import TrainingBudget
-from dood_pyro.runs.run import Run
+from dood_pyro.run_folders.budget import TrainingBudget
+from dood_pyro.run_folders.run import Run
 
 SETTINGS: dict[str, Any] = {
     "model.canvas_size": 16,
@@ -37,8 +37,8 @@ def test_train_and_evaluate(source: Path, tmp_path: Path) -> None:
     )
     assert run.progress()[0] == 2 and lines[0] == "start" and lines[-1] == "held-out"
     config, budget = run.read_config()
-    assert budget == TrainingBudget(steps=2) and config.model_name == "dood"
-    assert config == dood_pyro.configure("dood", str(source), SETTINGS)
+    assert budget == TrainingBudget(steps=2) and config.model_name == DEFAULT_MODEL
+    assert config == dood_pyro.configure(None, str(source), SETTINGS)
     assert not list(run.path.glob("events*")), "TensorBoard is not asked for"
     row = dood_pyro.evaluate(run, str(source), particles=2, limit=3)
     assert row["images"] == 3 and row["steps"] == 2

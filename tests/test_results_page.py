@@ -16,8 +16,8 @@ import keep_weights  # noqa: E402
 import restore_runs  # noqa: E402
 import results_page  # noqa: E402
 
-from dood_pyro.runs.run import Run  # noqa: E402
-from dood_pyro.runs.tensors import SUMS  # noqa: E402
+from dood_pyro.run_folders.run import Run  # noqa: E402
+from dood_pyro.run_folders.tensors import SUMS  # noqa: E402
 from tests.test_cli import run as run  # noqa: E402
 
 PAGE, README = results_page.PAGE.read_text(), results_page.README.read_text()

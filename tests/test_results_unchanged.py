@@ -18,7 +18,7 @@ from dood_pyro.cli.main import main
 from dood_pyro.config import ModelConfig, TrainConfig
 from dood_pyro.recognition import open_run
 from dood_pyro.research import train
-from dood_pyro.runs.run import Run
+from dood_pyro.run_folders.run import Run
 from dood_pyro.tasks.evaluate import evaluate
 
 HERE = Path(__file__).parent

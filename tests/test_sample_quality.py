@@ -12,9 +12,9 @@ from dood_pyro import features, training
 from dood_pyro.config import ModelConfig, RunConfig, TrainConfig
 from dood_pyro.errors import UserError
 from dood_pyro.recognition import Recognizer
-from dood_pyro.runs.budget import TrainingBudget
-from dood_pyro.runs.build import build
-from dood_pyro.runs.run import Run
+from dood_pyro.run_folders.budget import TrainingBudget
+from dood_pyro.run_folders.build import build
+from dood_pyro.run_folders.run import Run
 from dood_pyro.tasks import sample_quality
 from dood_pyro.tasks.sample_quality import MEASURES, Judge
 from dood_pyro.tokens import TokenNoise, strokes_from_parse

@@ -23,7 +23,7 @@ from dood_pyro.models.sites import site_name
 from dood_pyro.models.stroke_prior import Chain, ChainedNumbers, StrokeTransformer
 from dood_pyro.models.transformer import ChainedPoints, DooDTransformer
 from dood_pyro.research import begin_training, configure
-from dood_pyro.runs.run import Run
+from dood_pyro.run_folders.run import Run
 from dood_pyro.training import parsed
 from dood_pyro.training.processes import Team
 from dood_pyro.training.trainer import Trainer

@@ -11,8 +11,8 @@ import torch
 
 from dood_pyro import training
 from dood_pyro.config import ModelConfig, RunConfig, TrainConfig
-from dood_pyro.runs.budget import TrainingBudget
-from dood_pyro.runs.run import Run
+from dood_pyro.run_folders.budget import TrainingBudget
+from dood_pyro.run_folders.run import Run
 from dood_pyro.tasks.stroke_statistics import STATISTICS, of_strokes
 from dood_pyro.tokens import Strokes
 from tests.test_cli import call, refused

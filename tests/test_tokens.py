@@ -15,9 +15,9 @@ from dood_pyro.config import RunConfig, TrainConfig
 from dood_pyro.errors import UserError
 from dood_pyro.inference.guide_parses import Parse, parse
 from dood_pyro.recognition import Recognizer
-from dood_pyro.runs.budget import TrainingBudget
-from dood_pyro.runs.build import build
-from dood_pyro.runs.run import Run
+from dood_pyro.run_folders.budget import TrainingBudget
+from dood_pyro.run_folders.build import build
+from dood_pyro.run_folders.run import Run
 from dood_pyro.tasks.complete import complete
 from dood_pyro.tasks.exemplars import exemplars
 from dood_pyro.tokens import (

@@ -24,8 +24,8 @@ from dood_pyro.files import locked
 from dood_pyro.images import ImageBatch
 from dood_pyro.inference.stop_marginal import StopMarginalTerms, stop_marginal_terms
 from dood_pyro.models.dood import DooD, State, StepInputs
-from dood_pyro.runs.budget import TrainingBudget
-from dood_pyro.runs.run import LOCK, Run
+from dood_pyro.run_folders.budget import TrainingBudget
+from dood_pyro.run_folders.run import LOCK, Run
 from dood_pyro.training import loop
 from dood_pyro.training import trainer as trainer_module
 from dood_pyro.training.batches import Batches, split_held_out
@@ -85,7 +85,7 @@ def test_a_killed_run_resumes_bit_for_bit(tmp_path: Path, source: Path) -> None:
     killed = start(tmp_path / "killed", source, 60)
     program = (
         "import sys, torch\n"
-        "from dood_pyro.runs.run import Run\n"
+        "from dood_pyro.run_folders.run import Run\n"
         "from dood_pyro.training import loop\n"
         "loop.CHECKPOINT_SECONDS = 0.0\n"
         "run = Run(sys.argv[1])\n"

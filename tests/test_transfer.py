@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from dood_pyro.errors import UserError
-from dood_pyro.runs.budget import TrainingBudget
-from dood_pyro.runs.facts import RunFacts
-from dood_pyro.runs.formats import FORMAT
-from dood_pyro.runs.run import Run
+from dood_pyro.run_folders.budget import TrainingBudget
+from dood_pyro.run_folders.facts import RunFacts
+from dood_pyro.run_folders.formats import FORMAT
+from dood_pyro.run_folders.run import Run
 from dood_pyro.tasks.rows import COLUMNS, read_rows, record
 from dood_pyro.tasks.transfer import cells as cells_of
 from dood_pyro.tasks.transfer import fill as filling

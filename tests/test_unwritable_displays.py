@@ -16,8 +16,8 @@ import torch
 from dood_pyro import training
 from dood_pyro.config import RunConfig, TrainConfig
 from dood_pyro.progress import LossyStream, print_across, progress_bar
-from dood_pyro.runs.budget import TrainingBudget
-from dood_pyro.runs.run import Run
+from dood_pyro.run_folders.budget import TrainingBudget
+from dood_pyro.run_folders.run import Run
 from tests.conftest import TINY
 
 STEPS = 3

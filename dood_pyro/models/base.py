@@ -150,6 +150,8 @@ class DrawingModel(nn.Module, Generic[S]):
         """Whether `canvases` draws all steps of given values at once; searches are then faster."""
         return False
 
+    settings_without_effect: ClassVar[tuple[str, ...]] = ()
+    """Settings of `ModelConfig` that the program does not go by."""
     else_like: ClassVar[tuple[str, ...]] = ()
     """Names of models that this one is like in all but its prior, which can be trained alone from their
     runs."""

@@ -33,6 +33,11 @@ class DooDTransformer(DooD):
 
     title = "DooD, transformer prior"
     else_like: ClassVar[tuple[str, ...]] = ("dood",)
+    settings_without_effect: ClassVar[tuple[str, ...]] = (
+        "layout_components",
+        "stroke_components",
+        "control_points",
+    )
     remembers_strokes: ClassVar[bool] = True
 
     def make_prior(self) -> None:

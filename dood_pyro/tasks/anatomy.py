@@ -1,12 +1,15 @@
 """The guide's inputs and strokes at each step of one drawing (Fig. 2).
-``dood-pyro anatomy`` draws them.
+``dood-pyro anatomy`` draws them, and the page to draw on shows them.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from dood_pyro import geometry
 from dood_pyro.canvas_drawing import STROKE_COLOURS
@@ -21,6 +24,52 @@ ROWS = ("residual and layout", "glimpse and stroke", "canvas", "on-probability")
 """Titles of the figure's rows."""
 
 
+class Step(NamedTuple):
+    """What the guide sees and does at one step of a drawing."""
+
+    residual: Float[Tensor, "size size"]
+    """What is left to draw; without execution guidance, the whole image."""
+    on: float
+    """q(on_t = 1)"""
+    frame: Float[Tensor, "5 2"] | None
+    """The layout's frame on the canvas, corner by corner and back; canvas units. None, with what
+    follows, where the drawing has stopped."""
+    glimpse: Float[Tensor, "glimpse_size glimpse_size"] | None
+    stroke: Float[Tensor, "controls 2"] | None
+    """Control points in the layout's frame."""
+    canvas: Float[Tensor, "size size"] | None
+    """After the stroke."""
+
+
+def steps_of(dood: Recognizer, images: ImageBatch) -> list[Step]:
+    """Steps of the parse of one image, up to and with the one at which it stops.
+
+    Args:
+        images: a batch of one image.
+
+    Raises:
+        UserError: the model draws no curves.
+    """
+    if not dood.model.draws_curves:
+        raise UserError(f"a {dood.config.model_name} model draws no strokes that could be shown")
+    parsed, image = dood.infer(images), images.pixels[0]
+    drawn = int(parsed.alive.sum())
+    canvas, steps = torch.zeros_like(image), []
+    for t in range(min(len(parsed.alive), drawn + 1)):
+        residual = image - canvas if dood.model.sees_canvas else image
+        on = float(parsed.on_probability[t, 0])
+        if t == drawn:
+            steps.append(Step(residual, on, None, None, None, None))
+            break
+        matrix = geometry.affine_matrix(parsed.values["layout"][t, 0])
+        square = torch.tensor([[-1.0, -1], [1, -1], [1, 1], [-1, 1], [-1, -1]])
+        seen = glimpse(residual[None], matrix[None], dood.config.model.glimpse_size)[0]
+        canvas = parsed.canvas[t, 0]
+        frame = geometry.apply_affine(square.to(matrix), matrix)
+        steps.append(Step(residual, on, frame, seen, parsed.values["stroke"][t, 0], canvas))
+    return steps
+
+
 def draw_anatomy(dood: Recognizer, images: ImageBatch, out: Path) -> list[Path]:
     """Draw the steps of one image's parse; write the figure as PNG and PDF and return their paths.
 
@@ -33,14 +82,9 @@ def draw_anatomy(dood: Recognizer, images: ImageBatch, out: Path) -> list[Path]:
     Raises:
         UserError: the model draws no curves, or the figure cannot be written.
     """
-    if not dood.model.draws_curves:
-        raise UserError(f"a {dood.config.model_name} model draws no strokes that could be shown")
-    parsed, image = dood.infer(images), images.pixels[0]
-    steps = len(parsed.alive)
-    drawn = int(parsed.alive.sum())
-    columns = min(steps, drawn + 1)
-    figure = new_figure(1.25 * (columns + 1), 1.3 * 3 + 0.6)
-    grid = figure.subplots(4, columns + 1, squeeze=False, height_ratios=[1, 1, 1, 0.35])
+    steps, image = steps_of(dood, images), images.pixels[0]
+    figure = new_figure(1.25 * (len(steps) + 1), 1.3 * 3 + 0.6)
+    grid = figure.subplots(4, len(steps) + 1, squeeze=False, height_ratios=[1, 1, 1, 0.35])
     for axes in grid.flatten():
         axes.set_xticks([])
         axes.set_yticks([])
@@ -48,40 +92,32 @@ def draw_anatomy(dood: Recognizer, images: ImageBatch, out: Path) -> list[Path]:
         axes.set_axis_off()
         axes.set_title(name, fontsize=7)
     grid[0, 0].imshow(1 - image.cpu(), cmap="gray", vmin=0, vmax=1, extent=(-1, 1, 1, -1))
-    canvas = torch.zeros_like(image)
-    for step in range(columns):
-        residual_axes, glimpse_axes, canvas_axes, on_axes = grid[:, step + 1]
-        # Without execution guidance the guide sees the whole image at every step.
-        residual = image - canvas if dood.model.sees_canvas else image
-        residual_axes.set_title(f"step {step + 1}", fontsize=7)
-        residual_axes.imshow(residual.cpu(), cmap="RdBu", vmin=-1, vmax=1, extent=(-1, 1, 1, -1))
-        alive = step < drawn
-        if alive:
-            layout = parsed.values["layout"][step, 0]
-            stroke = parsed.values["stroke"][step, 0]
-            matrix = geometry.affine_matrix(layout)
-            colour = STROKE_COLOURS[step % len(STROKE_COLOURS)]
-            frame = torch.tensor([[-1.0, -1], [1, -1], [1, 1], [-1, 1], [-1, -1]])
-            corners = geometry.apply_affine(frame.to(matrix), matrix).cpu()
-            residual_axes.plot(*corners.T, color=colour, lw=1.2)
-            seen = glimpse(residual[None], matrix[None], dood.config.model.glimpse_size)[0]
-            glimpse_axes.imshow(seen.cpu(), cmap="RdBu", vmin=-1, vmax=1, extent=(-1, 1, 1, -1))
-            curve = curve_points(stroke, 64)[0].cpu()
-            glimpse_axes.plot(*curve.T, color=colour, lw=1.5)
-            glimpse_axes.plot(*stroke.cpu().T, "o", color=colour, ms=2)
-            canvas = parsed.canvas[step, 0]
-            canvas_axes.imshow(1 - canvas.cpu(), cmap="gray", vmin=0, vmax=1, extent=(-1, 1, 1, -1))
-        else:
+    for number, step in enumerate(steps):
+        residual_axes, glimpse_axes, canvas_axes, on_axes = grid[:, number + 1]
+        residual_axes.set_title(f"step {number + 1}", fontsize=7)
+        _show_difference(residual_axes, step.residual)
+        if step.frame is None or step.glimpse is None or step.stroke is None or step.canvas is None:
             glimpse_axes.set_axis_off()
             canvas_axes.set_axis_off()
+        else:
+            colour = STROKE_COLOURS[number % len(STROKE_COLOURS)]
+            residual_axes.plot(*step.frame.cpu().T, color=colour, lw=1.2)
+            _show_difference(glimpse_axes, step.glimpse)
+            glimpse_axes.plot(*curve_points(step.stroke, 64)[0].cpu().T, color=colour, lw=1.5)
+            glimpse_axes.plot(*step.stroke.cpu().T, "o", color=colour, ms=2)
+            grey = 1 - step.canvas.cpu()
+            canvas_axes.imshow(grey, cmap="gray", vmin=0, vmax=1, extent=(-1, 1, 1, -1))
         residual_axes.set_xlim(-1, 1)
         residual_axes.set_ylim(1, -1)
         glimpse_axes.set_xlim(-1.25, 1.25)
         glimpse_axes.set_ylim(1.25, -1.25)
-        on = float(parsed.on_probability[step, 0])
-        on_axes.barh([0], [on], color="#1b6ca8")
+        on_axes.barh([0], [step.on], color="#1b6ca8")
         on_axes.set_xlim(0, 1)
-        on_axes.set_title(f"{on:.2f}", fontsize=6, pad=1)
+        on_axes.set_title(f"{step.on:.2f}", fontsize=6, pad=1)
     for axes, name in zip(grid[:, 1], ROWS, strict=True):
         axes.set_ylabel(name, fontsize=6)
     return save_figure(figure, out)
+
+
+def _show_difference(axes: Any, picture: Tensor) -> None:
+    axes.imshow(picture.cpu(), cmap="RdBu", vmin=-1, vmax=1, extent=(-1, 1, 1, -1))

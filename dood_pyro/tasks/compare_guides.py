@@ -25,7 +25,7 @@ from dood_pyro.models.base import DrawingModel
 from dood_pyro.plots import new_figure, save_figure, source_title
 from dood_pyro.recognition import BATCH, open_run
 from dood_pyro.registry import SEARCH_GUIDES
-from dood_pyro.runs.run import Run, make_search_guide
+from dood_pyro.run_folders.run import Run, make_search_guide
 from dood_pyro.tasks.evaluate import mean_and_se
 from dood_pyro.tasks.sensitivity import sensitivity
 

@@ -30,7 +30,7 @@ from dood_pyro.inference.guide_parses import ModelAndGuide, in_double, parse
 from dood_pyro.inference.importance import ImportanceBound, bound_of
 from dood_pyro.recognition import open_run
 from dood_pyro.registry import is_own_code
-from dood_pyro.runs.run import Run, parse_guide_name
+from dood_pyro.run_folders.run import Run, parse_guide_name
 from dood_pyro.tasks.rows import COLUMNS
 
 SHARD = 64

@@ -14,6 +14,7 @@ from dood_pyro.images import Images, as_batch
 from dood_pyro.plots import CELL, colour_steps, enlarge, grey_cell, rows_sheet
 from dood_pyro.recognition import Recognizer
 from dood_pyro.tokens import (
+    Strokes,
     TokenNoise,
     apply_token,
     parts_from_parse,
@@ -21,6 +22,22 @@ from dood_pyro.tokens import (
     sample_token,
     strokes_from_parse,
 )
+
+
+@torch.no_grad()
+def tokens(
+    dood: Recognizer, images: Images, each: int, noise: TokenNoise | None = None, seed: int = 0
+) -> Strokes:
+    """Strokes of ``each`` new exemplars of each image by a model that draws curves: batch shape
+    (images, each).
+
+    Args:
+        noise: default `TokenNoise`.
+    """
+    types = strokes_from_parse(dood.infer(images))
+    with seeded(seed, dood.device):
+        repeated = Strokes(*(part[:, None].expand(-1, each, *part.shape[1:]) for part in types))
+        return apply_token(repeated, sample_token(repeated.control), noise or TokenNoise())
 
 
 @torch.no_grad()
@@ -41,15 +58,11 @@ def exemplars(
         noise: default `TokenNoise`.
         size: pixels per side.
     """
+    if dood.model.draws_curves:
+        return tokens(dood, images, each, noise, seed).ink(size)
     noise = noise or TokenNoise()
     parsed = dood.infer(images)
     with seeded(seed, dood.device):
-        if dood.model.draws_curves:
-            types = strokes_from_parse(parsed)
-            repeated = type(types)(
-                *(part[:, None].expand(-1, each, *part.shape[1:]) for part in types)
-            )
-            return apply_token(repeated, sample_token(repeated.control), noise).ink(size)
         parts = tuple(
             part[:, None].expand(-1, each, *part.shape[1:])
             for part in parts_from_parse(dood.model, parsed)

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from dood_pyro.devices import random_state, set_random_state
 from dood_pyro.errors import UserError
-from dood_pyro.runs.run import INITIAL
-from dood_pyro.runs.tensors import load_tensors, number_in, refuse_not_finite
+from dood_pyro.run_folders.run import INITIAL
+from dood_pyro.run_folders.tensors import load_tensors, number_in, refuse_not_finite
 from dood_pyro.training.trainer import Trainer
 
 

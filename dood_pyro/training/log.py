@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dood_pyro.images import ImageBatch
 from dood_pyro.inference.stop_marginal import ElboTerms, StopMarginalTerms
-from dood_pyro.runs.run import Run
+from dood_pyro.run_folders.run import Run
 from dood_pyro.training.trainer import Trainer
 
 Show = Callable[[Trainer, dict[str, Any]], None]

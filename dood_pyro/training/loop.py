@@ -22,9 +22,9 @@ from dood_pyro.files import locked
 from dood_pyro.guides import check_guide
 from dood_pyro.images import ImageBatch
 from dood_pyro.inference.stop_marginal import ElboTerms, StopMarginalTerms
-from dood_pyro.runs.budget import TrainingBudget
-from dood_pyro.runs.run import INITIAL, LOCK, STATE, Run
-from dood_pyro.runs.tensors import refuse_not_finite
+from dood_pyro.run_folders.budget import TrainingBudget
+from dood_pyro.run_folders.run import INITIAL, LOCK, STATE, Run
+from dood_pyro.run_folders.tensors import refuse_not_finite
 from dood_pyro.training import parsed
 from dood_pyro.training.batches import Batches, split_held_out
 from dood_pyro.training.checkpoint import initialise_from, restore_trainer, trainer_state

@@ -33,7 +33,7 @@ from dood_pyro.inference.stop_marginal import (
 )
 from dood_pyro.models.base import DrawingModel
 from dood_pyro.optimiser import Adam
-from dood_pyro.runs.build import build
+from dood_pyro.run_folders.build import build
 from dood_pyro.schedules import Step, at_least, at_most
 from dood_pyro.training.parsed import ParsedImages
 from dood_pyro.training.processes import SharedLoss, Team
@@ -51,7 +51,7 @@ where it has fewer."""
 
 
 PRIOR_RATE = 4.0
-"""Learning rate of a prior that learns alone, times that of model and guide."""
+"""Learning rate of a prior over strokes alone, times that of model and guide."""
 
 
 class StepPlan(NamedTuple):
@@ -164,18 +164,23 @@ class Trainer:
         """Parameters with the factor of their learning rate; each group is clipped by itself."""
         scale_ids = {id(parameter) for parameter in self.model.scale_parameters()}
         baseline_ids = {id(parameter) for parameter in self.guide.baseline_parameters()}
-        scale, baselines, rest = [], [], []
+        prior_ids = set()
+        if self._prior_can_learn_alone():
+            prior_ids = {id(parameter) for parameter in self.model.prior_parameters()}
+        scale, baselines, prior, rest = [], [], [], []
         for parameter in self.parameters.values():
             if not parameter.requires_grad:
                 continue
             if id(parameter) in scale_ids:
                 scale.append(parameter)
+            elif id(parameter) in prior_ids:
+                prior.append(parameter)
             elif id(parameter) not in baseline_ids:
                 rest.append(parameter)
             elif self.estimator.trains_baselines:
                 baselines.append(parameter)
         factor = self.config.train.scale_learning_rate_factor
-        groups = [(rest, 1.0), (scale, factor), (baselines, 1.0)]
+        groups = [(rest, 1.0), (prior, PRIOR_RATE), (scale, factor), (baselines, 1.0)]
         return [(parameters, rate) for parameters, rate in groups if parameters]
 
     def learning_rate(self, step: Step) -> Step:
@@ -214,7 +219,8 @@ class Trainer:
 
     @property
     def present_learning_rate(self) -> float:
-        """Learning rate of the next step, if it is of the kind of the last."""
+        """Learning rate of the next step, if it is of the kind of the last; of model and guide, where
+        they learn."""
         if self.on_parses:
             return float(PRIOR_RATE * self.learning_rate(self.prior_steps))
         return float(self.learning_rate(self.image_steps))
@@ -250,7 +256,7 @@ class Trainer:
         with pyro.validation_enabled(False):
             loss, terms = self.shared(compute)
             loss.backward()
-        rate = PRIOR_RATE * self.learning_rate(self.prior_steps)
+        rate = self.learning_rate(self.prior_steps)
         found = self._update(loss, terms, rate, self.prior_steps, self.model.prior_parameters())
         self.step += 1
         self.prior_steps += 1
@@ -334,7 +340,7 @@ class Trainer:
         self._move_averages(1 - decay, learning)
         self.skipped += bad
         self.skipped_in_a_row.add_(bad).mul_(bad)
-        return terms, norms[0]
+        return terms, torch.stack(norms).norm()
 
     def _move_averages(self, share: Step, learning: Sequence[nn.Parameter] | None) -> None:
         """Move the averaged weights towards the current ones by a share of the way."""

@@ -14,7 +14,7 @@ from dood_pyro.guides.amortised import AmortisedGuide
 from dood_pyro.guides.full_covariance import FullCovarianceGuide
 from dood_pyro.inference.importance import importance_bound
 from dood_pyro.models.dood import DooD
-from dood_pyro.runs.run import Run
+from dood_pyro.run_folders.run import Run
 
 
 def test_it_starts_as_the_amortised_guide(

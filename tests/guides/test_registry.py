@@ -15,9 +15,9 @@ from dood_pyro.guides import Guide, check_guide, make_guide
 from dood_pyro.guides.amortised import AmortisedGuide
 from dood_pyro.inference.importance import importance_bound
 from dood_pyro.models.dood import DooD
-from dood_pyro.runs.budget import TrainingBudget
-from dood_pyro.runs.build import build
-from dood_pyro.runs.run import Run
+from dood_pyro.run_folders.budget import TrainingBudget
+from dood_pyro.run_folders.build import build
+from dood_pyro.run_folders.run import Run
 from dood_pyro.training.loop import resume
 from tests.conftest import TINY, random_pictures
 

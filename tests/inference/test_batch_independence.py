@@ -25,7 +25,7 @@ from dood_pyro.models.dood import DooD
 from dood_pyro.recognition import Recognizer
 from dood_pyro.registry import SEARCH_GUIDES
 from dood_pyro.rendering import canvas_from_ink, stroke_ink
-from dood_pyro.runs.run import make_search_guide
+from dood_pyro.run_folders.run import make_search_guide
 from dood_pyro.tasks.sensitivity import LEAP, SHIFT, Sensitivity, sensitivity
 from tests.conftest import TINY, nudge, random_pictures
 from tests.inference.test_guide_parses import Mixed

@@ -22,7 +22,7 @@ from dood_pyro.inference.guide_parses import Parse, parse
 from dood_pyro.models.dood import DooD, State
 from dood_pyro.recognition import drawings_from_parse
 from dood_pyro.registry import MODELS
-from dood_pyro.runs.build import build
+from dood_pyro.run_folders.build import build
 from tests.conftest import TINY, nudge
 
 

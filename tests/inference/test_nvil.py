@@ -17,7 +17,7 @@ from dood_pyro.estimators.nvil import NVIL
 from dood_pyro.guides.amortised import AmortisedGuide
 from dood_pyro.models.dood import DooD
 from dood_pyro.registry import load_component
-from dood_pyro.runs.run import Run
+from dood_pyro.run_folders.run import Run
 from tests.conftest import nudge
 from tests.test_cli import Out, call, refused
 

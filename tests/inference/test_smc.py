@@ -27,7 +27,7 @@ from dood_pyro.inference.smc import _map, smc, systematic
 from dood_pyro.models.air import DifferenceAIR
 from dood_pyro.models.base import DrawingModel
 from dood_pyro.models.dood import DooD
-from dood_pyro.runs.run import make_search_guide
+from dood_pyro.run_folders.run import make_search_guide
 from tests.conftest import TINY
 
 

@@ -13,9 +13,9 @@ from dood_pyro import data
 from dood_pyro.config import ModelConfig, RunConfig, TrainConfig
 from dood_pyro.errors import UserError
 from dood_pyro.registry import MODELS, SOURCES, unknown
-from dood_pyro.runs.budget import TrainingBudget
-from dood_pyro.runs.formats import FORMAT
-from dood_pyro.runs.run import Run
+from dood_pyro.run_folders.budget import TrainingBudget
+from dood_pyro.run_folders.formats import FORMAT
+from dood_pyro.run_folders.run import Run
 from dood_pyro.tasks.transfer.published import DATASETS
 
 RIVALS = ("dood", "dair")

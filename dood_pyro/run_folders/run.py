@@ -16,8 +16,8 @@ A run folder holds
 
 Files are replaced in one move, once the new one has been read back, so that a reader sees the old one
 or the new one; metrics and TensorBoard's events are added to. Files of tensors are verified whenever
-they are read (`dood_pyro.runs.tensors`). config.json is for people to read and change, and has no
-checksum. Folders of earlier versions are read, too (`dood_pyro.runs.formats`).
+they are read (`dood_pyro.run_folders.tensors`). config.json is for people to read and change, and has
+no checksum. Folders of earlier versions are read, too (`dood_pyro.run_folders.formats`).
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ from dood_pyro.guides import make_guide
 from dood_pyro.guides.base import Guide
 from dood_pyro.models.base import DrawingModel
 from dood_pyro.registry import MODELS, SEARCH_GUIDES, canonical, is_own_code, load_component
-from dood_pyro.runs.budget import TrainingBudget
-from dood_pyro.runs.build import build, build_model
-from dood_pyro.runs.facts import RunFacts, versions_here
-from dood_pyro.runs.formats import FORMAT, current_names, current_settings
-from dood_pyro.runs.tensors import (
+from dood_pyro.run_folders.budget import TrainingBudget
+from dood_pyro.run_folders.build import build, build_model
+from dood_pyro.run_folders.facts import RunFacts, versions_here
+from dood_pyro.run_folders.formats import FORMAT, current_names, current_settings
+from dood_pyro.run_folders.tensors import (
     load_tensors,
     number_in,
     part_of,

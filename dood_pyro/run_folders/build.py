@@ -8,7 +8,7 @@ from dood_pyro.config import RunConfig
 from dood_pyro.errors import UserError
 from dood_pyro.estimators import load_estimator
 from dood_pyro.guides import make_guide
-from dood_pyro.guides.base import Guide
+from dood_pyro.guides.base import Guide, SequentialGuide
 from dood_pyro.models.base import DrawingModel
 from dood_pyro.registry import first_line, load_component
 
@@ -34,13 +34,16 @@ def build_model(config: RunConfig) -> DrawingModel[Any]:
 
 
 def prior_can_learn_alone(config: RunConfig) -> bool:
-    """Whether the prior of a run's model can learn from strokes alone, and its best is what the run's
-    estimator is after.
+    """Whether the prior of a run's model can learn from strokes alone, which its guide gives step by
+    step, and the prior's best is what the run's estimator is after.
 
     Raises:
-        UserError: there is no such model or estimator.
+        UserError: there is no such model, guide or estimator.
     """
     model = load_component("model", config.model_name)
+    guide = load_component("guide", config.train.guide)
+    if isinstance(guide, type) and getattr(guide, "forward", None) is not SequentialGuide.forward:
+        return False
     return (
         isinstance(model, type)
         and issubclass(model, DrawingModel)

@@ -1,5 +1,5 @@
 """Run folders of earlier versions, brought to the present format: one function per step.
-Used by `dood_pyro.runs.run` when it reads settings and weights.
+Used by `dood_pyro.run_folders.run` when it reads settings and weights.
 
 The format number stands in config.json and in the notes of tensor files. Whoever changes a setting's
 name or meaning, or renames parameters raises `FORMAT` by one and writes the step. A setting that is

@@ -1,0 +1,141 @@
+"""The ``dood-pyro runs`` commands: list, show, compare and delete run folders.
+`dood_pyro.registry` names them; `dood_pyro.run_folders.listing` does the work.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import click
+
+from . import options
+
+
+@click.group(invoke_without_command=True)
+@click.option(
+    "--runs-dir",
+    type=options.PathTo(),
+    default=Path("runs"),
+    show_default=True,
+    help="Folder in which runs are looked for.",
+)
+@options.as_json
+def runs(runs_dir: Path, as_json: bool) -> None:
+    """List runs, how far each has come, and how good it is.
+
+    The bound is that of images that were held out of the run's own source, nats per image: higher is
+    better, and only runs of one source compare.
+    """
+    if click.get_current_context().invoked_subcommand is not None:
+        return
+    from dood_pyro.run_folders.listing import runs as find_runs
+
+    found = find_runs(runs_dir)
+    click.echo(json.dumps(found.json(), indent=2) if as_json else repr(found))
+
+
+@runs.command()
+@click.argument("run")
+@click.option("--out", type=options.Png(), help="Draw its curves into this PNG, too.")
+@options.as_json
+def show(run: str, out: Path | None, as_json: bool) -> None:
+    """Show one run: how far it has come, its settings, and the curve of its bound."""
+    from dood_pyro.recognition import open_run
+    from dood_pyro.run_folders.listing import Runs, duration, summary
+
+    opened, told = open_run(run), summary(run)
+    config, _ = opened.read_config()  # says what is wrong with it
+    held_out = [line for line in opened.read_metrics() if line["kind"] == "held-out"]
+    if out is not None:
+        _draw_curves(held_out, run, out)
+    if as_json:
+        values: dict[str, Any] = {**told._asdict(), "settings": config.to_json()}
+        click.echo(json.dumps({**values, "held_out_curve": held_out}, indent=2))
+        return
+    click.echo(repr(Runs([told])))
+    for part, kept in (("model", config.model.to_json()), ("train", config.train.to_json())):
+        click.echo(f"\n[{part}]")
+        for name, value in kept.items():
+            click.echo(f"{name} = {value}")
+    if held_out:
+        click.echo("\nheld-out bound, nats per image")
+        lowest, highest = (pick(line["elbo"] for line in held_out) for pick in (min, max))
+        for line in held_out:
+            share = (line["elbo"] - lowest) / max(highest - lowest, 1e-9)
+            time = duration(line["seconds"])
+            click.echo(
+                f"{time:>7} {line['step']:>8,} {line['elbo']:>9,.1f} {'█' * round(30 * share)}"
+            )
+    if out is not None:
+        click.echo(out)
+
+
+def _draw_curves(held_out: list[dict[str, Any]], run: str, out: Path) -> None:
+    from dood_pyro.errors import UserError
+    from dood_pyro.plots import new_figure, save_figure
+
+    if not held_out:
+        raise UserError(f"{run} has no held-out bound yet, of which a curve could be drawn")
+    figure = new_figure(5, 3)
+    axes = figure.subplots()
+    axes.plot([line["seconds"] / 60 for line in held_out], [line["elbo"] for line in held_out])
+    axes.set_xlabel("minutes of training")
+    axes.set_ylabel("held-out bound, nats per image")
+    axes.set_title(options.run_name(run))
+    save_figure(figure, out)
+
+
+@runs.command()
+@click.argument("names", metavar="RUN RUN...", nargs=-1, required=True)
+@options.as_json
+def compare(names: tuple[str, ...], as_json: bool) -> None:
+    """Say in what runs differ: settings, time, and held-out bound."""
+    from dood_pyro.run_folders.listing import Runs, differences, summary, table
+
+    if len(names) < 2:
+        raise click.UsageError("name two runs, or more")
+    settings = differences(names)
+    told = Runs(map(summary, names))
+    if as_json:
+        click.echo(json.dumps({"runs": told.json(), "settings": settings}, indent=2))
+        return
+    click.echo(repr(told))
+    rows = [[name, *map(str, values)] for name, values in settings.items()]
+    click.echo("\n" + table([["setting", *names], *rows]) if rows else "\nall settings are equal")
+
+
+@runs.command()
+@click.argument("names", metavar="RUN...", nargs=-1, required=True)
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def delete(names: tuple[str, ...], yes: bool) -> None:
+    """Delete run folders, weights and all, after asking."""
+    from dood_pyro.errors import UserError
+    from dood_pyro.files import locked, unwritable
+    from dood_pyro.recognition import trained_weights
+    from dood_pyro.run_folders.run import LOCK, Run
+
+    chosen = []
+    for name in names:
+        run = Run(name)
+        if name in trained_weights() and not run.path.exists():
+            raise UserError(f"{name} came with dood-pyro and is not deleted")
+        run.read_config()  # nothing that is no run is deleted
+        if run.path.is_symlink():
+            raise UserError(f"{name} is a link; name the folder itself")
+        chosen.append(run)
+    for run in chosen:
+        if not yes:
+            click.confirm(f"delete {run.path} and all that is in it?", abort=True)
+        try:
+            with locked(run.path / LOCK, wait=False):
+                pass
+        except BlockingIOError:
+            raise UserError(f"{run.path} is being trained; stop that first") from None
+        try:
+            shutil.rmtree(run.path)
+        except OSError as error:
+            raise unwritable(run.path, error) from None
+        click.echo(f"deleted {run.path}")
