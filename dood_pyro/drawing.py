@@ -272,7 +272,7 @@ class Drawings(list[Drawing]):
 
     def _repr_html_(self) -> str:
         """Show the drawings in a notebook, side by side."""
-        cells = (f'<div style="width: 9em">{each.svg("100%")}</div>' for each in self)
+        cells = (f'<div>{each.svg(128)}</div>' for each in self)
         return f'<div style="display: flex; flex-wrap: wrap; gap: .5em">{"".join(cells)}</div>'
 
     def json(self) -> list[dict[str, Any]]:

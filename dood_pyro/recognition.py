@@ -22,6 +22,7 @@ from dood_pyro.devices import choose_device
 from dood_pyro.drawing import Drawing, Drawings
 from dood_pyro.errors import UserError
 from dood_pyro.guides.base import Guide
+from dood_pyro.hub import fetch, is_on_hub
 from dood_pyro.images import ImageBatch, Images, as_batch
 from dood_pyro.inference.guide_parses import ModelAndGuide, Parse, in_double, parse
 from dood_pyro.inference.ink.paper import Paper
@@ -57,16 +58,18 @@ def trained_weights() -> list[str]:
 
 
 def open_run(run: Run | str | os.PathLike[str]) -> Run:
-    """Open the run folder at a path, or the trained weights of that name that come with the package;
-    a run is open already.
+    """Open the run folder at a path, the trained weights of that name that come with the package, or a
+    run of the Hugging Face hub (``hf://user/repository``); a run is open already.
 
     Raises:
-        UserError: there is neither a folder nor such weights.
+        UserError: there is neither a folder nor such weights, or the hub has none.
     """
     if isinstance(run, Run):
         return run
     if str(run) == "":
         raise UserError("the run has no name: give a run folder's path or the name of weights")
+    if is_on_hub(str(run)):
+        return Run(fetch(str(run)))
     # A folder of the weights' name that is no run folder must not hide the weights.
     if str(run) in trained_weights() and not (Path(run) / "config.json").exists():
         return Run(Path(str(resources.files("dood_pyro") / "weights" / str(run))))
@@ -85,7 +88,8 @@ def load(
     guide: str | None = None,
     trusted: Sequence[str] = (),
 ) -> Recognizer:
-    """Load a run, by its folder or by the name of trained weights (``"omniglot"``), to parse with.
+    """Load a run to parse and draw with: by its folder, by the name of trained weights
+    (``"omniglot"``), or from the Hugging Face hub (``"hf://user/repository"``).
 
     Args:
         device: ``"cpu"``, ``"cuda"`` or ``"auto"``.

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from dood_pyro.data.prepared import Arrays
+from dood_pyro.extras import extra
 
 TEST_COUNT = 360
 """Number of test images."""
@@ -14,7 +15,8 @@ TEST_COUNT = 360
 
 def prepare(folder: Path, scratch: Path) -> Arrays:
     """Return 1,797 digits, a fifth of them, by a shuffle of seed 0, for test."""
-    from sklearn.datasets import load_digits
+    with extra("train"):
+        from sklearn.datasets import load_digits
 
     digits = load_digits()
     images = np.round(digits.images * (255 / 16)).astype(np.uint8)

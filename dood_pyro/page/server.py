@@ -17,22 +17,20 @@ from pathlib import Path
 from typing import Any
 
 from dood_pyro.errors import UserError
+from dood_pyro.extras import extra
+from dood_pyro.page.answers import Answers, file_of
 
-try:
+with extra("draw"):
     import anyio
     import uvicorn
     from starlette.applications import Starlette
-    from starlette.concurrency import run_in_threadpool  # noqa: F401
     from starlette.middleware import Middleware
     from starlette.middleware.trustedhost import TrustedHostMiddleware
     from starlette.requests import ClientDisconnect, Request
     from starlette.responses import JSONResponse, Response
     from starlette.routing import Mount, Route
     from starlette.staticfiles import StaticFiles
-except ModuleNotFoundError as error:
-    raise UserError(f"the page needs {error.name}: pip install 'dood-pyro[draw]'") from None
 
-from dood_pyro.page.answers import Answers, file_of
 
 LARGEST = 16 * 2**20
 """Bytes of a request."""

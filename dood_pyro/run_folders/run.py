@@ -148,6 +148,28 @@ class Run:
             )
         raise UserError(f"{self.path} is a folder of other things, no run; choose another folder")
 
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r})"
+
+    def push(self, name: str, private: bool = True, licence: str = "mit") -> str:
+        """Put settings, facts, metrics and best weights, with a card, on the Hugging Face hub.
+
+        Args:
+            name: ``hf://user/repository``; made if it is not there.
+            private: whether a new repository is to be seen by its owner alone.
+            licence: of the weights, as the hub writes it.
+
+        Returns:
+            The repository's address.
+
+        Raises:
+            UserError: the hub refuses, or the run has nothing to push yet.
+        """
+        from dood_pyro.hub import push
+        from dood_pyro.run_folders.card import card
+
+        return push(self.path, name, card(self, name, licence), private)
+
     # Settings and facts.
 
     def write_config(

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from dood_pyro import geometry
 from dood_pyro.errors import UserError
+from dood_pyro.extras import extra
 from dood_pyro.plots import new_figure, save_figure
 from dood_pyro.recognition import BATCH, Recognizer
 from dood_pyro.rendering import canvas_from_ink, curve_points
@@ -99,7 +100,8 @@ def kmeans(
     features: Float[np.ndarray, "strokes dims"], clusters: int = CLUSTERS, seed: int = 0
 ) -> Int[np.ndarray, "strokes"]:
     """Cluster index of each stroke by k-means."""
-    from sklearn.cluster import KMeans
+    with extra("tasks"):
+        from sklearn.cluster import KMeans
 
     return np.asarray(KMeans(clusters, n_init=10, random_state=seed).fit_predict(features))
 
@@ -118,7 +120,8 @@ def silhouettes(
         ``silhouette`` (k = `CLUSTERS`, mean over seeds), ``by_k`` (mean and standard deviation over
         seeds for each k) and ``strokes`` (their number).
     """
-    from sklearn.metrics import silhouette_score
+    with extra("tasks"):
+        from sklearn.metrics import silhouette_score
 
     by_k = {}
     for k in several:
@@ -155,7 +158,9 @@ def draw_clusters(
     """
     from matplotlib import colormaps
     from matplotlib.offsetbox import AnnotationBbox, OffsetImage
-    from sklearn.manifold import TSNE
+
+    with extra("tasks"):
+        from sklearn.manifold import TSNE
 
     vocabularies = [vocabulary(dood, target, limit, data_dir) for dood in models]
     scores = [silhouettes(found.features) for found in vocabularies]

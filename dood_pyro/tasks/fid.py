@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from dood_pyro import data
 from dood_pyro.data.folder import read_all
 from dood_pyro.errors import UserError
+from dood_pyro.extras import extra
 from dood_pyro.features import SIZE, FeatureNetwork
 from dood_pyro.registry import SOURCES, canonical
 
@@ -33,7 +34,8 @@ class Reference:
     """
 
     def __init__(self, features: Float[Tensor, "count features"]) -> None:
-        from torchmetrics.image.fid import FrechetInceptionDistance
+        with extra("tasks"):
+            from torchmetrics.image.fid import FrechetInceptionDistance
 
         self._least = features.shape[1] + 1
         as_they_are = nn.Identity()

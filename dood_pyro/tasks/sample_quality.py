@@ -41,6 +41,7 @@ from torch import Tensor
 
 from dood_pyro import data, geometry
 from dood_pyro.devices import seeded
+from dood_pyro.extras import extra
 from dood_pyro.features import SIZE, Classifier, FeatureNetwork, fit_classifier
 from dood_pyro.images import ImageBatch
 from dood_pyro.inference.guide_parses import Parse
@@ -93,7 +94,8 @@ class Judge:
 
     def judge(self, pictures: Float[Tensor, "count 50 50"]) -> dict[str, float]:
         """All `MEASURES` of a set of pictures in [0, 1]."""
-        from torchmetrics.image.kid import poly_mmd
+        with extra("tasks"):
+            from torchmetrics.image.kid import poly_mmd
 
         features = features_of(self.network, pictures)
         both = self.reference.double(), features.double()

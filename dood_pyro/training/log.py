@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import math
 import time
 import warnings
@@ -63,8 +64,8 @@ class MetricsLog:
         self.clock = (time.perf_counter(), trainer.step)
         self._show({"kind": "start", "step": trainer.step})
         self.writer: Any = None
-        if tensorboard:
-            # Imported here: it takes a second, and only trainings need it.
+        # Imported here: it takes a second. Where it is not installed, metrics.jsonl has all the same.
+        if tensorboard and importlib.util.find_spec("tensorboard"):
             from torch.utils.tensorboard import SummaryWriter
 
             self.writer = SummaryWriter(str(run.path), purge_step=trainer.step + 1)

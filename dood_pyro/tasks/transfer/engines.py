@@ -27,6 +27,7 @@ from typing import Any, NamedTuple, Protocol
 
 from dood_pyro.devices import cores
 from dood_pyro.errors import UserError
+from dood_pyro.extras import extra
 
 RETRIES = 10
 """How often Ray starts a task anew whose node or process was lost."""
@@ -166,10 +167,8 @@ class RayEngine:
     """
 
     def __init__(self, runs: Path, cpus: float = 1.0, gpus: float = 0.0) -> None:
-        try:
+        with extra("ray"):
             import ray
-        except ImportError:
-            raise UserError("the engine ray needs Ray: pip install 'dood-pyro[ray]'") from None
         self.ray: Any = ray
         # Ray reports its use to its makers unless told; nobody who fills a table has asked for that.
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")

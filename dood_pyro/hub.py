@@ -1,0 +1,79 @@
+"""Runs on the Hugging Face hub, by names such as ``hf://user/repository``.
+`dood_pyro.load` reads them, and `Run.push` writes them.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from dood_pyro.errors import UserError
+from dood_pyro.extras import extra
+
+SCHEME = "hf://"
+FILES = ("config.json", "facts.json", "metrics.jsonl", "best.safetensors", "README.md")
+"""Files of a run that are kept on a hub."""
+
+
+def is_on_hub(name: str) -> bool:
+    """Whether a run's name is that of one on the hub."""
+    return name.startswith(SCHEME)
+
+
+def repository(name: str) -> str:
+    """The repository's own name.
+
+    Raises:
+        UserError: it is none.
+    """
+    own = name.removeprefix(SCHEME)
+    if not is_on_hub(name) or re.fullmatch(r"[\w.-]+/[\w.-]+", own) is None:
+        raise UserError(f"{name!r} names no repository: write hf://user/repository")
+    return own
+
+
+def fetch(name: str) -> Path:
+    """Folder of a run of the hub, brought here if it was not.
+
+    Raises:
+        UserError: it cannot be had, or huggingface_hub is not installed.
+    """
+    own = repository(name)
+    with extra("hub"):
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import (
+            HfHubHTTPError,
+            HFValidationError,
+            LocalEntryNotFoundError,
+        )
+    try:
+        return Path(snapshot_download(own, allow_patterns=list(FILES)))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        line = (str(error).splitlines() or ["no answer"])[0]
+        raise UserError(f"cannot get {name} from the hub: {line}") from None
+
+
+def push(folder: Path, name: str, card: str, private: bool) -> str:
+    """Put a run on the hub; return its address.
+
+    Args:
+        card: its README.
+
+    Raises:
+        UserError: the hub refuses or cannot be reached, or huggingface_hub is not installed.
+    """
+    own = repository(name)
+    if missing := [each for each in FILES[:4] if not (folder / each).is_file()]:
+        raise UserError(f"{folder} has no {missing[0]} to push; let it train on")
+    with extra("hub"):
+        from huggingface_hub import HfApi
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+    api = HfApi()
+    try:
+        address = str(api.create_repo(own, private=private, exist_ok=True))
+        api.upload_folder(repo_id=own, folder_path=folder, allow_patterns=list(FILES[:4]))
+        api.upload_file(repo_id=own, path_or_fileobj=card.encode(), path_in_repo="README.md")
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
+        line = (str(error).splitlines() or ["no answer"])[0]
+        raise UserError(f"cannot put {folder} on the hub: {line}") from None
+    return address

@@ -1,0 +1,97 @@
+"""What a recogniser draws from Python: samples, completions and exemplars as drawings."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import dood_pyro
+from dood_pyro.drawing import Drawing, Drawings
+from dood_pyro.errors import UserError
+from dood_pyro.recognition import Recognizer
+
+
+@pytest.fixture(scope="module")
+def dood() -> Recognizer:
+    return dood_pyro.load("omniglot")
+
+
+def picture(width: int = 90, height: int = 60) -> np.ndarray:
+    """A thick line from left to right, dark on white."""
+    found = np.full((height, width), 255, np.uint8)
+    found[height // 2 - 2 : height // 2 + 2, width // 6 : -width // 6] = 0
+    return found
+
+
+def test_samples_are_reproducible_drawings_of_the_canvas(dood: Recognizer) -> None:
+    found = dood.sample(5, seed=3)
+    assert isinstance(found, Drawings) and len(found) == 5 and isinstance(found[0], Drawing)
+    assert found == dood.sample(5, seed=3) and found != dood.sample(5, seed=4)
+    assert (found[0].width, found[0].height) == (50, 50)
+    assert Drawings.from_json(json.dumps(found.json())) == found
+    assert found._repr_html_().count("<svg") == 5
+
+
+def test_completions_begin_with_what_was_there(dood: Recognizer) -> None:
+    found = dood.complete(picture(), each=3)
+    begun = dood.parse(picture(), method="ink")
+    assert len(found) == 3
+    for each in found:
+        assert (each.width, each.height) == (90, 60) and each.given == len(begun)
+        assert len(each) > each.given and each[0].same(begun[0])
+    of_two = dood.complete([picture(), picture(60, 90)], each=2, strokes=1)
+    assert [len(each) for each in of_two] == [2, 2]
+    assert all(each.given == 1 for drawings in of_two for each in drawings)
+    assert (of_two[1][0].width, of_two[1][0].height) == (60, 90)
+    kept = Drawing.from_json(found[0].json())
+    assert kept == found[0] and kept.given == found[0].given
+
+
+def test_exemplars_are_near_the_picture(dood: Recognizer) -> None:
+    found = dood.exemplars(picture(), each=4, seed=1)
+    assert len(found) == 4 and found[0] != found[1]
+    ink = picture() < 128
+    for each in found:
+        drawn = each.render() > 0.3
+        assert (drawn & ink).sum() > 0.2 * ink.sum()
+    assert found == dood.exemplars(picture(), each=4, seed=1)
+
+
+def test_a_search_guide_refines(dood: Recognizer) -> None:
+    refined = dood.refine(picture())
+    assert isinstance(refined, Drawing) and refined.explained > 0.8
+    with pytest.raises(UserError, match="search guide"):
+        dood.refine(picture(), guide="magic")
+
+
+def test_evaluate_is_of_the_loaded_run(dood: Recognizer, source: Path) -> None:
+    row = dood.evaluate(str(source), particles=2, limit=3)
+    assert row == dood_pyro.evaluate("omniglot", str(source), particles=2, limit=3)
+    made = Recognizer(dood.model, dood.guide, dood.config)
+    with pytest.raises(UserError, match="load"):
+        made.evaluate(str(source))
+
+
+def test_what_cannot_be_drawn_is_said(dood: Recognizer) -> None:
+    for count in (0, -1, 100_000):
+        with pytest.raises(UserError, match="1 to 1000"):
+            dood.sample(count)
+    with pytest.raises(UserError, match="stroke"):
+        dood.complete(picture(), strokes=0)
+    with pytest.raises(UserError, match="temperature"):
+        dood.sample(1, temperature=0)
+    assert dood.complete([]) == [] and dood.exemplars([]) == []
+
+
+def test_drawings_are_saved_and_none_is_overwritten(dood: Recognizer, tmp_path: Path) -> None:
+    drawings = dood.sample(2)
+    paths = drawings.save(tmp_path / "drawn", ".json")
+    assert [Drawing.open(path) for path in paths] == list(drawings)
+    with pytest.raises(UserError, match="there already"):
+        drawings.save(tmp_path / "drawn", ".json")
+    for wrong in ("{}", "3", "[{}]", "["):
+        with pytest.raises(UserError):
+            Drawings.from_json(wrong)

@@ -1,0 +1,146 @@
+"""Runs as people handle them: listed, shown, compared, deleted, and put on a hub."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dood_pyro.cli.main import main
+
+import dood_pyro
+from dood_pyro.errors import UserError
+from dood_pyro.recognition import open_run
+from dood_pyro.run_folders.card import card
+from dood_pyro.run_folders.run import Run
+
+SMALL = {
+    "model.features": 8,
+    "model.canvas_size": 16,
+    "model.max_strokes": 2,
+    "train.batch_size": 4,
+}
+Out = pytest.CaptureFixture[str]
+
+
+def train(source: Path, out: Path, model: str = "dood", **settings: Any) -> Run:
+    chosen = {**SMALL, **{name.replace("__", "."): value for name, value in settings.items()}}
+    return dood_pyro.train(str(source), model, steps=2, out=out, settings=chosen, device="cpu")
+
+
+@pytest.fixture
+def two(tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with two runs that differ in one setting and the seed."""
+    monkeypatch.chdir(tmp_path)
+    train(source, tmp_path / "runs" / "one")
+    train(source, tmp_path / "runs" / "deeper" / "two", train__beta=2.0, train__seed=3)
+    return tmp_path / "runs"
+
+
+def call(capsys: Out, *words: Any) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as stopped:
+        main([str(word) for word in words])
+    out, err = capsys.readouterr()
+    return int(stopped.value.code or 0), out, err
+
+
+def test_runs_are_listed(two: Path, capsys: Out) -> None:
+    found = {each.name: each for each in dood_pyro.runs()}
+    assert set(found) == {"runs/one", "runs/deeper/two", "omniglot"}
+    one = found["runs/one"]
+    assert (one.model, one.steps, one.state, one.seed) == ("dood", 2, "trained", 0)
+    assert one.held_out is not None and one.open().path == Path("runs/one")
+    html = dood_pyro.runs()._repr_html_()
+    assert html.startswith("<table>") and html.count("<tr>") == 4
+    status, out, _ = call(capsys, "runs", "--json")
+    assert status == 0 and {each["name"] for each in json.loads(out)} == set(found)
+    status, out, _ = call(capsys, "runs", "--runs-dir", two)
+    assert status == 0 and len(out.splitlines()) == 4
+
+
+def test_damaged_and_unfinished_runs_are_listed_as_such(two: Path) -> None:
+    (two / "one" / "config.json").write_text("{")
+    config = json.loads((two / "deeper" / "two" / "config.json").read_text())
+    config["budget"]["steps"] = 8
+    (two / "deeper" / "two" / "config.json").write_text(json.dumps(config))
+    states = {each.name: each.state for each in dood_pyro.runs()}
+    assert "damaged" in states["runs/one"] or "config.json" in states["runs/one"]
+    assert states["runs/deeper/two"] == "stopped at 25%"
+
+
+def test_a_run_is_shown_and_its_curve_drawn(two: Path, capsys: Out) -> None:
+    status, out, _ = call(capsys, "runs", "show", two / "one", "--out", "curve.png")
+    assert status == 0 and "beta = 5.0" in out and "held-out bound" in out
+    assert Path("curve.png").read_bytes().startswith(b"\x89PNG")
+    status, out, _ = call(capsys, "runs", "show", two / "one", "--json")
+    assert json.loads(out)["settings"]["train"]["beta"] == 5.0
+
+
+def test_what_runs_differ_in_is_said(two: Path, capsys: Out) -> None:
+    names = two / "one", two / "deeper" / "two"
+    status, out, _ = call(capsys, "runs", "compare", *names, "--json")
+    assert status == 0
+    assert json.loads(out)["settings"] == {"train.beta": [5.0, 2.0], "train.seed": [0, 3]}
+    status, out, _ = call(capsys, "runs", "compare", *names)
+    assert status == 0 and "train.beta" in out
+    status, _, err = call(capsys, "runs", "compare", names[0])
+    assert status == 2 and err.count("\n") == 1
+
+
+def test_runs_are_deleted_and_nothing_else(two: Path, capsys: Out) -> None:
+    (two / "notes").mkdir()
+    for name in (two / "notes", "omniglot", two / "none"):
+        status, _, err = call(capsys, "runs", "delete", "--yes", name)
+        assert status == 1 and err.count("\n") == 1
+    assert (two / "notes").is_dir()
+    status, _, _ = call(capsys, "runs", "delete", "--yes", two / "one")
+    assert status == 0 and not (two / "one").exists() and (two / "deeper" / "two").is_dir()
+
+
+def test_the_card_of_the_weights_is_as_it_would_be_written_now() -> None:
+    run = open_run("omniglot")
+    assert (run.path / "README.md").read_text() == card(run, "omniglot")
+
+
+def test_a_run_goes_to_a_hub_and_comes_back(
+    two: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A local folder stands for the hub."""
+    import huggingface_hub
+
+    hub = tmp_path / "hub"
+
+    class Api:
+        def create_repo(self, name: str, private: bool, exist_ok: bool) -> str:
+            (hub / name).mkdir(parents=True, exist_ok=exist_ok)
+            return f"https://hub/{name}"
+
+        def upload_folder(self, repo_id: str, folder_path: Path, allow_patterns: list[str]) -> None:
+            for name in allow_patterns:
+                shutil.copy(folder_path / name, hub / repo_id / name)
+
+        def upload_file(self, repo_id: str, path_or_fileobj: bytes, path_in_repo: str) -> None:
+            (hub / repo_id / path_in_repo).write_bytes(path_or_fileobj)
+
+    def snapshot_download(name: str, allow_patterns: list[str]) -> str:
+        if not (hub / name).is_dir():
+            raise OSError("404: no such repository")
+        return str(hub / name)
+
+    monkeypatch.setattr(huggingface_hub, "HfApi", Api)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    run = Run(two / "one")
+    assert run.push("hf://me/strokes").endswith("me/strokes")
+    assert not (hub / "me/strokes" / "state.safetensors").exists()
+    assert 'load("hf://me/strokes")' in (hub / "me/strokes" / "README.md").read_text()
+    dood = dood_pyro.load("hf://me/strokes")
+    assert dood.sample(3) == dood_pyro.load(run).sample(3)
+    with pytest.raises(UserError, match=r"cannot get hf://me/other.*404"):
+        dood_pyro.load("hf://me/other")
+    with pytest.raises(UserError, match="names no repository"):
+        run.push("me/strokes")
+    (two / "one" / "best.safetensors").unlink()
+    with pytest.raises(UserError, match="has no best"):
+        run.push("hf://me/strokes")
