@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from dood_pyro.errors import UserError
+from dood_pyro.files import write_atomically
+from dood_pyro.fonts import check_font, write_ufo
 
 from . import options
 
@@ -26,6 +28,8 @@ SEARCHED = 8
 """Number of pictures parsed at once by a guide that searches: at seconds per picture, small batches
 show progress."""
 FORMATS = ("svg", "json", "npz", "ndjson", "gif")
+PLOTTER_SIZE = "100mm"
+"""Width of a plotter's drawing unless told."""
 EXPLAINED = 0.95
 """Share of ink below which it is said how much the strokes explain."""
 
@@ -52,6 +56,7 @@ class Writing(NamedTuple):
     formats: tuple[str, ...]
     size: str | None
     background: str | None
+    plotter: bool = False
 
 
 class Page(NamedTuple):
@@ -91,6 +96,19 @@ class Page(NamedTuple):
     default="white",
     show_default=True,
     help="Colour of the SVG's paper, or none.",
+)
+@click.option(
+    "--plotter",
+    is_flag=True,
+    help="Write the SVG for a pen plotter: millimetres (--size, else 100mm wide), one path a stroke, a "
+    "layer a colour, no paper, sorted to spare travel.",
+)
+@click.option(
+    "--font",
+    type=options.PathTo(),
+    metavar="NAME.ufo",
+    help="Also write a single-line font, a glyph for each picture, which is named after its character: "
+    "A.png, uni00E4.png.",
 )
 @click.option(
     "--polarity",
@@ -140,6 +158,8 @@ def parse(
     formats: tuple[str, ...],
     size: str | None,
     background: str,
+    plotter: bool,
+    font: Path | None,
     polarity: Polarity,
     paper: Any,
     joins: Any,
@@ -176,9 +196,16 @@ def parse(
         raise UserError(f"--out-dir {out} is a file; name a folder") from None
     except OSError as error:
         raise unwritable(out, error) from None
-    writing = Writing(out, formats, size, None if background == "none" else background)
-    if size is not None:
-        _check_size(size)
+    if plotter and background != "white":
+        raise UserError("--plotter writes no paper: leave --background out")
+    if plotter and "svg" not in formats:
+        raise UserError("--plotter is about the SVG: have svg among --formats")
+    paper_colour = None if background == "none" else background
+    writing = Writing(out, formats, size, paper_colour, plotter)
+    if size is not None or plotter:
+        _check_size(size, plotter)
+    if font is not None:
+        check_font(font)
     chosen = InkOptions(polarity, paper, joins)
     if max_strokes is not None:
         chosen = chosen._replace(max_strokes=max_strokes)
@@ -190,23 +217,33 @@ def parse(
     else:
         results = _by_ink(work, chosen, writing, jobs)
     failed = count = 0
-    for said, wrong in results:
+    glyphs: dict[str, Drawing] = {}
+    for said, wrong, drawing in results:
         count += 1
         if wrong is None:
             click.echo(said)
+            if font is not None and drawing is not None:
+                glyphs[work[count - 1].name] = drawing
         elif single:
             raise UserError(wrong)
         else:
             failed += 1
             click.echo(f"dood-pyro: {wrong}", err=True)
+    if font is not None:
+        write_ufo(glyphs, font)
+        click.echo(f"{font}: {len(glyphs)} glyph{'s' * (len(glyphs) != 1)}")
     if failed:
         raise UserError(f"{failed} of {count} pictures could not be parsed; the others are written")
 
 
-def _check_size(size: str) -> None:
+def _check_size(size: str | None, plotter: bool) -> None:
     from dood_pyro.drawing import Drawing
 
-    Drawing([], 1, 1).svg(size)
+    blank = Drawing([], 1, 1)
+    if plotter:
+        blank.plotter_svg(size or PLOTTER_SIZE)
+    else:
+        blank.svg(size)
 
 
 def picture_files(given: Iterable[Path]) -> list[Path]:
@@ -250,8 +287,12 @@ def check_names(work: list[Page], files: list[Path], writing: Writing) -> None:
                 )
 
 
-Result = tuple[str, str | None]
-"""What is said of a picture, and what was wrong with it."""
+class Result(NamedTuple):
+    """What came of a picture."""
+
+    said: str
+    wrong: str | None
+    drawing: Drawing | None
 
 
 def _pages(files: Iterable[Path], pages: str) -> Iterator[Page]:
@@ -318,19 +359,24 @@ def _parsed(work: tuple[Page, InkOptions, Writing]) -> Result:
     page, chosen, writing = work
     try:
         drawing = parse_picture(page.path, chosen, page.page)
-        return _written(page, drawing, writing), None
+        return Result(_written(page, drawing, writing), None, drawing)
     except UserError as error:
         at = f"page {page.page + 1}: " if page.name != page.path.stem else ""
-        return "", at + str(error)
+        return Result("", at + str(error), None)
     except MemoryError:
-        return "", f"{page.path} needs more memory than there is; scale it down"
+        wrong = f"{page.path} needs more memory than there is; scale it down"
+        return Result("", wrong, None)
 
 
 def _written(page: Page, drawing: Drawing, writing: Writing) -> str:
     """Write a drawing's files; return what is said of it."""
     stem = writing.folder / page.name
     for suffix in writing.formats:
-        drawing.save(f"{stem}.{suffix}", size=writing.size, background=writing.background)
+        if suffix == "svg" and writing.plotter:
+            text = drawing.plotter_svg(writing.size or PLOTTER_SIZE)
+            write_atomically(Path(f"{stem}.svg"), text.encode())
+        else:
+            drawing.save(f"{stem}.{suffix}", size=writing.size, background=writing.background)
     endings = " and ".join(
         ", ".join(f".{each}" for each in part)
         for part in (writing.formats[1:-1], writing.formats[-1:])
@@ -366,6 +412,7 @@ def _by_guide(
                     drawings.append(error)
         for path, drawing in zip(batch, drawings, strict=True):
             if isinstance(drawing, UserError):
-                yield "", str(drawing)
+                yield Result("", str(drawing), None)
             else:
-                yield _written(Page(path, 0, path.stem), drawing, writing), None
+                said = _written(Page(path, 0, path.stem), drawing, writing)
+                yield Result(said, None, drawing)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from dood_pyro import drawing_files, svg
+from dood_pyro import drawing_files, plotter, svg
 from dood_pyro.errors import UserError
 from dood_pyro.files import unwritable, write_atomically
 from dood_pyro.rendering.round_pen import Polyline, draw_with_pen
@@ -158,6 +158,18 @@ class Drawing:
         """
         return svg.drawing_svg(self, size, colours, background, seconds_per_stroke)
 
+    def plotter_svg(self, size: str = "100mm") -> str:
+        """Return an SVG document for pen plotters: millimetres, one path a stroke, a layer for each
+        colour, no background, in an order that spares the lifted pen travel.
+
+        Args:
+            size: width of the document, in mm, cm or in. The height follows.
+
+        Raises:
+            UserError: ``size`` is no such length.
+        """
+        return plotter.plotter_svg(self, size)
+
     def json(self) -> dict[str, Any]:
         """Return the drawing as plain values for ``json.dumps``; `from_json` reads them."""
         return {
@@ -272,7 +284,7 @@ class Drawings(list[Drawing]):
 
     def _repr_html_(self) -> str:
         """Show the drawings in a notebook, side by side."""
-        cells = (f'<div>{each.svg(128)}</div>' for each in self)
+        cells = (f"<div>{each.svg(128)}</div>" for each in self)
         return f'<div style="display: flex; flex-wrap: wrap; gap: .5em">{"".join(cells)}</div>'
 
     def json(self) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from xml.sax.saxutils import quoteattr
 
 import numpy as np
+from jaxtyping import Float
 
 from dood_pyro.errors import UserError
 
@@ -60,7 +61,7 @@ def drawing_svg(
         colour = colours[index % len(colours)] if colours else stroke.colour
         opacity = "" if stroke.darkness >= OPAQUE else f' stroke-opacity="{stroke.darkness:.3g}"'
         shape = (
-            f'd="{_path(stroke)}" stroke={quoteattr(colour)} '
+            f'd="{path_data(stroke.control)}" stroke={quoteattr(colour)} '
             f'stroke-width="{stroke.width:.5g}"{opacity} '
             f'data-confidence="{stroke.confidence:.4g}" data-darkness="{stroke.darkness:.5g}" '
             f"data-ink={quoteattr(stroke.colour)}"
@@ -90,9 +91,10 @@ def _length(stroke: PenStroke) -> float:
     return float(np.linalg.norm(np.diff(stroke.control, axis=1), axis=-1).sum())
 
 
-def _path(stroke: PenStroke) -> str:
-    parts = [f"M{_number(stroke.control[0, 0, 0])} {_number(stroke.control[0, 0, 1])}"]
-    for curve in stroke.control:
+def path_data(control: Float[np.ndarray, "curves 4 2"]) -> str:
+    """Data of an SVG path along a chain of cubic curves."""
+    parts = [f"M{_number(control[0, 0, 0])} {_number(control[0, 0, 1])}"]
+    for curve in control:
         numbers = " ".join(_number(value) for value in curve[1:].ravel())
         parts.append(f"C{numbers}")
     return "".join(parts)
