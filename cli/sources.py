@@ -14,9 +14,14 @@ from . import options
 
 
 @click.command()
-@click.option("--prepare", metavar="NAME", help="Prepare this source now.")
+@click.option("--prepare", metavar="NAME", help="Prepare this source, or folder, now.")
+@click.option(
+    "--skip-bad",
+    is_flag=True,
+    help="With --prepare FOLDER: leave out its files that are no pictures, then and later.",
+)
 @options.data_dir
-def sources(prepare: str | None, data_dir: Path | None) -> None:
+def sources(prepare: str | None, skip_bad: bool, data_dir: Path | None) -> None:
     """List the data sources.
 
     Prints how many images each source has, and where its data file is.
@@ -26,7 +31,7 @@ def sources(prepare: str | None, data_dir: Path | None) -> None:
     from dood_pyro.registry import SOURCES
 
     if prepare is not None:
-        data.locate(prepare, data_dir)
+        data.locate(prepare, data_dir, skip_bad)
     click.echo(f"data folder: {data.data_folder(data_dir)}")
     click.echo(f"{'name':<14} {'train':>7} {'test':>7}  {'pixels':<8} {'what':<52} where")
     for name, source in SOURCES.items():

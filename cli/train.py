@@ -69,6 +69,9 @@ if TYPE_CHECKING:
     show_default=True,
     help="On a GPU, capture steps as CUDA graphs.",
 )
+@click.option(
+    "--skip-bad", is_flag=True, help="Leave out files of a --source folder that are no pictures."
+)
 @options.trust
 @options.device
 @options.data_dir
@@ -177,6 +180,7 @@ def _resume(
 def _begin(
     ctx: click.Context, given: dict[str, Any], team: Team
 ) -> tuple[Training, TrainingBudget]:
+    from dood_pyro import data
     from dood_pyro.research import begin_training, parse_assignment, read_settings
 
     file = given["config_file"]
@@ -189,6 +193,8 @@ def _begin(
         if _typed(ctx, name) is not None:
             settings[f"train.{name}"] = given[name]
     settings |= dict(parse_assignment(text) for text in given["assignments"])
+    if given["skip_bad"]:
+        data.locate(str(settings.get("train.source", "")), given["data_dir"], skip_bad=True)
     try:
         training = begin_training(
             settings.pop("train.source", None),

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dood_pyro.canvas_drawing import CanvasDrawing
     from dood_pyro.config import ModelConfig, RunConfig, SettingError, TrainConfig
+    from dood_pyro.data.given import make_source
     from dood_pyro.drawing import Drawing, Drawings, PenStroke
     from dood_pyro.errors import UserError
     from dood_pyro.estimators.base import Estimator
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 _MODULES = {
     "config": ("ModelConfig", "RunConfig", "SettingError", "TrainConfig"),
     "canvas_drawing": ("CanvasDrawing",),
+    "data.given": ("make_source",),
     "drawing": ("Drawing", "Drawings", "PenStroke"),
     "errors": ("UserError",),
     "estimators.base": ("Estimator",),
@@ -95,6 +97,7 @@ __all__ = [
     "configure",
     "evaluate",
     "load",
+    "make_source",
     "resume",
     "runs",
     "train",

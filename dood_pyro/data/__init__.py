@@ -99,13 +99,14 @@ def find(name: str, data_dir: str | Path | None = None) -> Path | None:
     return None
 
 
-def locate(source: str, data_dir: str | Path | None = None) -> Path:
+def locate(source: str, data_dir: str | Path | None = None, skip_bad: bool = False) -> Path:
     """Path of a source's prepared file; the file is prepared first if it is missing.
 
     Args:
         source: a built-in name, the path of a folder of pictures or of an .npz file, or
             ``module:function``, a user's own function with the signature of the built-in sources'
             ``prepare``.
+        skip_bad: whether files of a folder that are no pictures are left out, from now on.
 
     Raises:
         UserError: there is no such source, or its file cannot be prepared or written.
@@ -122,7 +123,7 @@ def locate(source: str, data_dir: str | Path | None = None) -> Path:
     if path.is_dir():
         target = cache_folder() / "folders" / f"{picture_folder.fingerprint(path)}.npz"
         if not target.is_file():
-            prepared.write(target, picture_folder.prepare(path))
+            prepared.write(target, picture_folder.prepare(path, skip_bad))
         return target
     if is_own_code(source):
         return _prepare_own(source)

@@ -5,6 +5,7 @@ Used by `dood_pyro.data` where a source is the path of a folder, and by the Fré
 from __future__ import annotations
 
 import hashlib
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,11 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from dood_pyro import pictures
+from dood_pyro.data.given import split
 from dood_pyro.data.prepared import Arrays
 from dood_pyro.errors import UserError
 from dood_pyro.files import refuse_special
-from dood_pyro.progress import progress_bar
+from dood_pyro.progress import LossyStream, progress_bar
 
 SUFFIXES = frozenset(
     (".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
@@ -25,12 +27,15 @@ SIZE = 105
 """Pixels per side of prepared pictures; pictures that all have one smaller size keep that size."""
 
 
-def picture_files(folder: Path, least: int = 3) -> list[Path]:
+LEAST = 3
+"""Pictures of a source: one to test, one held out and one to train on."""
+
+
+def picture_files(folder: Path, least: int = LEAST) -> list[Path]:
     """Sorted paths of the pictures in a folder and its subfolders.
 
     Args:
-        least: number of pictures required; a source needs one to test, one held out and one to
-            train on.
+        least: number of pictures required.
 
     Raises:
         UserError: there are fewer than ``least`` pictures.
@@ -57,31 +62,43 @@ def fingerprint(folder: Path) -> str:
     return hashlib.sha256("\n".join([str(folder.resolve()), *lines]).encode()).hexdigest()[:16]
 
 
-def prepare(folder: Path) -> Arrays:
+def prepare(folder: Path, skip_bad: bool = False) -> Arrays:
     """Read every picture of a folder; a tenth of them, by a shuffle of seed 0, is for test.
 
     Labels number the subfolders by name, in order. Each picture's polarity is detected.
 
+    Args:
+        skip_bad: whether files that are no pictures are left out, and said.
+
     Raises:
-        UserError: a file, named in the message, is not a picture, is blank or is too small.
+        UserError: a file, named in the message, is not a picture, is blank or is too small; or too few
+            pictures are left.
     """
     files = picture_files(folder)
+    if skip_bad:
+        files = [file for file in files if _is_sound(file)]
+        if len(files) < LEAST:
+            raise UserError(f"{folder} has {len(files)} sound pictures; {LEAST} or more are needed")
     names = sorted({str(file.parent.relative_to(folder)) for file in files})
-    read = _read(folder, files, SIZE, blank=False)
+    try:
+        read = _read(folder, files, SIZE, blank=False)
+    except UserError as error:
+        raise UserError(f"{error}; --skip-bad leaves such files out") from None
     sides = {len(picture) for picture in read}
     size = sides.pop() if len(sides) == 1 else SIZE
     images = np.stack([_bytes(pictures.resize(picture, size)) for picture in read])
     labels = np.array([names.index(str(f.parent.relative_to(folder))) for f in files], np.int32)
-    order = np.random.default_rng(0).permutation(len(files))
-    split = max(1, len(files) // 10)
-    test, train = order[:split], order[split:]
-    return {
-        "train_images": images[train],
-        "train_labels": labels[train],
-        "test_images": images[test],
-        "test_labels": labels[test],
-        "label_names": np.asarray(names),
-    }
+    return {**split(images, labels), "label_names": np.asarray(names)}
+
+
+def _is_sound(file: Path) -> bool:
+    """Whether a file is a picture that can be used; if not, that is said."""
+    try:
+        pictures.read_picture(file)
+    except UserError as error:
+        print(f"dood-pyro: left out: {error}", file=LossyStream(sys.stderr), flush=True)
+        return False
+    return True
 
 
 def read_all(folder: Path, size: int) -> UInt8[np.ndarray, "count size size"]:

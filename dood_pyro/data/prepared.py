@@ -120,7 +120,7 @@ def read_part(path: Path, part: str, foreign: bool = False) -> tuple[np.ndarray,
     sizes: list[tuple[int, ...]] = []
     dark = _which_have_dark_ink(path) if foreign else {}
     for each in PARTS:
-        images, labels = _part(path, each)
+        images, labels = _part(path, each, foreign)
         sizes.append(images.shape[1:])
         if foreign:
             images = np.where(dark[each][:, None, None], 255 - images, images)
@@ -137,11 +137,20 @@ def read_part(path: Path, part: str, foreign: bool = False) -> tuple[np.ndarray,
     return kept[0], kept[1], digest.hexdigest()
 
 
-def _part(path: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
-    """Read and check images and labels of one part, as stored."""
+def _part(path: Path, part: str, foreign: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """Read and check images and labels of one part, as stored; of a foreign file, as the layout has
+    them (`dood_pyro.data.given`)."""
+    from dood_pyro.data.given import as_bytes, numbered_labels
+
     names = (f"{part}_images", f"{part}_labels")
+    all_labels = tuple(f"{each}_labels" for each in PARTS)
     with _opened(path) as archive:
-        arrays = {name: archive[name] for name in names if name in archive.files}
+        wanted = {*names, *all_labels} if foreign else names
+        arrays = {name: archive[name] for name in wanted if name in archive.files}
+    if foreign and arrays.keys() >= {*names}:
+        arrays[names[0]] = as_bytes(arrays[names[0]], f"{path}: {names[0]}")
+        numbered = numbered_labels((name, arrays[name]) for name in all_labels if name in arrays)
+        arrays |= numbered
     check(arrays, str(path), (part,))
     return arrays[names[0]], arrays[names[1]]
 
@@ -161,7 +170,7 @@ def _which_have_dark_ink(path: Path) -> dict[str, Bool[np.ndarray, "count"]]:
     """
     found = {}
     for part in PARTS:
-        images, _ = _part(path, part)
+        images, _ = _part(path, part, foreign=True)
         flat = images.reshape(len(images), -1)
         if bool((flat.max(1).astype(int) - flat.min(1) < MIN_CONTRAST * 255).all()):
             raise UserError(f"{path}, {part}_images, is blank: there is no ink in its pictures")

@@ -62,7 +62,8 @@ def test_a_flipped_byte_is_found(source: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"train_images": np.zeros((3, 8, 8), np.float32)}, "must be uint8"),
+        ({"train_images": np.zeros((3, 8, 8), complex)}, "must be numbers"),
+        ({"train_images": np.zeros((3, 8), np.uint8)}, "the shape is"),
         ({"train_images": np.zeros((0, 8, 8), np.uint8)}, "not empty"),
         ({"train_images": np.zeros((3, 1, 8), np.uint8)}, "1×8 pixels"),
         ({"train_labels": np.zeros(2, np.int64)}, "one integer an image"),
