@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -78,14 +77,10 @@ def evaluate(
         bar.close()
     if table is not None:
         record(table, row)  # before printing: standard output may be a closed pipe
-    _print(row, as_json)
+    options.say(row, _table(row), as_json)
 
 
-def _print(row: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        click.echo(json.dumps(row))
-        return
-
+def _table(row: dict[str, Any]) -> str:
     def bound(name: str) -> str:
         error = row[f"{name}_se"]
         return f"{row[name]:.1f}" + ("" if error is None else f" ± {error:.1f}") + " nats"
@@ -101,6 +96,4 @@ def _print(row: dict[str, Any], as_json: bool) -> None:
     if row["effective_samples"] is not None:
         effective = f"{row['effective_samples']:.1f} of {row['particles']}"
         lines.insert(-1, ("effective samples", effective))
-    for name, value in lines:
-        click.echo(f"{name:<38} {value}")
-    click.echo(json.dumps(row))
+    return "\n".join(f"{name:<38} {value}" for name, value in lines)

@@ -7,7 +7,6 @@ Distances between sets of pictures, and the network whose features are compared.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +56,7 @@ limit_option = click.option(
     metavar="N",
     help="Pictures per set, at most.  [default: the size of the smaller set]",
 )
+@options.as_json
 @options.data_dir
 def fid(
     first: str,
@@ -64,6 +64,7 @@ def fid(
     features: str | None,
     part: str,
     limit: int | None,
+    as_json: bool,
     data_dir: Path | None,
 ) -> None:
     """Print the distance between two sets of pictures.
@@ -81,7 +82,8 @@ def fid(
     sets = [folder_or_source(name, part, data_dir) for name in (first, second)]
     count = min(limit or len(sets[0]), *map(len, sets))
     distance = frechet(network, *(pictures[:count] for pictures in sets))
-    click.echo(json.dumps({"fid": distance, "features": features, "pictures": count}))
+    text = f"Fréchet distance {distance:.2f}, of features of {features}, {count} pictures each"
+    options.say({"fid": distance, "features": features, "pictures": count}, text, as_json)
 
 
 @click.command("sample-quality")
@@ -159,7 +161,7 @@ def sample_quality(
     if rival_run is not None:
         found["rival_run"] = rival_run.provenance(use.which)
     update_object(record, {key: found})
-    click.echo(json.dumps({key: found}) if as_json else _table(found))
+    options.say({key: found}, _table(found), as_json)
 
 
 def _table(found: dict[str, Any]) -> str:

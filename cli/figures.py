@@ -4,12 +4,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
 
 from dood_pyro.errors import UserError
+from dood_pyro.tables import columns
 
 from . import options
 
@@ -25,14 +25,14 @@ five_targets = click.option(
 @runs
 @five_targets
 @options.count(50, 4, "Images per target")
-@options.figure("compare.png")
+@options.figure("compare")
 @options.trained
 @options.data_dir
 def compare(
     runs: tuple[str, ...],
     targets: tuple[str, ...] | None,
     count: int,
-    out: Path,
+    out: Path | None,
     use: options.Use,
     data_dir: Path | None,
 ) -> None:
@@ -43,6 +43,7 @@ def compare(
     from dood_pyro.tasks.compare import draw_reconstructions
     from dood_pyro.tasks.transfer.published import DATASETS
 
+    out = options.figure_path(out, runs, "compare")
     models = use.load_all(runs)
     for path in draw_reconstructions(models, targets or DATASETS, out, count, data_dir):
         click.echo(path)
@@ -52,14 +53,16 @@ def compare(
 @runs
 @five_targets
 @options.limit(1000)
-@options.figure("stroke-counts.png")
+@options.figure("stroke-counts")
+@options.as_json
 @options.trained
 @options.data_dir
 def stroke_counts(
     runs: tuple[str, ...],
     targets: tuple[str, ...] | None,
     limit: int,
-    out: Path,
+    out: Path | None,
+    as_json: bool,
     use: options.Use,
     data_dir: Path | None,
 ) -> None:
@@ -70,11 +73,16 @@ def stroke_counts(
     from dood_pyro.tasks.compare import draw_stroke_counts
     from dood_pyro.tasks.transfer.published import DATASETS
 
+    out = options.figure_path(out, runs, "stroke-counts")
     models = use.load_all(runs)
     paths, counts = draw_stroke_counts(models, targets or DATASETS, out, limit, data_dir)
-    click.echo(json.dumps(counts))
-    for path in paths:
-        click.echo(path)
+    several = max(len(row) for by_target in counts.values() for row in by_target.values())
+    lines = [["drawings of … strokes", *map(str, range(several))]]
+    for name, by_target in counts.items():
+        for target, row in by_target.items():
+            cells = [*map(str, row), *[""] * (several - len(row))]
+            lines.append([f"{name} on {target}", *cells])
+    options.say(counts, columns(lines), as_json, paths)
 
 
 @click.command()
@@ -83,16 +91,18 @@ def stroke_counts(
     "--target", default="mnist", show_default=True, help="Source whose test images are parsed."
 )
 @options.limit(1000)
-@options.figure("clusters.png")
+@options.figure("clusters-TARGET")
 @options.record("File to add the silhouettes to, under the runs' names.")
+@options.as_json
 @options.trained
 @options.data_dir
 def clusters(
     runs: tuple[str, ...],
     target: str,
     limit: int,
-    out: Path,
+    out: Path | None,
     record: Path | None,
+    as_json: bool,
     use: options.Use,
     data_dir: Path | None,
 ) -> None:
@@ -106,6 +116,7 @@ def clusters(
     from dood_pyro.tasks.clusters import draw_clusters
     from dood_pyro.tasks.compare import distinct
 
+    out = options.figure_path(out, runs, "clusters", data.name_of(target))
     made_by = [open_run(name).provenance(use.which) for name in runs]
     on = data.name_of(target), "mnist"
     keys = [
@@ -120,9 +131,10 @@ def clusters(
         key: {**score, "run": run} for key, score, run in zip(keys, found, made_by, strict=True)
     }
     update_object(record, scores)
-    click.echo(json.dumps(scores, indent=2))
-    for path in paths:
-        click.echo(path)
+    lines = [["", "silhouette", "strokes"]]
+    for key, score in scores.items():
+        lines.append([key, f"{score['silhouette']:.3f}", str(score["strokes"])])
+    options.say(scores, columns(lines), as_json, paths)
 
 
 @click.command()
@@ -136,14 +148,14 @@ def clusters(
     metavar="N",
     help="Index of the image, from 0, in the shuffle of seed 0.",
 )
-@options.figure("anatomy.png")
+@options.figure("anatomy-TARGET")
 @options.trained
 @options.data_dir
 def anatomy(
     run: str,
     target: str,
     index: int,
-    out: Path,
+    out: Path | None,
     use: options.Use,
     data_dir: Path | None,
 ) -> None:
@@ -151,8 +163,10 @@ def anatomy(
 
     Draws layout, glimpse, stroke, residual and canvas at each step (Fig. 2).
     """
+    from dood_pyro import data
     from dood_pyro.tasks.anatomy import draw_anatomy
 
+    out = options.figure_path(out, [run], "anatomy", data.name_of(target))
     dood = use.load(run)
     images = dood.load_images(target, index + 1, data_dir=data_dir)
     if index >= len(images):

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from dood_pyro.registry import SEARCH_GUIDES
+from dood_pyro.tables import columns
 
 from . import options
 
@@ -27,8 +28,9 @@ from . import options
 )
 @options.particles()
 @options.limit(50)
-@options.figure("guides.png")
+@options.figure("guides-TARGET")
 @options.record("File to add the rows to.")
+@options.as_json
 @options.trained
 @options.data_dir
 def compare_guides(
@@ -37,8 +39,9 @@ def compare_guides(
     guides: tuple[str, ...] | None,
     particles: int,
     limit: int,
-    out: Path,
+    out: Path | None,
     record: Path | None,
+    as_json: bool,
     use: options.Use,
     data_dir: Path | None,
 ) -> None:
@@ -58,6 +61,7 @@ def compare_guides(
     from dood_pyro.tasks.compare_guides import draw_guides
 
     opened = open_run(run)
+    out = options.figure_path(out, [run], "guides", data.name_of(target))
     made_by = opened.provenance(use.which)
     key = options.entry(
         f"{made_by['model']}, {made_by['source']}, on {data.name_of(target)}",
@@ -90,23 +94,22 @@ def compare_guides(
         bar.close()
     settings = {"particles": particles, "images": rows[0]["images"], "run": made_by}
     update_object(record, {key: {**settings, "guides": rows}})
+    options.say(rows, _table(rows), as_json, draw_guides(rows, target, out))
+
+
+def _table(rows: list[dict[str, Any]]) -> str:
     bounds = ("guide", "log p(x)", "±", "ELBO", "gap", "effective")
-    guess = ("error", "strokes", "ms", "growth", "leaps")
-    columns = "{:<28}{:>10}{:>7}{:>10}{:>9}{:>10}{:>9}{:>9}{:>9}{:>10}{:>8}"
-    click.echo(columns.format(*bounds, *guess))
+    lines: list[list[str]] = [[*bounds, "error", "strokes", "ms", "growth", "leaps"]]
     for row in rows:
         error, effective, growth, most = (
             "" if row[name] is None else f"{row[name]:.1f}"
             for name in ("log_p_se", "effective_samples", "growth", "growth_ninth_decile")
         )
-        click.echo(
-            f"{row['guide']:<28}{row['log_p']:>10.1f}{error:>7}{row['elbo']:>10.1f}"
-            f"{row['gap']:>9.1f}{effective:>10}"
-            f"{row['mean_absolute_error']:>9.4f}{row['strokes']:>9.2f}{row['milliseconds']:>9.1f}"
-            f"{f'{growth}, {most}':>10}{100 * row['leaps']:>6.0f} %"
-        )
-    for path in draw_guides(rows, target, out):
-        click.echo(path)
+        guess = f"{row['mean_absolute_error']:.4f}", f"{row['strokes']:.2f}"
+        of_bounds = f"{row['log_p']:.1f}", error, f"{row['elbo']:.1f}", f"{row['gap']:.1f}"
+        times = f"{row['milliseconds']:.1f}", f"{growth}, {most}", f"{100 * row['leaps']:.0f} %"
+        lines.append([row["guide"], *of_bounds, effective, *guess, *times])
+    return columns(lines)
 
 
 @click.command()
@@ -127,16 +130,18 @@ def compare_guides(
     help="Samples from the guide per drawing.",
 )
 @options.seed
-@options.figure("calibration.png")
+@options.figure("calibration")
 @options.record("File to add the test's result to.")
+@options.as_json
 @options.trained
 def calibrate(
     run: str,
     simulations: int,
     draws: int,
     seed: int,
-    out: Path,
+    out: Path | None,
     record: Path | None,
+    as_json: bool,
     use: options.Use,
 ) -> None:
     """Check RUN's guide by simulation.
@@ -149,9 +154,10 @@ def calibrate(
     from dood_pyro.progress import progress_bar, update_bar
     from dood_pyro.recognition import open_run
     from dood_pyro.tasks.calibrate import calibrate as measure
-    from dood_pyro.tasks.calibrate import draw_ranks, summary
+    from dood_pyro.tasks.calibrate import draw_ranks, in_words, summary
 
     opened = open_run(run)
+    out = options.figure_path(out, [run], "calibration")
     made_by = opened.provenance(use.which)
     model, recognition, config = opened.load(use.which, use.guide, use.trusted)
     native_size = opened.read_facts().native_size
@@ -174,11 +180,12 @@ def calibrate(
     }
     result |= summary(found)
     update_object(record, {key: result})
+    lines = [["", "p", "mean rank", "outside 90 %", ""]]
     for name, entry in result["by_quantity"].items():
         mark = "rejected" if entry["rejected"] else ""
-        click.echo(f"{name:<36} p {entry['p_value']:<10.3g} {mark}")
+        numbers = f"{entry['p_value']:.3g}", f"{entry['mean_rank']:.2f}", f"{entry['outside']:.0%}"
+        lines.append([name, *numbers, mark])
     verdict = "calibrated" if result["calibrated"] else "not calibrated"
-    click.echo(f"{result['rejected']} of {result['quantities']} quantities rejected: {verdict}")
     title = f"{options.run_name(run)}, {guide}: {verdict}; band: 99 % of uniform ranks"
-    for path in draw_ranks(found, out, title):
-        click.echo(path)
+    text = columns(lines) + "\n" + in_words(result)
+    options.say(result, text, as_json, draw_ranks(found, out, title))

@@ -11,7 +11,7 @@ import sys
 import click
 
 from dood_pyro.errors import Interrupted, UserError
-from dood_pyro.progress import redirect_to_devnull
+from dood_pyro.progress import be_quiet, redirect_to_devnull
 from dood_pyro.registry import TASKS, load_target
 
 from . import options
@@ -29,6 +29,13 @@ class Commands(click.Group):
         command: click.Command = load_target(TASKS[name].target)
         return command
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        # Wherever it is typed: nobody remembers on which side of the command it belongs.
+        end = args.index("--") if "--" in args else len(args)
+        be_quiet("--quiet" in args[:end])
+        words = [word for word in args[:end] if word != "--quiet"]
+        return super().parse_args(ctx, [*words, *args[end:]])
+
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
@@ -42,7 +49,8 @@ class Commands(click.Group):
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="dood-pyro")
-def cli() -> None:
+@click.option("--quiet", is_flag=True, help="Show no progress; print results and errors alone.")
+def cli(quiet: bool) -> None:
     """Learn from images alone to draw them stroke by stroke (DooD, NeurIPS 2022)."""
 
 

@@ -49,6 +49,7 @@ Show = Callable[[float], None]
     help="Take trials of the background set, for choosing settings, not the official trials.",
 )
 @options.record("File to add the result to, under dood, air or image and changed settings.")
+@options.as_json
 @options.trained
 @options.data_dir
 def one_shot(
@@ -59,6 +60,7 @@ def one_shot(
     two_way: bool,
     background: bool,
     record: Path | None,
+    as_json: bool,
     use: options.Use,
     data_dir: Path | None,
 ) -> None:
@@ -77,7 +79,7 @@ def one_shot(
     from dood_pyro.tokens import require_types
 
     if run == CONTROL:
-        _control(runs, background, record, data_dir)
+        _control(runs, background, record, as_json, data_dir)
         return
     made_by = open_run(run).provenance(use.which)
     dood = use.load(run)
@@ -98,16 +100,17 @@ def one_shot(
     trials = _trials(runs, background, dood.size, data_dir)
     found = _measured(lambda show: classify(dood, trials, settings, show), len(trials), settings)
     update_object(record, {key: {**found, "run": made_by}})
-    for index, accuracy in enumerate(found["runs"], start=1):
-        click.echo(f"run {index:02d}  {100 * accuracy:5.1f} %")
-    click.echo(f"accuracy {_accuracy(found)}")
+    lines = [f"run {i:02d}  {100 * each:5.1f} %" for i, each in enumerate(found["runs"], start=1)]
+    options.say(found, "\n".join([*lines, f"accuracy {_accuracy(found)}"]), as_json)
 
 
 CONTROL = "image"
 """Word in place of a run for the control: the support image itself is fitted to the query."""
 
 
-def _control(runs: int, background: bool, record: Path | None, data_dir: Path | None) -> None:
+def _control(
+    runs: int, background: bool, record: Path | None, as_json: bool, data_dir: Path | None
+) -> None:
     from dood_pyro.config import ModelConfig
     from dood_pyro.files import update_object
     from dood_pyro.tasks.one_shot_image import SETTINGS, one_shot_image
@@ -126,8 +129,8 @@ def _control(runs: int, background: bool, record: Path | None, data_dir: Path | 
 
         entries[fit] = _measured(classify, len(trials), settings)
     update_object(record, {options.entry(CONTROL + ", background" * background, "runs"): entries})
-    for name, entry in entries.items():
-        click.echo(f"{name:<9} accuracy {_accuracy(entry)}")
+    lines = [f"{name:<9} accuracy {_accuracy(entry)}" for name, entry in entries.items()]
+    options.say(entries, "\n".join(lines), as_json)
 
 
 def _trials(runs: int, background: bool, size: int, data_dir: Path | None) -> list[Trials]:

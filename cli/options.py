@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -488,12 +489,36 @@ def _written(value: Any) -> str:
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-def figure(default: str) -> Callable[[F], F]:
-    """Option for the file of a figure."""
-    return click.option(
-        "--out",
-        type=Png(),
-        default=Path(default),
-        show_default=True,
-        help="PNG; a PDF is written beside it.",
-    )
+def figure(task: str) -> Callable[[F], F]:
+    """Option for the file of a figure, whose default `figure_path` makes."""
+    shown = f"PNG; a PDF is written beside it.  [default: RUN-{task}.png]"
+    return click.option("--out", type=Png(), help=shown)
+
+
+def figure_path(out: Path | None, runs: Sequence[str], *task: str) -> Path:
+    """File of a figure: ``out``, or one named after runs and task, so that it does not take the place
+    of another's.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    from dood_pyro.files import check_output
+
+    if out is not None:
+        return out
+    names = [run_name(run) for run in runs]
+    if len(names) > 3:
+        names = [names[0], f"and-{len(names) - 1}-more"]
+    path = Path("-".join([*names, *task]) + ".png")
+    check_output(path)
+    return path
+
+
+def say(values: Any, text: str, as_json: bool, files: Sequence[Path] = ()) -> None:
+    """Print what was measured: a text, and the files that were written; or, as JSON, values alone."""
+    if as_json:
+        click.echo(json.dumps(values, indent=2))
+        return
+    click.echo(text)
+    for path in files:
+        click.echo(path)

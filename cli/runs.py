@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -34,7 +33,7 @@ def runs(runs_dir: Path, as_json: bool) -> None:
     from dood_pyro.run_folders.listing import runs as find_runs
 
     found = find_runs(runs_dir)
-    click.echo(json.dumps(found.json(), indent=2) if as_json else repr(found))
+    options.say(found.json(), repr(found), as_json)
 
 
 @runs.command()
@@ -51,26 +50,18 @@ def show(run: str, out: Path | None, as_json: bool) -> None:
     held_out = [line for line in opened.read_metrics() if line["kind"] == "held-out"]
     if out is not None:
         _draw_curves(held_out, run, out)
-    if as_json:
-        values: dict[str, Any] = {**told._asdict(), "settings": config.to_json()}
-        click.echo(json.dumps({**values, "held_out_curve": held_out}, indent=2))
-        return
-    click.echo(repr(Runs([told])))
+    lines = [repr(Runs([told]))]
     for part, kept in (("model", config.model.to_json()), ("train", config.train.to_json())):
-        click.echo(f"\n[{part}]")
-        for name, value in kept.items():
-            click.echo(f"{name} = {value}")
+        lines += ["", f"[{part}]", *(f"{name} = {value}" for name, value in kept.items())]
     if held_out:
-        click.echo("\nheld-out bound, nats per image")
+        lines += ["", "held-out bound, nats per image"]
         lowest, highest = (pick(line["elbo"] for line in held_out) for pick in (min, max))
         for line in held_out:
             share = (line["elbo"] - lowest) / max(highest - lowest, 1e-9)
-            time = duration(line["seconds"])
-            click.echo(
-                f"{time:>7} {line['step']:>8,} {line['elbo']:>9,.1f} {'█' * round(30 * share)}"
-            )
-    if out is not None:
-        click.echo(out)
+            numbers = f"{line['step']:>8,} {line['elbo']:>9,.1f}"
+            lines.append(f"{duration(line['seconds']):>7} {numbers} {'█' * round(30 * share)}")
+    values = {**told._asdict(), "settings": config.to_json(), "held_out_curve": held_out}
+    options.say(values, "\n".join(lines), as_json, [] if out is None else [out])
 
 
 def _draw_curves(held_out: list[dict[str, Any]], run: str, out: Path) -> None:
@@ -93,18 +84,17 @@ def _draw_curves(held_out: list[dict[str, Any]], run: str, out: Path) -> None:
 @options.as_json
 def compare(names: tuple[str, ...], as_json: bool) -> None:
     """Say in what runs differ: settings, time, and held-out bound."""
-    from dood_pyro.run_folders.listing import Runs, differences, summary, table
+    from dood_pyro.run_folders.listing import Runs, differences, summary
+    from dood_pyro.tables import columns
 
     if len(names) < 2:
         raise click.UsageError("name two runs, or more")
     settings = differences(names)
     told = Runs(map(summary, names))
-    if as_json:
-        click.echo(json.dumps({"runs": told.json(), "settings": settings}, indent=2))
-        return
-    click.echo(repr(told))
     rows = [[name, *map(str, values)] for name, values in settings.items()]
-    click.echo("\n" + table([["setting", *names], *rows]) if rows else "\nall settings are equal")
+    table = columns([["setting", *names], *rows], right=False)
+    text = f"{told!r}\n\n{table if rows else 'all settings are equal'}"
+    options.say({"runs": told.json(), "settings": settings}, text, as_json)
 
 
 @runs.command()

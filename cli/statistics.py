@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +57,7 @@ def statistics(
     found = measure(use.load(run), target, limit, seed, data_dir)
     found |= {"seed": seed, "run": made_by}
     update_object(record, {key: found})
-    click.echo(json.dumps({key: found}) if as_json else _table(found["table"]))
+    options.say({key: found}, _table(found["table"]), as_json)
 
 
 def _table(table: dict[str, dict[str, Any]]) -> str:

@@ -62,8 +62,18 @@ class LossyStream:
         return id(self._stream)
 
 
+_quiet = False
+
+
+def be_quiet(quiet: bool = True) -> None:
+    """Show no bars, and say nothing on the way: results and errors alone."""
+    global _quiet
+    _quiet = quiet
+
+
 def progress_bar(**options: Any) -> tqdm:
     """Return a `tqdm` bar on standard error, with `tqdm`'s options."""
+    options["disable"] = bool(options.get("disable")) or _quiet
     return tqdm(file=LossyStream(sys.stderr), **options)
 
 
@@ -75,7 +85,8 @@ def update_bar(bar: tqdm, done: float) -> None:
 
 def print_across(bar: tqdm, text: str) -> None:
     """Print a line on standard output, above the bar; drop the line where nobody reads."""
-    bar.write(text, file=LossyStream(sys.stdout))
+    if not _quiet:
+        bar.write(text, file=LossyStream(sys.stdout))
 
 
 def print_if_read(text: str) -> None:

@@ -131,12 +131,12 @@ def test_packaged_weights_are_not_resumed(capsys: Out, tmp_path: Path) -> None:
 def test_a_measurement_is_kept_though_it_cannot_be_printed(
     capsys: Out, tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dood_pyro.cli import evaluate as command
+    from dood_pyro.cli import options as shared
 
     def closed(*arguments: Any) -> None:
         raise BrokenPipeError(32, "Broken pipe")
 
-    monkeypatch.setattr(command, "_print", closed)
+    monkeypatch.setattr(shared, "say", closed)
     table = tmp_path / "table.csv"
     options = ("--particles", 2, "--limit", 1, "--csv", table)
     status, _, _ = call(capsys, "evaluate", "omniglot", "--target", source, *options)
@@ -179,9 +179,9 @@ def test_train_resume_reconstruct_evaluate(
     table = tmp_path / "table.csv"
     arguments = ["--target", source, "--particles", 5, "--limit", 4, "--csv", table]
     for _ in range(2):
-        status, out, _ = call(capsys, "evaluate", folder, *arguments)
+        status, out, _ = call(capsys, "evaluate", folder, *arguments, "--json")
         assert status == 0
-    row = json.loads(out.splitlines()[-1])
+    row = json.loads(out)
     assert row["images"] == 4 and row["steps"] == 5 and row["seconds"] > 0
     assert row["log_p"] == pytest.approx(row["log_p_summed"], abs=50)
     assert len(table.read_text().splitlines()) == 2, "a second measurement replaces the first"
@@ -307,9 +307,9 @@ def test_the_source_doodles_is_that_of_random_strokes(
     assert Run(folder).read_config()[0].train.source == "random-strokes"
     assert folder.name == "dood-transformer-random-strokes-0"
     arguments = ("--target", "doodles", "--particles", 2, "--limit", 2, *where)
-    status, out, err = call(capsys, "evaluate", folder, *arguments)
+    status, out, err = call(capsys, "evaluate", folder, *arguments, "--json")
     assert status == 0, err
-    row = json.loads(out.splitlines()[-1])
+    row = json.loads(out)
     assert row["source"] == row["target"] == "random-strokes"
 
 

@@ -55,7 +55,7 @@ def test_features_learn_classes_and_survive_the_disk(
     network = features.load_features(out)
     assert fid.frechet(network, thin, thick) > 5 * fid.frechet(network, thin, thin.flip(-1))
     status, text, _ = call(
-        capsys, "fid", tmp_path / "pens.npz", tmp_path / "pens.npz", "--features", out
+        capsys, "fid", tmp_path / "pens.npz", tmp_path / "pens.npz", "--features", out, "--json"
     )
     assert status == 0 and json.loads(text)["fid"] == pytest.approx(0.0, abs=1e-3)
     refused(capsys, "fid", tmp_path / "pens.npz", tmp_path / "pens.npz", "--features", "nothing")

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +14,7 @@ from dood_pyro.recognition import open_run, trained_weights
 from dood_pyro.registry import canonical
 from dood_pyro.run_folders.budget import TrainingBudget
 from dood_pyro.run_folders.run import CONFIG, Run
+from dood_pyro.tables import columns, html_table
 
 
 class RunSummary(NamedTuple):
@@ -65,15 +65,11 @@ class Runs(list[RunSummary]):
         ]
 
     def __repr__(self) -> str:
-        return table([list(self.COLUMNS), *self.cells()]) if self else "no runs"
+        return columns([list(self.COLUMNS), *self.cells()], right=False) if self else "no runs"
 
     def _repr_html_(self) -> str:
         """Show the runs in a notebook."""
-        rows = [
-            "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in row) + "</tr>"
-            for tag, row in [("th", self.COLUMNS), *(("td", row) for row in self.cells())]
-        ]
-        return f"<table>{''.join(rows)}</table>"
+        return html_table(self.COLUMNS, self.cells())
 
     def json(self) -> list[dict[str, Any]]:
         """Return the runs as plain values for ``json.dumps``."""
@@ -150,10 +146,3 @@ def duration(seconds: float) -> str:
         return f"{rest}s"
     hours, minutes = divmod(minutes, 60)
     return (f"{hours}h" if hours else "") + (f"{minutes}m" if minutes or not hours else "")
-
-
-def table(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of text in columns, each as wide as its widest cell."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ("  ".join(f"{c:<{w}}" for c, w in zip(row, widths, strict=True)) for row in rows)
-    return "\n".join(line.rstrip() for line in lines)

@@ -11,7 +11,7 @@ the ranks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -68,6 +68,11 @@ class Ranks(NamedTuple):
         """Expected number of ranks in each bin if ranks are uniform."""
         share = np.bincount(self._bins()) / (self.draws + 1)
         return share * len(self.ranks)
+
+    def outside(self) -> float:
+        """Share of true values that lie outside the middle 90 % of the draws."""
+        share = self.ranks / self.draws
+        return float(((share < 0.05) | (share > 0.95)).mean())
 
     def _bins(self) -> Int[np.ndarray, "ranks"]:
         """Bin index of each rank 0…draws."""
@@ -175,6 +180,7 @@ def summary(found: Sequence[Ranks]) -> dict[str, Any]:
             "simulations": len(each.ranks),
             "p_value": each.p_value(),
             "mean_rank": float(each.ranks.mean() / each.draws),
+            "outside": each.outside(),
             "rejected": each.p_value() < level,
         }
         for each in found
@@ -187,6 +193,29 @@ def summary(found: Sequence[Ranks]) -> dict[str, Any]:
         "level": LEVEL,
         "by_quantity": quantities,
     }
+
+
+def in_words(result: Mapping[str, Any]) -> str:
+    """A sentence on `summary`'s outcome: whether the guide is the posterior, what is off most, and
+    which way."""
+    count, rejected = result["quantities"], result["rejected"]
+    if not rejected:
+        return (
+            f"Calibrated as far as this can tell: none of {count} quantities is rejected, so that the "
+            "guide's spread may be read as uncertainty."
+        )
+    wrong = [entry for entry in result["by_quantity"].values() if entry["rejected"]]
+    outside = float(np.mean([entry["outside"] for entry in wrong]))
+    shift = float(np.mean([abs(entry["mean_rank"] - 0.5) for entry in wrong]))
+    name, worst = max(result["by_quantity"].items(), key=lambda each: abs(each[1]["outside"] - 0.1))
+    how = "too narrow" if outside > 0.1 else "too wide"
+    way = "higher" if worst["mean_rank"] > 0.5 else "lower"
+    return (
+        f"Not calibrated: {rejected} of {count} quantities are rejected. The guide's draws are "
+        f"{how}: of these quantities, {outside:.0%} of the true values lie outside the middle 90 % of "
+        f"the draws, where 10 % would be right, and the mean rank is {shift:.2f} from the middle. "
+        f"Worst is {name}: {worst['outside']:.0%} outside, the truth {way} than the draws on average."
+    )
 
 
 def draw_ranks(found: Sequence[Ranks], out: Path, title: str) -> list[Path]:
