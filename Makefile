@@ -17,7 +17,7 @@ RUN    ?= runs/$(MODEL)-$(basename $(notdir $(SOURCE:/=)))-$(SEED)
 export DOOD_DATA
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test test-fast transfer-table figures tables restore-runs strokes-table joins verify bench format
+.PHONY: help install browser docs train test test-fast transfer-table figures tables restore-runs strokes-table joins verify bench format
 
 help: ## list what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -37,7 +37,15 @@ train: install ## train MODEL on SOURCE for BUDGET (or go on for longer), draw w
 	    $(BIN)/dood-pyro train --model $(MODEL) --source $(SOURCE) --budget $(BUDGET) --seed $(SEED) --out $(RUN); \
 	fi
 
-test: install ## style, types and all tests
+browser: # what the tests of the page need, where it may be installed
+	@command -v chromium chromium-browser google-chrome > /dev/null || \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends chromium > /dev/null; \
+	else \
+	    echo "tests of the page need Chromium: apt install chromium, or $(BIN)/playwright install chromium"; \
+	fi
+
+test: install browser ## style, types and all tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -68,6 +76,10 @@ strokes-table: install ## pen strokes of people beside those that are found in p
 
 joins: install ## train the score of which lines of a drawing are one stroke, on true pen strokes
 	$(BIN)/python experiments/train_joins.py
+
+docs: install ## build the documentation into docs/_build
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going -c docs . docs/_build
+	@echo docs/_build/docs/index.html
 
 verify: install ## recompute a sample of the results from the kept runs, and compare docs/results.md with its files
 	$(BIN)/python experiments/verify.py

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import subprocess
@@ -12,7 +13,9 @@ import pyro
 import pytest
 import yaml
 from dood_pyro.cli.main import main
+from PIL import Image, ImageDraw
 
+import dood_pyro
 from dood_pyro.registry import ESTIMATORS, GUIDES, MODELS, SEARCH_GUIDES, SOURCES, TASKS, Component
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -117,3 +120,68 @@ def test_files_to_copy_for_clusters(capsys: pytest.CaptureFixture[str]) -> None:
         offered = capsys.readouterr().out
         options = [word for word in words if word.startswith("--")]
         assert options and all(f"{option} " in offered for option in options)
+
+
+def test_the_tutorial_runs(tmp_path: Path) -> None:
+    """With a budget of seconds; in a process of its own, as a notebook is."""
+    cells = json.loads((DOCS / "tutorial.ipynb").read_text())["cells"]
+    code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    code, changed = re.subn(r"^MINUTES = 5$", "MINUTES = 1 / 12", code, flags=re.MULTILINE)
+    assert changed == 1
+    for many, few in (("particles=20, limit=50", "particles=2, limit=2"), ("limit=10", "limit=1")):
+        assert many in code
+        code = code.replace(many, few)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("nats per image") == 4
+    assert (tmp_path / "tutorial.svg").is_file()
+
+
+@pytest.mark.slow
+def test_the_documentation_is_built_without_a_warning(tmp_path: Path) -> None:
+    """Links between its pages are checked, too."""
+    words = ["-q", "--fail-on-warning", "--keep-going", "-c", "docs", "."]
+    done = subprocess.run(
+        [sys.executable, "-m", "sphinx", *words, tmp_path / "site"],
+        cwd=DOCS.parent,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    for page in ("index", "start", "tutorial", "draw", "commands", "reference", "science"):
+        assert (tmp_path / "site" / "docs" / f"{page}.html").is_file()
+    reference = (tmp_path / "site" / "docs" / "reference.html").read_text()
+    missing = [name for name in dood_pyro.__all__ if f'id="dood_pyro.{name}"' not in reference]
+    assert not missing
+
+
+def test_the_page_on_starting_runs(tmp_path: Path) -> None:
+    """Its Python, on a picture of one line."""
+    code = "\n".join(blocks_of((DOCS / "start.md").read_text(), "python"))
+    picture = (
+        "import numpy, PIL.Image\np = numpy.full((60, 60), 255, 'uint8')\np[28:32, 9:51] = 0\n"
+    )
+    picture += "PIL.Image.fromarray(p).save('drawing.png')\n"
+    done = subprocess.run(
+        [sys.executable, "-c", picture + code], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "drawing.svg").is_file()
+
+
+def test_the_page_on_making_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its commands, on folders with a picture each."""
+    monkeypatch.chdir(tmp_path)
+    picture = Image.new("L", (60, 60), 255)
+    ImageDraw.Draw(picture).line((10, 10, 50, 50), fill=0, width=4)
+    for name in ("scans/one.png", "glyphs/A.png", "book.tif", "sketch.png"):
+        Path(name).parent.mkdir(exist_ok=True)
+        picture.save(name)
+    for words in commands_of((DOCS / "making.md").read_text()):
+        with pytest.raises(SystemExit) as stopped:
+            main(words)
+        assert not stopped.value.code, words
+    assert Path("sketch.svg").is_file() and Path("hand.ufo").is_dir()
+    assert Path("strokes/one.json").is_file() and Path("strokes/book.svg").is_file()

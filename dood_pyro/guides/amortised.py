@@ -204,7 +204,7 @@ class AmortisedGuide(SequentialGuide[State]):
         return refined
 
     def stroke_gaussian(self, mean: Tensor, std: Tensor, given: Tensor) -> dist.TorchDistribution:
-        """Gaussian of the control points, (*batch, controls, 2).
+        """Gaussian of the control points, ``(*batch, controls, 2)``.
 
         Args:
             given: what the stroke was proposed from (`stroke_inputs`).
