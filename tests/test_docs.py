@@ -185,3 +185,61 @@ def test_the_page_on_making_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         assert not stopped.value.code, words
     assert Path("sketch.svg").is_file() and Path("hand.ufo").is_dir()
     assert Path("strokes/one.json").is_file() and Path("strokes/book.svg").is_file()
+
+
+README = (DOCS.parent / "README.md").read_text()
+
+
+@pytest.fixture
+def with_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with the pictures that the README names."""
+    monkeypatch.chdir(tmp_path)
+    for index in range(6):
+        picture = Image.new("L", (60, 60), 255)
+        ImageDraw.Draw(picture).line((10, 10 + 6 * index, 50, 50), fill=0, width=4)
+        names = ["drawing.png", "cat.jpg", "sheet.png", "character.png", "scans/one.png"]
+        for name in (f"my-pictures/{index}.png", *(names if not index else [])):
+            Path(name).parent.mkdir(exist_ok=True)
+            picture.save(name)
+    return tmp_path
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_readme_run(
+    with_pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As they stand, but for fewer seconds, particles and images, and the page, which has tests."""
+    lines = [line for block in blocks_of(README, "") for line in block.splitlines()]
+    commands = [shlex.split(line, comments=True) for line in lines if line.startswith("dood-pyro ")]
+    assert len(commands) > 14
+    for _, *words in commands:
+        if words == ["draw"]:
+            continue
+        if "--budget" in words:
+            at = words.index("--budget")
+            words[at + 1] = "4s" if "--resume" in words else "2s"
+        if words[0] == "train" and "--resume" not in words:
+            words += ["--batch-size", "8", "--no-tensorboard"]
+        for option, few in (("--limit", "1"), ("--particles", "3")):
+            if option in words:
+                words[words.index(option) + 1] = few
+        with pytest.raises(SystemExit) as ended:
+            main(words)
+        _, err = capsys.readouterr()
+        assert ended.value.code in (0, None), (words, err)
+    assert (with_pictures / "runs" / "dood-transformer-my-pictures-0").is_dir()
+
+
+@pytest.mark.slow
+def test_the_python_of_the_readme_runs(with_pictures: Path) -> None:
+    code = "\n".join(blocks_of(README, "python"))
+    for many, few in (
+        ("seconds=300", "steps=2"),
+        ('evaluate(run, "digits")', 'evaluate(run, "digits", particles=2, limit=2)'),
+    ):
+        assert many in code
+        code = code.replace(many, few)
+    words = [sys.executable, "-c", code]
+    done = subprocess.run(words, cwd=with_pictures, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (with_pictures / "character.svg").is_file()
