@@ -221,3 +221,28 @@ def test_a_folder_that_lost_its_facts_says_so(source: Path, tmp_path: Path) -> N
     (run.path / "facts.json").unlink()
     with pytest.raises(UserError, match=r"has lost its facts\.json"):
         dood_pyro.load(run)
+
+
+def test_an_interrupted_training_keeps_what_it_learned(source: Path, tmp_path: Path) -> None:
+    """As a notebook's stop button does it; a callback sees each line of metrics."""
+    import os
+    import signal
+
+    lines: list[str] = []
+
+    def stop(trainer: Any, line: dict[str, Any]) -> None:
+        lines.append(line["kind"])
+        if len(lines) == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    out = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt, match="--resume"):
+        dood_pyro.train(
+            str(source), steps=1000, out=out, settings=SETTINGS, device="cpu", show=stop
+        )
+    steps, _ = Run(out).progress()
+    assert 20 <= steps < 1000 and lines[:2] == ["start", "train"]
+    dood = dood_pyro.load(out)
+    assert len(dood.sample(3)) == 3
+    (told,) = [each for each in dood_pyro.runs(tmp_path) if each.name == str(out)]
+    assert told.state.startswith("stopped at") and told.steps == steps

@@ -34,6 +34,7 @@ from dood_pyro.training.parsed import ParsedBatches, ParsedImages
 from dood_pyro.training.processes import Followed, Team
 from dood_pyro.training.trainer import Trainer
 
+BEST = "best.safetensors"
 LOG_EVERY = 20
 EVALUATE_EVERY = 500
 CHECKPOINT_SECONDS = 120.0
@@ -372,6 +373,8 @@ class _Steps:
             if recorder is None:
                 raise Followed
             _checkpoint(self.run, trainer)
+            if not (self.run.path / BEST).exists():  # not measured yet, but all that was learned
+                self.run.write_tensors(BEST, trainer.weights(), {"step": str(trainer.step)})
             raise self._interrupted(int(asked))
 
     def _interrupted(self, signal: int) -> Interrupted:
@@ -402,7 +405,7 @@ class _Recorder:
 
 def _finish(run: Run, trainer: Trainer, held_out: ImageBatch, log: MetricsLog) -> None:
     """Save all before anything is said about it, which may fail: nobody may be there to hear."""
-    best = run.path / "best.safetensors"
+    best = run.path / BEST
     terms = None
     if trainer.evaluated != trainer.step or not best.exists():
         terms = _evaluate(run, trainer, held_out)
@@ -424,7 +427,7 @@ def _evaluate(run: Run, trainer: Trainer, held_out: ImageBatch) -> StopMarginalT
     trainer.evaluated = trainer.step
     if elbo > trainer.best:
         trainer.best = elbo
-        run.write_tensors("best.safetensors", trainer.weights(), {"step": str(trainer.step)})
+        run.write_tensors(BEST, trainer.weights(), {"step": str(trainer.step)})
     return terms
 
 
