@@ -103,6 +103,7 @@ def _with_team(ctx: click.Context, given: dict[str, Any], team: Team) -> None:
     from dood_pyro.devices import choose_device
     from dood_pyro.progress import print_if_read
     from dood_pyro.run_folders.run import Run
+    from dood_pyro.training.log import not_yet
     from dood_pyro.training.loop import Training
 
     begun: tuple[Training, TrainingBudget] | None = None
@@ -132,6 +133,9 @@ def _with_team(ctx: click.Context, given: dict[str, Any], team: Team) -> None:
             f"steps: {trainer.image_steps:,}, and {trainer.prior_steps:,} of the prior alone"
         )
     print_if_read(f"reconstructions, stroke by stroke: {picture}")
+    held_out = [line for line in training.run.read_metrics() if line["kind"] == "held-out"]
+    if said := not_yet(held_out[-1]["strokes"], trainer.image_steps, str(training.run.path)):
+        print_if_read(said)
 
 
 MAY_CHANGE = {

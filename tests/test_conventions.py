@@ -16,6 +16,7 @@ from dood_pyro.cli.options import figure_path
 
 from dood_pyro.registry import TASKS, load_target
 from dood_pyro.tasks.calibrate import Ranks, in_words, summary
+from dood_pyro.training.log import not_yet
 
 MEASURE = (
     *("evaluate", "one-shot", "sources", "fid", "sample-quality", "statistics", "compare-guides"),
@@ -97,3 +98,10 @@ def test_calibration_is_concluded_in_words() -> None:
     assert "1 of 2" in said and "too narrow" in said and "Worst is place" in said
     assert "too wide" in in_words(summary([Ranks("place", middle, 99)]))
     assert "truth higher" in in_words(summary([Ranks("place", np.maximum(uniform, 90), 99)]))
+
+
+def test_a_run_that_hardly_draws_yet_says_so() -> None:
+    said = not_yet(0.02, 30, "runs/mine")
+    assert "0.02 strokes" in said and "--resume runs/mine" in said
+    assert not_yet(2.5, 30, "runs/mine") == not_yet(0.02, 5000, "runs/mine") == ""
+    assert not_yet(None, 1, "runs/mine") == ""

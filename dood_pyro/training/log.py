@@ -52,6 +52,25 @@ def collapse(strokes: float | None, max_strokes: int) -> str:
     return ""
 
 
+BEGUN = 200
+"""Steps on images after which a run should draw: MNIST's begin by step 80, its averages later."""
+
+
+def not_yet(strokes: float | None, steps: int, run: str) -> str:
+    """What is to be said of a short training that does not draw yet; else "".
+
+    Args:
+        strokes: a held-out drawing, on average.
+        steps: taken on images.
+    """
+    if strokes is None or strokes >= FEW or steps >= BEGUN:
+        return ""
+    return (
+        f"it hardly draws yet ({strokes:.2f} strokes a drawing after {steps} steps), which takes some "
+        f"{BEGUN} steps; go on with: dood-pyro train --resume {run} --steps {5 * BEGUN}"
+    )
+
+
 class MetricsLog:
     """Metrics of a training: to metrics.jsonl, TensorBoard and whoever shows progress.
 
