@@ -28,6 +28,8 @@ CELL = 80
 """Pixels per side of one picture on a sheet."""
 GAP = 4
 """Pixels between pictures on a sheet."""
+LABEL = 13
+"""Height of labels on a sheet, pixels."""
 
 
 def canvas_inks(
@@ -96,7 +98,8 @@ def stepwise_sheet(
     for image, strokes in zip(images, inks, strict=True):
         cells = [grey_cell(enlarge(image)), *colour_steps(strokes, steps)]
         columns.append(np.concatenate([_framed(cell) for cell in cells]))
-    return np.concatenate(columns, axis=1)
+    names = ["picture", *(f"{step} stroke{'s' * (step > 1)}" for step in range(1, steps + 1))]
+    return labelled(np.concatenate(columns, axis=1), names)
 
 
 def draw_steps(
@@ -136,6 +139,28 @@ def rows_sheet(
 ) -> UInt8[np.ndarray, "height width 3"]:
     """Sheet of pictures in rows of equal length."""
     return np.concatenate([np.concatenate([_framed(c) for c in row], axis=1) for row in rows])
+
+
+def labelled(
+    sheet: UInt8[np.ndarray, "height width 3"],
+    rows: Sequence[str] = (),
+    columns: Sequence[str] = (),
+) -> UInt8[np.ndarray, "labelled_height labelled_width 3"]:
+    """A sheet of pictures with names of its rows on the left, and of its first columns on top."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    font = ImageFont.load_default(LABEL)
+    left = round(max(map(font.getlength, rows), default=-LABEL)) + LABEL
+    top = 2 * LABEL if columns else 0
+    page = Image.new("RGB", (sheet.shape[1] + left, sheet.shape[0] + top), "white")
+    page.paste(Image.fromarray(sheet), (left, top))
+    pen, side = ImageDraw.Draw(page), CELL + GAP
+    for index, name in enumerate(rows):
+        place = left - LABEL // 2, top + round((index + 0.5) * side)
+        pen.text(place, name, "black", font, anchor="rm")
+    for index, name in enumerate(columns):
+        pen.text((left + index * side + GAP, LABEL), name, "black", font, anchor="lm")
+    return np.array(page)
 
 
 def grey_cell(image: Float[Tensor, "size size"]) -> UInt8[np.ndarray, "size size 3"]:

@@ -23,7 +23,7 @@ from dood_pyro.images import Images, as_batch
 from dood_pyro.inference.guide_parses import Parse
 from dood_pyro.models.dood import DooD, State, StepValues
 from dood_pyro.models.sites import IMAGES, on_site, site_name
-from dood_pyro.plots import CELL, grey_cell, rows_sheet
+from dood_pyro.plots import CELL, grey_cell, labelled, rows_sheet
 from dood_pyro.recognition import Recognizer
 from dood_pyro.rendering import canvas_from_ink, ink_from_canvas
 from dood_pyro.tokens import Strokes
@@ -180,4 +180,4 @@ def draw_completions(
             mixed = (1 - opacity) * paper + opacity * torch.tensor(NEW_COLOUR).float()
             row.append(mixed.round().clamp(0, 255).byte().numpy())
         rows.append(row)
-    return rows_sheet(rows)
+    return labelled(rows_sheet(rows), columns=("picture", "given", "ways to go on"))

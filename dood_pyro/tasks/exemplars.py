@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dood_pyro.devices import seeded
 from dood_pyro.images import Images, as_batch
-from dood_pyro.plots import CELL, colour_steps, enlarge, grey_cell, rows_sheet
+from dood_pyro.plots import CELL, colour_steps, enlarge, grey_cell, labelled, rows_sheet
 from dood_pyro.recognition import Recognizer
 from dood_pyro.tokens import (
     Strokes,
@@ -84,4 +84,5 @@ def draw_exemplars(
         cells = [grey_cell(enlarge(image))]
         cells += [colour_steps(ink.cpu(), len(ink))[-1] for ink in mine]
         columns.append(cells)
-    return rows_sheet([list(row) for row in zip(*columns, strict=True)])
+    names = ["picture", *map(str, range(1, each + 1))]
+    return labelled(rows_sheet([list(row) for row in zip(*columns, strict=True)]), names)
