@@ -243,3 +243,13 @@ def test_the_python_of_the_readme_runs(with_pictures: Path) -> None:
     done = subprocess.run(words, cwd=with_pictures, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert (with_pictures / "character.svg").is_file()
+
+
+def test_the_science_names_code_that_there_is() -> None:
+    text = (DOCS / "science.md").read_text()
+    names = re.findall(r"`([A-Z]\w+)\.(\w+)`", text)
+    assert len(names) > 7
+    for owner, name in names:
+        assert hasattr(getattr(dood_pyro, owner), name), (owner, name)
+    for path in re.findall(r"`(dood_pyro/[\w/]+(?:\.py)?)/?`", text):
+        assert (DOCS.parent / path).exists(), path
