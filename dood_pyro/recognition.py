@@ -8,7 +8,7 @@ import os
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -42,6 +42,9 @@ from dood_pyro.rendering import peak_ink
 from dood_pyro.run_folders.run import Run, make_search_guide
 from dood_pyro.stroke import Stroke, visible_width
 from dood_pyro.tokens import Strokes, TokenNoise, strokes_from_parse
+
+if TYPE_CHECKING:
+    from dood_pyro.tasks.rows import Row
 
 Method = Literal["ink", "guide"]
 """What parses a picture: its own ink, on a canvas of its size, or the run's guide."""
@@ -296,7 +299,7 @@ class Recognizer:
         searching = Recognizer(self.model, over, self.config, self.native_size)
         return searching.parse(images, polarity, "guide")
 
-    def evaluate(self, target: str, **options: Any) -> dict[str, Any]:
+    def evaluate(self, target: str, **options: Any) -> Row:
         """Measure how well the run explains a target; see `dood_pyro.evaluate` for options and row.
 
         Raises:

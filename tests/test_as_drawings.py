@@ -69,6 +69,8 @@ def test_a_search_guide_refines(dood: Recognizer) -> None:
 
 def test_evaluate_is_of_the_loaded_run(dood: Recognizer, source: Path) -> None:
     row = dood.evaluate(str(source), particles=2, limit=3)
+    assert row._repr_html_().startswith("<table>") and "log_p" in row._repr_html_()
+    assert json.loads(json.dumps(row)) == row
     assert row == dood_pyro.evaluate("omniglot", str(source), particles=2, limit=3)
     made = Recognizer(dood.model, dood.guide, dood.config)
     with pytest.raises(UserError, match="load"):

@@ -31,7 +31,7 @@ from dood_pyro.inference.importance import ImportanceBound, bound_of
 from dood_pyro.recognition import open_run
 from dood_pyro.registry import is_own_code
 from dood_pyro.run_folders.run import Run, parse_guide_name
-from dood_pyro.tasks.rows import COLUMNS
+from dood_pyro.tasks.rows import COLUMNS, Row
 
 SHARD = 64
 """Images that share a seed, so that a row does not depend on the number of processes."""
@@ -68,7 +68,7 @@ def evaluate(
     progress: Callable[[float, int], None] | None = None,
     jobs: int = 1,
     trusted: Sequence[str] = (),
-) -> dict[str, Any]:
+) -> Row:
     """Measure a run on the first ``limit`` test images of the target's shuffle of seed 0.
 
     Args:
@@ -122,7 +122,7 @@ def evaluate(
         "effective_samples": bound.mean_effective_samples(),
         "data_sha256": dataset.sha256,
     }
-    return {column: row[column] for column in COLUMNS}
+    return Row({column: row[column] for column in COLUMNS})
 
 
 def _guide_name(named: str | None, own: str) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 from dood_pyro.errors import UserError
 from dood_pyro.files import check_output, locked, read_bytes, write_atomically
+from dood_pyro.tables import html_table
 
 COLUMNS = (
     "model",
@@ -53,6 +54,19 @@ NUMBERS = ("log_p", "log_p_summed", "elbo", "mean_strokes", "mean_absolute_error
 """Columns of numbers that must be there."""
 MAY_LACK = ("log_p_se", "log_p_summed_se", "effective_samples", "seconds")
 """Columns of numbers that may be empty."""
+
+
+class Row(dict[str, Any]):
+    """A row of a table of evaluations, by column, which shows itself as a table in a notebook."""
+
+    def _repr_html_(self) -> str:
+        """Show the row in a notebook."""
+        cells = [
+            [name, f"{value:,.2f}" if isinstance(value, float) else str(value)]
+            for name, value in self.items()
+            if value is not None
+        ]
+        return html_table(["", ""], cells)
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
