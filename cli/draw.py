@@ -22,6 +22,7 @@ from . import options
 )
 @click.option(
     "--host",
+    type=options.Name(),
     default="127.0.0.1",
     show_default=True,
     help="Address to serve at; another than this machine's own lets others in.",
@@ -41,5 +42,6 @@ def draw(port: int, host: str, browser: bool, runs_dir: Path) -> None:
     """
     from dood_pyro.page.server import serve
 
+    options.check_folder(runs_dir, "runs_dir")
     with contextlib.suppress(KeyboardInterrupt):  # the way to end it
         serve(host, port, runs_dir, browser, click.echo)

@@ -514,6 +514,20 @@ def figure_path(out: Path | None, runs: Sequence[str], *task: str) -> Path:
     return path
 
 
+def check_folder(path: Path, parameter: str) -> None:
+    """Check a folder that an option names: one that was typed has to be there.
+
+    Raises:
+        UserError: it is not.
+    """
+    from dood_pyro.errors import UserError
+
+    context = click.get_current_context()
+    typed = context.get_parameter_source(parameter) is ParameterSource.COMMANDLINE
+    if typed and not path.is_dir():
+        raise UserError(f"{typed_name(context, parameter)} names {path}, which is no folder")
+
+
 def say(values: Any, text: str, as_json: bool, files: Sequence[Path] = ()) -> None:
     """Print what was measured: a text, and the files that were written; or, as JSON, values alone."""
     if as_json:

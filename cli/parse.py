@@ -204,13 +204,13 @@ def parse(
     writing = Writing(out, formats, size, paper_colour, plotter)
     if size is not None or plotter:
         _check_size(size, plotter)
-    if font is not None:
-        check_font(font)
     chosen = InkOptions(polarity, paper, joins)
     if max_strokes is not None:
         chosen = chosen._replace(max_strokes=max_strokes)
     work = [Page(path, 0, path.stem) for path in found] if by_guide else list(_pages(found, pages))
     check_names(work, found, writing)
+    if font is not None:
+        check_font(font, [page.name for page in work])
     single = len(work) == 1
     if by_guide:
         results = _by_guide(found, run or "omniglot", polarity, writing, use)

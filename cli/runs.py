@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from . import options
 
@@ -28,8 +29,14 @@ def runs(runs_dir: Path, as_json: bool) -> None:
     The bound is that of images that were held out of the run's own source, nats per image: higher is
     better, and only runs of one source compare.
     """
-    if click.get_current_context().invoked_subcommand is not None:
+    context = click.get_current_context()
+    if context.invoked_subcommand is not None:
+        for name in ("runs_dir", "as_json"):
+            if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+                option = options.typed_name(context, name)
+                raise click.UsageError(f"{option} comes after runs {context.invoked_subcommand}")
         return
+    options.check_folder(runs_dir, "runs_dir")
     from dood_pyro.run_folders.listing import runs as find_runs
 
     found = find_runs(runs_dir)
@@ -43,13 +50,12 @@ def runs(runs_dir: Path, as_json: bool) -> None:
 def show(run: str, out: Path | None, as_json: bool) -> None:
     """Show one run: how far it has come, its settings, and the curve of its bound."""
     from dood_pyro.recognition import open_run
-    from dood_pyro.run_folders.listing import Runs, duration, summary
+    from dood_pyro.run_folders.listing import Runs, duration, held_out_lines, summary
 
     opened, told = open_run(run), summary(run)
     config, _ = opened.read_config()  # says what is wrong with it
-    held_out = [line for line in opened.read_metrics() if line["kind"] == "held-out"]
-    if out is not None:
-        _draw_curves(held_out, run, out)
+    held_out = held_out_lines(opened)
+    files = [] if out is None else _draw_curves(held_out, run, out)
     lines = [repr(Runs([told]))]
     for part, kept in (("model", config.model.to_json()), ("train", config.train.to_json())):
         lines += ["", f"[{part}]", *(f"{name} = {value}" for name, value in kept.items())]
@@ -61,10 +67,10 @@ def show(run: str, out: Path | None, as_json: bool) -> None:
             numbers = f"{line['step']:>8,} {line['elbo']:>9,.1f}"
             lines.append(f"{duration(line['seconds']):>7} {numbers} {'█' * round(30 * share)}")
     values = {**told._asdict(), "settings": config.to_json(), "held_out_curve": held_out}
-    options.say(values, "\n".join(lines), as_json, [] if out is None else [out])
+    options.say(values, "\n".join(lines), as_json, files)
 
 
-def _draw_curves(held_out: list[dict[str, Any]], run: str, out: Path) -> None:
+def _draw_curves(held_out: list[dict[str, Any]], run: str, out: Path) -> list[Path]:
     from dood_pyro.errors import UserError
     from dood_pyro.plots import new_figure, save_figure
 
@@ -76,7 +82,7 @@ def _draw_curves(held_out: list[dict[str, Any]], run: str, out: Path) -> None:
     axes.set_xlabel("minutes of training")
     axes.set_ylabel("held-out bound, nats per image")
     axes.set_title(options.run_name(run))
-    save_figure(figure, out)
+    return save_figure(figure, out)
 
 
 @runs.command()
@@ -104,11 +110,14 @@ def delete(names: tuple[str, ...], yes: bool) -> None:
     """Delete run folders, weights and all, after asking."""
     from dood_pyro.errors import UserError
     from dood_pyro.files import locked, unwritable
+    from dood_pyro.hub import is_on_hub
     from dood_pyro.recognition import trained_weights
     from dood_pyro.run_folders.run import LOCK, Run
 
     chosen = []
-    for name in names:
+    for name in dict.fromkeys(names):
+        if is_on_hub(name):
+            raise UserError(f"{name} is on the hub: it is deleted there")
         run = Run(name)
         if name in trained_weights() and not run.path.exists():
             raise UserError(f"{name} came with dood-pyro and is not deleted")
@@ -121,11 +130,9 @@ def delete(names: tuple[str, ...], yes: bool) -> None:
             click.confirm(f"delete {run.path} and all that is in it?", abort=True)
         try:
             with locked(run.path / LOCK, wait=False):
-                pass
+                shutil.rmtree(run.path)
         except BlockingIOError:
             raise UserError(f"{run.path} is being trained; stop that first") from None
-        try:
-            shutil.rmtree(run.path)
         except OSError as error:
             raise unwritable(run.path, error) from None
         click.echo(f"deleted {run.path}")

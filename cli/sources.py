@@ -33,6 +33,8 @@ def sources(prepare: str | None, skip_bad: bool, as_json: bool, data_dir: Path |
     from dood_pyro.data import prepared
     from dood_pyro.registry import SOURCES
 
+    if skip_bad and (prepare is None or not Path(prepare).is_dir()):
+        raise UserError("--skip-bad goes with --prepare FOLDER")
     if prepare is not None:
         data.locate(prepare, data_dir, skip_bad)
     found: list[dict[str, Any]] = []

@@ -198,7 +198,10 @@ def _begin(
             settings[f"train.{name}"] = given[name]
     settings |= dict(parse_assignment(text) for text in given["assignments"])
     if given["skip_bad"]:
-        data.locate(str(settings.get("train.source", "")), given["data_dir"], skip_bad=True)
+        folder = str(settings.get("train.source", ""))
+        if not folder or not Path(folder).is_dir():
+            raise UserError("--skip-bad is for a --source that is a folder of pictures")
+        data.locate(folder, given["data_dir"], skip_bad=True)
     try:
         training = begin_training(
             settings.pop("train.source", None),

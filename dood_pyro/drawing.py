@@ -310,6 +310,9 @@ class Drawings(list[Drawing]):
         Raises:
             UserError: a file there has such a name already, or cannot be written.
         """
+        known = (".svg", *drawing_files.WRITERS)
+        if suffix not in known:
+            raise UserError(f"drawings are saved as one of {', '.join(known)}, not {suffix!r}")
         digits = max(3, len(str(len(self) - 1)))
         paths = [Path(folder) / f"{index:0{digits}d}{suffix}" for index in range(len(self))]
         if there := [path for path in paths if path.exists()]:

@@ -5,7 +5,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +26,7 @@ DESCENT = 200
 
 def code_point(name: str) -> int | None:
     """Code point of a glyph's name: the character itself, or ``uni0041``, or ``u1F600``; else None."""
+    name = unicodedata.normalize("NFC", name)  # some file systems take characters apart
     if len(name) == 1:
         return ord(name)
     match = re.fullmatch(r"(?:uni([0-9A-Fa-f]{4})|u([0-9A-Fa-f]{4,6}))", name)
@@ -31,18 +34,32 @@ def code_point(name: str) -> int | None:
     return value if value is not None and value < 0x110000 else None
 
 
-def check_font(path: Path) -> None:
-    """Check that a UFO can be written to a path.
+def check_font(path: Path, names: Iterable[str] = ()) -> None:
+    """Check that a UFO can be written to a path, of glyphs of these names.
 
     Raises:
-        UserError: its name does not end in .ufo, something is there, or ufoLib2 is not installed.
+        UserError: two are of one glyph; the font's name does not end in .ufo, something is there, its
+            folder is not; or ufoLib2 is not installed.
     """
     if path.suffix.lower() != ".ufo":
         raise UserError(f"a font is written as .ufo; {path} is not")
     if path.exists():
         raise UserError(f"{path} is there already; name another font")
+    if not path.parent.is_dir():
+        raise UserError(f"there is no folder {path.parent} for {path.name}; create it")
     with extra("fonts"):
         import ufoLib2  # noqa: F401
+    named = Counter(map(glyph_name, names))
+    if named and (most := named.most_common(1)[0])[1] > 1:
+        raise UserError(f"{most[1]} pictures are of the glyph {most[0]}; keep one of them")
+
+
+def glyph_name(name: str) -> str:
+    """A glyph's name in the font."""
+    from fontTools.agl import UV2AGL
+
+    point = code_point(name)
+    return name if point is None else UV2AGL.get(point, f"uni{point:04X}")
 
 
 def write_ufo(drawings: Mapping[str, Drawing], path: Path) -> None:
@@ -55,20 +72,17 @@ def write_ufo(drawings: Mapping[str, Drawing], path: Path) -> None:
     Raises:
         UserError: something is there, or it cannot be written, or ufoLib2 is not installed.
     """
-    check_font(path)
-    with extra("fonts"):
-        from fontTools.agl import UV2AGL
-        from ufoLib2 import Font
+    check_font(path, drawings)
+    from fontTools.ufoLib.errors import UFOLibError
+    from ufoLib2 import Font
+
     font = Font()
     info = font.info
     info.familyName, info.styleName = path.stem, "Single line"
     info.unitsPerEm, info.ascender, info.descender = EM, EM - DESCENT, -DESCENT
     for name, drawing in drawings.items():
         point = code_point(name)
-        own = name if point is None else UV2AGL.get(point, f"uni{point:04X}")
-        if own in font:
-            raise UserError(f"two pictures are of the glyph {own}; keep one of them")
-        glyph = font.newGlyph(own)
+        glyph = font.newGlyph(glyph_name(name))
         glyph.unicodes = [] if point is None else [point]
         scale = EM / drawing.height
         glyph.width = round(scale * drawing.width)
@@ -84,3 +98,5 @@ def write_ufo(drawings: Mapping[str, Drawing], path: Path) -> None:
         font.save(path)
     except OSError as error:
         raise unwritable(path, error) from None
+    except UFOLibError as error:
+        raise UserError(f"cannot write {path}: {error}") from None

@@ -4,11 +4,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
 from dood_pyro.errors import UserError
 from dood_pyro.extras import extra
+from dood_pyro.registry import SOURCES, canonical, first_line, is_own_code
 
 SCHEME = "hf://"
 FILES = ("config.json", "facts.json", "metrics.jsonl", "best.safetensors", "README.md")
@@ -41,16 +43,20 @@ def fetch(name: str) -> Path:
     own = repository(name)
     with extra("hub"):
         from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import (
-            HfHubHTTPError,
-            HFValidationError,
-            LocalEntryNotFoundError,
-        )
     try:
         return Path(snapshot_download(own, allow_patterns=list(FILES)))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        line = (str(error).splitlines() or ["no answer"])[0]
-        raise UserError(f"cannot get {name} from the hub: {line}") from None
+    except Exception as error:  # of the hub, its client, or whatever carries its requests
+        raise UserError(f"cannot get {name} from the hub: {first_line(error)}") from None
+
+
+def without_paths(config: bytes) -> bytes:
+    """A run's config.json whose source is named, without its place on the machine."""
+    values = json.loads(config)
+    source = values["train"]["source"]
+    values["train"]["source"] = (
+        source if canonical(source) in SOURCES or is_own_code(source) else Path(source).stem
+    )
+    return json.dumps(values, indent=2).encode()
 
 
 def push(folder: Path, name: str, card: str, private: bool) -> str:
@@ -67,13 +73,14 @@ def push(folder: Path, name: str, card: str, private: bool) -> str:
         raise UserError(f"{folder} has no {missing[0]} to push; let it train on")
     with extra("hub"):
         from huggingface_hub import HfApi
-        from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+    contents = {each: (folder / each).read_bytes() for each in FILES[:4]}
+    contents["config.json"] = without_paths(contents["config.json"])
+    contents["README.md"] = card.encode()
     api = HfApi()
     try:
         address = str(api.create_repo(own, private=private, exist_ok=True))
-        api.upload_folder(repo_id=own, folder_path=folder, allow_patterns=list(FILES[:4]))
-        api.upload_file(repo_id=own, path_or_fileobj=card.encode(), path_in_repo="README.md")
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
-        line = (str(error).splitlines() or ["no answer"])[0]
-        raise UserError(f"cannot put {folder} on the hub: {line}") from None
+        for each, content in contents.items():
+            api.upload_file(repo_id=own, path_or_fileobj=content, path_in_repo=each)
+    except Exception as error:  # as above
+        raise UserError(f"cannot put {folder} on the hub: {first_line(error)}") from None
     return address

@@ -36,7 +36,7 @@ def plotter_svg(drawing: Drawing, size: str = "100mm") -> str:
     Raises:
         UserError: ``size`` is no such length.
     """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(mm|cm|in)", size.strip())
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(mm|cm|in)", str(size).strip())
     if match is None or not 0 < float(match[1]) < 1e5:
         raise UserError(f"a plotter's paper has a width as 210mm, in mm, cm or in; not {size!r}")
     width = float(match[1]) * MILLIMETRES[match[2]]

@@ -312,8 +312,8 @@ class Recognizer:
                 "only what dood_pyro.load made can be evaluated: save the run and load it"
             )
         run, which, guide, trusted = self.loaded
-        options = {"which": which, "guide": guide, "trusted": trusted, **options}
-        return evaluate(run, target, device=self.device, **options)
+        as_loaded = {"which": which, "guide": guide, "trusted": trusted, "device": self.device}
+        return evaluate(run, target, **{**as_loaded, **options})
 
     def sample(self, count: int = 1, seed: int = 0, temperature: float = 1.0) -> Drawings:
         """Drawings sampled from the prior (Fig. 6), the same ones for a seed, in pixels of the canvas.

@@ -11,7 +11,9 @@ import pytest
 import dood_pyro
 from dood_pyro.drawing import Drawing, Drawings
 from dood_pyro.errors import UserError
-from dood_pyro.recognition import Recognizer
+from dood_pyro.images import ImageBatch
+from dood_pyro.recognition import Recognizer, drawings_from_strokes
+from dood_pyro.tasks.complete import complete
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +48,12 @@ def test_completions_begin_with_what_was_there(dood: Recognizer) -> None:
     assert [len(each) for each in of_two] == [2, 2]
     assert all(each.given == 1 for drawings in of_two for each in drawings)
     assert (of_two[1][0].width, of_two[1][0].height) == (60, 90)
+    small = picture(
+        28, 28
+    )  # drawn by the guide on its own number of pixels, gone on with on the canvas
+    went_on = complete(dood, ImageBatch(dood.prepare([small])[0]), 2, 1)
+    (start,) = drawings_from_strokes(went_on.begun, 50)
+    assert dood.complete(small, 2, strokes=1)[0][0].same(start.in_pixels(28, 28)[0])
     kept = Drawing.from_json(found[0].json())
     assert kept == found[0] and kept.given == found[0].given
 
@@ -94,6 +102,10 @@ def test_drawings_are_saved_and_none_is_overwritten(dood: Recognizer, tmp_path: 
     assert [Drawing.open(path) for path in paths] == list(drawings)
     with pytest.raises(UserError, match="there already"):
         drawings.save(tmp_path / "drawn", ".json")
+    with pytest.raises(UserError, match="saved as one of"):
+        drawings.save(tmp_path / "other", "png")
+    with pytest.raises(UserError, match="seed"):
+        dood.sample(1, seed=2**70)
     for wrong in ("{}", "3", "[{}]", "["):
         with pytest.raises(UserError):
             Drawings.from_json(wrong)

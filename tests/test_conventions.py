@@ -96,6 +96,8 @@ def test_calibration_is_concluded_in_words() -> None:
     assert in_words(summary([fine])).startswith("Calibrated")
     said = in_words(summary([fine, Ranks("place", ends, 99)]))
     assert "1 of 2" in said and "too narrow" in said and "Worst is place" in said
+    shifted = Ranks("place", np.minimum(uniform + 4, 99), 99)
+    assert "too" not in in_words(summary([shifted])) or "too narrow" in in_words(summary([shifted]))
     assert "too wide" in in_words(summary([Ranks("place", middle, 99)]))
     assert "truth higher" in in_words(summary([Ranks("place", np.maximum(uniform, 90), 99)]))
 

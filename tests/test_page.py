@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
 import json
+import signal
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from dood_pyro.cli.main import main
@@ -32,6 +36,12 @@ def drawn(*lines: tuple[int, int, int, int], side: int = 105) -> str:
     for line in lines:
         ImageDraw.Draw(picture).line(line, fill=0, width=5)
     return data_url(picture)
+
+
+def far_away() -> dict[str, Any]:
+    """A drawing whose only stroke would take for ever to draw."""
+    curve = [[0.0, 0.0], [1e7, 0.0], [1e7, 0.0], [1e7, 0.0]]
+    return {"width": 100, "height": 100, "strokes": [{"control": [curve], "width": 3.0}]}
 
 
 CROSS = drawn((20, 20, 85, 85), (85, 20, 20, 85))
@@ -107,6 +117,8 @@ def test_bad_requests_get_a_line_and_the_page_goes_on(page: Served, tmp_path: Pa
         ("rank", {**whole, "examples": [1, 2]}, 422),
         ("file", {"drawing": {}, "format": "svg"}, 422),
         ("file", {"drawing": {}, "format": "exe"}, 422),
+        ("file", {"drawing": far_away(), "format": "gif"}, 422),
+        ("samples", {"run": "omniglot", "count": 10**400}, 422),
         ("nothing", {}, 404),
         ("parse", b" " * (17 * 2**20), 413),
     ]
@@ -140,7 +152,12 @@ def test_runs_of_a_folder_are_in_the_menu(tmp_path: Path, source: Path) -> None:
         main(words.split())
     assert not stopped.value.code
     answers = Answers(runs)
+    (runs / "parts").mkdir()  # draws no strokes
+    for file in (runs / "mine").iterdir():
+        text = file.read_bytes().replace(b'"name": "dood"', b'"name": "air"')
+        (runs / "parts" / file.name).write_bytes(text)
     assert {"name": "mine", "model": "dood"} in answers.runs()
+    assert "parts" not in [run["name"] for run in answers.runs()]
     assert answers.tasks["samples"]({"run": "mine", "count": 2})["drawings"]
     (runs / "mine" / "best.safetensors").write_bytes(b"damaged")
     with pytest.raises(Exception, match="mine") as refused:
@@ -166,3 +183,24 @@ def test_nothing_of_training_is_imported() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
+
+
+def test_ctrl_c_ends_it_in_the_middle_of_a_task(tmp_path: Path) -> None:
+    """Quietly, and at once, though a thread still computes."""
+    waves = [
+        [[10.0 * i, 0.0], [10.0 * i, 300.0], [0.0, 10.0 * i], [300.0, 0.0]] for i in range(1999)
+    ]
+    strokes = [{"control": [curve], "width": 40.0} for curve in waves]
+    big = {"width": 8000, "height": 8000, "strokes": strokes}
+    with served(tmp_path) as page, ThreadPoolExecutor(1) as pool:
+        pool.submit(_asked, page, {"drawing": big, "format": "gif"})
+        time.sleep(1)
+        began = time.perf_counter()
+        page.process.send_signal(signal.SIGINT)
+        assert page.process.wait(10) == 0
+        assert time.perf_counter() - began < 6
+
+
+def _asked(page: Served, given: Any) -> None:
+    with contextlib.suppress(OSError, ValueError):
+        page.post("file", given)

@@ -135,6 +135,7 @@ def test_every_tab_answers(page: Any) -> None:
         assert page.locator(f"#{tab} .use").count() == drawings
     page.locator("#samples .use").first.click()
     assert page.is_visible("#strokes") and page.locator("#list li").count() >= 1
+    assert page.evaluate("document.activeElement.id") == "tab-strokes"
     page.click("#tab-steps")
     page.click("#do-steps")
     page.wait_for_selector("#steps figure", timeout=60_000)
@@ -154,6 +155,16 @@ def test_the_keyboard_is_enough(page: Any) -> None:
     for key in [" ", *["ArrowRight"] * 8, *["ArrowDown"] * 5, " "]:
         page.keyboard.press(key)
     page.wait_for_selector("#list li")
+    # The space bar does nothing while the pointer draws.
+    box = page.locator("#pad").bounding_box()
+    page.mouse.move(box["x"] + 30, box["y"] + 30)
+    page.mouse.down()
+    page.focus("#pad")
+    page.keyboard.press(" ")
+    page.mouse.move(box["x"] + 90, box["y"] + 60)
+    page.mouse.up()
+    page.keyboard.press("ArrowRight")
+    page.wait_for_selector("#list li:nth-child(2)")
     page.focus("#tab-strokes")
     page.keyboard.press("ArrowRight")
     assert page.is_visible("#complete") and not page.is_visible("#strokes")
@@ -169,6 +180,11 @@ def test_pictures_are_opened_and_what_is_none_is_said(page: Any, tmp_path: Path)
     page.wait_for_selector("#list li")
     found = Drawing.open(saved(page, "json", tmp_path))
     assert (found.width, found.height, len(found)) == (1000, 563, 1)
+    light = Image.new("RGBA", (200, 200), (0, 0, 0, 0))
+    ImageDraw.Draw(light).line((20, 20, 180, 160), fill=(255, 255, 255, 255), width=9)
+    light.save(tmp_path / "light.png")
+    page.set_input_files("#file", tmp_path / "light.png")
+    page.wait_for_selector("#found[viewBox='0 0 200 200'] path")
     (tmp_path / "notes.txt").write_text("no picture")
     page.set_input_files("#file", tmp_path / "notes.txt")
     page.wait_for_selector("#says.wrong")

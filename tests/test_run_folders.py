@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from dood_pyro.cli.main import main
 
 import dood_pyro
 from dood_pyro.errors import UserError
+from dood_pyro.files import locked
 from dood_pyro.recognition import open_run
 from dood_pyro.run_folders.card import card
 from dood_pyro.run_folders.run import Run
@@ -70,6 +70,36 @@ def test_damaged_and_unfinished_runs_are_listed_as_such(two: Path) -> None:
     assert states["runs/deeper/two"] == "stopped at 25%"
 
 
+def test_bounds_that_are_not_finite_are_passed_over(two: Path, capsys: Out) -> None:
+    line = {"kind": "held-out", "step": 3, "seconds": 9.0, "elbo": None}
+    with (two / "one" / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps(line) + "\n")
+    only = two / "deeper" / "two" / "metrics.jsonl"
+    only.write_text(json.dumps(line) + "\n")
+    bounds = {each.name: each.held_out for each in dood_pyro.runs()}
+    assert bounds["runs/one"] is not None and bounds["runs/deeper/two"] is None
+    for name in (two / "one", two / "deeper" / "two"):
+        assert call(capsys, "runs", "show", name)[0] == 0
+
+
+def test_a_run_in_training_is_said_to_be(two: Path) -> None:
+    config = json.loads((two / "one" / "config.json").read_text())
+    config["budget"]["steps"] = 8
+    (two / "one" / "config.json").write_text(json.dumps(config))
+    with locked(two / "one" / ".lock"):
+        states = {each.name: each.state for each in dood_pyro.runs()}
+    assert states["runs/one"] == "training, at 25%"
+
+
+def test_options_that_would_be_ignored_are_refused(two: Path, capsys: Out) -> None:
+    for words in (("--json", "show", two / "one"), ("--runs-dir", two, "show", two / "one")):
+        status, _, err = call(capsys, "runs", *words)
+        assert status == 2 and "comes after" in err and err.count("\n") == 1
+    for wrong in (two / "none", two / "one" / "config.json"):
+        status, _, err = call(capsys, "runs", "--runs-dir", wrong)
+        assert status == 1 and "no folder" in err
+
+
 def test_a_run_is_shown_and_its_curve_drawn(two: Path, capsys: Out) -> None:
     status, out, _ = call(capsys, "runs", "show", two / "one", "--out", "curve.png")
     assert status == 0 and "beta = 5.0" in out and "held-out bound" in out
@@ -117,10 +147,6 @@ def test_a_run_goes_to_a_hub_and_comes_back(
             (hub / name).mkdir(parents=True, exist_ok=exist_ok)
             return f"https://hub/{name}"
 
-        def upload_folder(self, repo_id: str, folder_path: Path, allow_patterns: list[str]) -> None:
-            for name in allow_patterns:
-                shutil.copy(folder_path / name, hub / repo_id / name)
-
         def upload_file(self, repo_id: str, path_or_fileobj: bytes, path_in_repo: str) -> None:
             (hub / repo_id / path_in_repo).write_bytes(path_or_fileobj)
 
@@ -134,6 +160,7 @@ def test_a_run_goes_to_a_hub_and_comes_back(
     run = Run(two / "one")
     assert run.push("hf://me/strokes").endswith("me/strokes")
     assert not (hub / "me/strokes" / "state.safetensors").exists()
+    assert str(tmp_path) not in (hub / "me/strokes" / "config.json").read_text()
     assert 'load("hf://me/strokes")' in (hub / "me/strokes" / "README.md").read_text()
     dood = dood_pyro.load("hf://me/strokes")
     assert dood.sample(3) == dood_pyro.load(run).sample(3)

@@ -21,6 +21,8 @@ LARGEST = 105
 """Most pixels per side of pictures that differ in size."""
 IMAGE_COLUMNS, LABEL_COLUMNS = ("image", "img", "picture"), ("label", "labels", "fine_label")
 """Names of the columns of Hugging Face's datasets that are taken."""
+FAINTEST = 128
+"""Least brightest pixel of floats that run up to 255: of others it cannot be told what is white."""
 TEST_SHARE = 10
 """One picture of so many is for test, where no test pictures are given."""
 
@@ -102,44 +104,60 @@ def as_bytes(images: np.ndarray, what: str) -> UInt8[np.ndarray, "count height w
     Raises:
         UserError: it is no array of pictures.
     """
-    if images.ndim == 4:
-        images = _without_channels(images, what)
-    if images.ndim != 3:
+    if images.ndim not in (3, 4):
         raise UserError(
             f"{what} must be pictures (count, height, width), with channels first or last if in "
             f"colour; the shape is {images.shape}"
         )
-    if images.dtype == np.uint8:
-        return images
-    if images.dtype == bool:
-        return images.astype(np.uint8) * np.uint8(255)
-    if not np.issubdtype(images.dtype, np.number) or np.iscomplexobj(images) or not images.size:
+    if images.dtype != bool and not np.issubdtype(images.dtype, np.number):
         raise UserError(f"{what} must be numbers, not {images.dtype} of shape {images.shape}")
+    if np.iscomplexobj(images):
+        raise UserError(f"{what} must be numbers, not {images.dtype} of shape {images.shape}")
+    if not images.size:
+        raise UserError(f"{what} must be not empty; the shape is {images.shape}")
+    if images.ndim == 3 and images.dtype == np.uint8:
+        return images
+    unit = images * np.float32(1 / largest_of(images, what))
+    grey = _without_channels(unit, what) if images.ndim == 4 else unit
+    found: np.ndarray = np.round(grey * 255).clip(0, 255).astype(np.uint8)
+    return found
+
+
+def largest_of(images: np.ndarray, what: str) -> float:
+    """The value that is white in an array of numbers.
+
+    Raises:
+        UserError: the numbers are no brightnesses.
+    """
     low, high = float(images.min()), float(images.max())
     if not (np.isfinite(low) and np.isfinite(high)):
         raise UserError(f"{what} have pixels that are not finite numbers")
     floats = np.issubdtype(images.dtype, np.floating)
-    largest = 1.0 if floats and high <= 1 else 255.0 if high <= 255 else 65535.0
-    if low < 0 or high > largest or (floats and largest > 255):
+    for largest in (1.0, 255.0) if floats else (1.0, 255.0, 65535.0):
+        if images.dtype == np.uint8 and largest == 1:
+            continue
+        if high <= largest:
+            break
+    if low < 0 or high > largest or (floats and largest == 255 and high < FAINTEST):
         raise UserError(
-            f"{what} run from {low:g} to {high:g}: give bytes, or floats from 0 to 1 or to 255"
+            f"{what} run from {low:g} to {high:g}: give bytes, bools, or floats up to 1 or to 255"
         )
-    return np.round(images.astype(np.float64) * (255 / largest)).astype(np.uint8)
+    return largest
 
 
-def _without_channels(images: np.ndarray, what: str) -> np.ndarray:
-    if images.shape[1] in pictures.CHANNELS_FIRST:
-        images = np.moveaxis(images, 1, -1)
-    channels = images.shape[-1]
+def _without_channels(unit: np.ndarray, what: str) -> np.ndarray:
+    """Grey pictures, up to 1, of ones with channels."""
+    if unit.shape[1] in pictures.CHANNELS_FIRST:
+        unit = np.moveaxis(unit, 1, -1)
+    channels = unit.shape[-1]
     if channels == 1:
-        return images[..., 0]
+        return unit[..., 0]
     if channels == 3:
-        weights = np.array([0.299, 0.587, 0.114])
-        grey = images @ weights
-        return grey if np.issubdtype(images.dtype, np.floating) else np.round(grey).astype(np.uint8)
+        grey: np.ndarray = unit @ np.array([0.299, 0.587, 0.114], unit.dtype)
+        return grey
     if channels == 4:
-        return _of_list(list(images))
-    raise UserError(f"{what} have {channels} channels: 1, 3 or 4 are known; shape {images.shape}")
+        return _of_list(list(unit)) / np.float32(255)
+    raise UserError(f"{what} have {channels} channels: 1, 3 or 4 are known; shape {unit.shape}")
 
 
 def _of_list(found: Sequence[Any]) -> UInt8[np.ndarray, "count height width"]:
@@ -155,17 +173,19 @@ def _of_list(found: Sequence[Any]) -> UInt8[np.ndarray, "count height width"]:
 
 
 def _given(images: Any, labels: Any, part: str) -> Given:
-    what, names = f"the {part} pictures", None
+    what, names, theirs = f"the {part} pictures", None, None
     if hasattr(images, "column_names"):  # Hugging Face
-        images, own, names = _columns(images, what)
-        labels = own if labels is None else labels
+        images, theirs, names = _columns(images, what)
+        labels = theirs if labels is None else labels
     elif not isinstance(images, np.ndarray | Tensor) and _has_labels(images):
         names = [str(name) for name in getattr(images, "classes", [])] or None
         pairs = [images[index] for index in range(len(images))]
         images = [pair[0] for pair in pairs]
-        labels = [pair[1] for pair in pairs] if labels is None else labels
+        theirs = [pair[1] for pair in pairs]
+        labels = theirs if labels is None else labels
     if isinstance(images, Tensor):
-        images = images.detach().cpu().numpy()
+        images = images.detach().cpu()
+        images = (images.float() if images.is_floating_point() else images).numpy()
     if isinstance(images, np.ndarray):
         found = as_bytes(images, what)
     elif isinstance(images, Sequence) and not isinstance(images, str | bytes):
@@ -174,10 +194,16 @@ def _given(images: Any, labels: Any, part: str) -> Given:
         raise UserError(f"{what} are no pictures: {type(images).__name__}")
     if labels is None:
         return Given(found, None, None)
-    chosen = np.asarray(labels.tolist() if isinstance(labels, Tensor) else list(labels))
+    own = labels is theirs
+    try:
+        chosen = np.asarray(labels.tolist() if isinstance(labels, Tensor) else list(labels))
+    except TypeError:
+        raise UserError(
+            f"the {part} labels are one {labels!r}: give one for each picture"
+        ) from None
     if chosen.shape != found.shape[:1]:
         raise UserError(f"there are {len(found)} {part} pictures and {len(chosen)} labels")
-    return Given(found, chosen, names)
+    return Given(found, chosen, names if own else None)
 
 
 def _has_labels(images: Any) -> bool:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import binascii
 import io
-import math
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -23,13 +22,21 @@ from dood_pyro.drawing import Drawing
 from dood_pyro.drawing_files import WRITERS
 from dood_pyro.errors import UserError
 from dood_pyro.inference.ink.parse_ink import MAX_STROKES
+from dood_pyro.pictures import MAX_SIDE
 from dood_pyro.recognition import Method, Recognizer, load, open_run, trained_weights
+from dood_pyro.registry import load_component
 from dood_pyro.run_folders.run import Run
 
 MOST_PICTURES = 20
 """Examples that one drawing is compared with."""
 MOST_DRAWINGS = 24
 """Drawings of one answer."""
+KINDS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
+"""Kinds of pictures that are read: those of browsers."""
+FARTHEST = 4
+"""Farthest that control points of a drawing to be saved lie from it, in units of its longer side."""
+LONGEST = 2000
+"""Most curves of a drawing to be saved."""
 LOADED = 3
 """Runs that are kept loaded."""
 FORMATS = {
@@ -82,24 +89,27 @@ class Answers:
                 config = run.trusted_config()
             except UserError:
                 continue
-            known.append({"name": name, "model": config.model_name})
+            if load_component("model", config.model_name).draws_curves:
+                known.append({"name": name, "model": config.model_name})
         return known
 
     def _dood(self, given: Mapping[str, Any]) -> Recognizer:
         """The run that a request names; called with `_programs` held."""
-        name = _text(given, "run")
-        if name not in self._loaded:
-            runs = self._found()
-            if name not in runs:
-                raise UserError(f"there is no run {name!r}: choose one of the menu")
+        name, runs = _text(given, "run"), self._found()
+        if name not in runs:
+            raise UserError(f"there is no run {name!r}: choose one of the menu")
+        path = runs[name].path
+        # A run that trains on has other weights later.
+        key = f"{name} {(path / 'best.safetensors').stat().st_mtime_ns}"
+        if key not in self._loaded:
             try:
-                self._loaded[name] = load(runs[name])
+                self._loaded[key] = load(runs[name])
             except UserError as error:
-                raise UserError(str(error).replace(str(runs[name].path), name)) from None
-        self._loaded.move_to_end(name)
+                raise UserError(str(error).replace(str(path), name)) from None
+        self._loaded.move_to_end(key)
         while len(self._loaded) > LOADED:
             self._loaded.popitem(last=False)
-        return self._loaded[name]
+        return self._loaded[key]
 
     # Tasks.
 
@@ -194,6 +204,14 @@ def file_of(given: Mapping[str, Any]) -> tuple[bytes, str, str]:
         raise UserError(f"a drawing is saved as {', '.join(FORMATS)}")
     values = given.get("drawing")
     drawing = Drawing.from_json(values if isinstance(values, Mapping) else {})
+    side = max(drawing.width, drawing.height)
+    curves = [curve for stroke in drawing for curve in stroke.control]
+    if side > MAX_SIDE or len(curves) > LONGEST:
+        raise UserError(
+            f"a drawing of more than {LONGEST} curves or {MAX_SIDE} pixels is not saved"
+        )
+    if any(abs(curve).max() > FARTHEST * side for curve in curves):
+        raise UserError("a control point lies too far from the drawing")
     if suffix == "svg":
         content = drawing.svg(background=None).encode()
     else:
@@ -212,10 +230,10 @@ def _number(
     given: Mapping[str, Any], name: str, default: float, least: float, most: float
 ) -> float:
     value = given.get(name, default)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
         raise UserError(f"{name} is a number")
     if not least <= value <= most:
-        raise UserError(f"{name} lies between {least:g} and {most:g}, not at {value:g}")
+        raise UserError(f"{name} lies between {least:g} and {most:g}")
     return float(value)
 
 
@@ -236,11 +254,9 @@ def _picture(data: Any) -> Any:
         raise UserError("the request lacks its picture")
     try:
         raw = base64.b64decode(data.partition(",")[2], validate=True)
-        image = Image.open(io.BytesIO(raw))
-        if max(image.size) > 8192:
-            raise UserError(
-                f"the picture has {image.width}×{image.height} pixels: 8192 a side at most"
-            )
+        image = Image.open(io.BytesIO(raw), formats=KINDS)
+        if max(image.size) > MAX_SIDE:
+            raise UserError(f"the picture has more than {MAX_SIDE} pixels a side")
         image.load()
     except (binascii.Error, UnidentifiedImageError, OSError, ValueError, SyntaxError):
         raise UserError("the picture cannot be read") from None

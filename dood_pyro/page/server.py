@@ -11,10 +11,11 @@ import json
 import logging
 import os
 import socket
+import threading
 import webbrowser
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from dood_pyro.errors import UserError
 from dood_pyro.extras import extra
@@ -44,6 +45,7 @@ SAFE = {
 }
 """Headers of every answer."""
 
+T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
@@ -55,6 +57,11 @@ def application(answers: Answers, hosts: tuple[str, ...] = LOCAL) -> Starlette:
     """
     # As many at a time as there are cores: more would only make each slower.
     limiter = anyio.CapacityLimiter(max(1, os.cpu_count() or 1))
+
+    async def compute(task: Callable[[Mapping[str, Any]], T], given: Mapping[str, Any]) -> T:
+        # Abandoned when the page ends: nobody waits for it then.
+        run = anyio.to_thread.run_sync
+        return await run(task, given, abandon_on_cancel=True, limiter=limiter)
 
     async def answer(request: Request) -> Response:
         name = request.path_params["task"]
@@ -76,13 +83,11 @@ def application(answers: Answers, hosts: tuple[str, ...] = LOCAL) -> Starlette:
             return _error("the request is not a JSON object", 400)
         try:
             if name == "file":
-                content, kind, suffix = await anyio.to_thread.run_sync(
-                    file_of, given, limiter=limiter
-                )
+                content, kind, suffix = await compute(file_of, given)
                 shown = {"Content-Disposition": f'attachment; filename="drawing.{suffix}"'}
                 return Response(content, media_type=kind, headers=shown)
             task: Callable[[Mapping[str, Any]], dict[str, Any]] = answers.tasks[name]
-            return JSONResponse(await anyio.to_thread.run_sync(task, given, limiter=limiter))
+            return JSONResponse(await compute(task, given))
         except UserError as error:
             return _error(str(error), 422)
         except MemoryError:
@@ -136,6 +141,13 @@ async def _body(request: Request) -> bytes:
     return b"".join(parts)
 
 
+def tasks_still_run() -> bool:
+    """Whether a thread of the pool is at work."""
+    return any(
+        "WorkerThread" in type(each).__name__ and each.is_alive() for each in threading.enumerate()
+    )
+
+
 def serve(
     host: str,
     port: int,
@@ -169,8 +181,13 @@ def serve(
     shown = f"[{host}]" if ":" in host else host
     url = f"http://{shown}:{listening.getsockname()[1]}/"
     app = application(Answers(folder), LOCAL if local else ("*",))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=1))
     say(f"draw at {url}  (Ctrl-C ends it)")
-    if browser:
-        webbrowser.open(url)
-    server.run([listening])
+    if browser:  # beside the server: some browsers hold what opens them until they have the page
+        threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
+    try:
+        server.run([listening])
+    finally:
+        # A task that still computes has nobody to answer, and would hold the process.
+        if tasks_still_run():
+            os._exit(0)

@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 
 from dood_pyro.data import name_of
 from dood_pyro.errors import UserError
+from dood_pyro.files import locked
 from dood_pyro.recognition import open_run, trained_weights
 from dood_pyro.registry import canonical
 from dood_pyro.run_folders.budget import TrainingBudget
-from dood_pyro.run_folders.run import CONFIG, Run
+from dood_pyro.run_folders.run import CONFIG, LOCK, Run
 from dood_pyro.tables import columns, html_table
 
 
@@ -82,8 +83,11 @@ def runs(folder: str | Path = "runs") -> Runs:
     Raises:
         UserError: the folder cannot be read.
     """
+    folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file; name the folder of the runs")
     try:
-        paths = sorted(path.parent for path in Path(folder).rglob(CONFIG))
+        paths = sorted(path.parent for path in folder.rglob(CONFIG))
     except OSError as error:
         raise UserError(f"cannot read {folder}: {error.strerror}") from None
     return Runs(summary(name) for name in [*map(str, paths), *trained_weights()])
@@ -101,15 +105,23 @@ def summary(name: str) -> RunSummary:
         metrics, (steps, seconds) = run.read_metrics(), run.progress()
     except UserError as error:
         return RunSummary(name, "", "", 0, 0, 0.0, None, str(error))
-    bounds = [line["elbo"] for line in metrics if line["kind"] == "held-out"]
+    bounds = [line["elbo"] for line in held_out_lines(run)]
     if metrics:  # kept weights have no checkpoint to go on from
         steps, seconds = max(steps, metrics[-1]["step"]), max(seconds, metrics[-1]["seconds"])
     source = name_of(canonical(config.train.source))
     best = max(bounds, default=None)
     state = state_of(budget, steps, seconds)
+    if (run.path / LOCK).exists() and is_locked(run.path / LOCK):
+        state = state.replace("stopped", "training,").replace("not begun", "training")
     return RunSummary(
         name, config.model_name, source, config.train.seed, steps, seconds, best, state
     )
+
+
+def held_out_lines(run: Run) -> list[dict[str, Any]]:
+    """Lines of a run's metrics that have a finite held-out bound."""
+    lines = (line for line in run.read_metrics() if line["kind"] == "held-out")
+    return [line for line in lines if isinstance(line.get("elbo"), int | float)]
 
 
 def state_of(budget: TrainingBudget, steps: int, seconds: float) -> str:
@@ -137,6 +149,17 @@ def differences(names: Sequence[str]) -> dict[str, list[Any]]:
         )
     every = {key: [each.get(key) for each in settings] for each in settings for key in each}
     return {key: values for key, values in every.items() if any(v != values[0] for v in values)}
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process holds a lock."""
+    try:
+        with locked(path, wait=False):
+            return False
+    except BlockingIOError:
+        return True
+    except OSError:  # nobody here may know
+        return False
 
 
 def duration(seconds: float) -> str:

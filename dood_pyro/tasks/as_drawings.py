@@ -12,7 +12,6 @@ from dood_pyro.errors import UserError
 from dood_pyro.images import ImageBatch
 from dood_pyro.pictures import Polarity
 from dood_pyro.recognition import (
-    Method,
     Recognizer,
     as_pictures,
     drawings_from_parse,
@@ -29,7 +28,7 @@ MOST = 1000
 
 def samples(dood: Recognizer, count: int, seed: int, temperature: float) -> Drawings:
     """As for `Recognizer.sample`."""
-    _check(dood, count)
+    _check(dood, count, seed)
     parsed = generate(dood.model, count, seed, dood.native_size, temperature)
     size = dood.size
     return Drawings(each.in_pixels(size, size) for each in drawings_from_parse(parsed))
@@ -39,16 +38,19 @@ def completions(
     dood: Recognizer, images: Any, each: int, strokes: int | None, seed: int, polarity: Polarity
 ) -> Any:
     """As for `Recognizer.complete`."""
-    _check(dood, each)
+    _check(dood, each, seed)
     if strokes is not None and strokes < 1:
         raise UserError(f"a drawing goes on from 1 stroke or more, not from {strokes}")
 
     def draw(pictures: Sequence[Any], prepared: ImageBatch) -> list[tuple[Drawing, Strokes]]:
-        added = complete(dood, prepared, each, strokes, seed).strokes
-        method: Method = "ink" if strokes is None else "guide"
-        begun = dood.parse(list(pictures), polarity, method)
-        firsts = [Drawing(own.strokes[:strokes], own.width, own.height) for own in begun]
-        return [(first, _row(added, row)) for row, first in enumerate(firsts)]
+        found = complete(dood, prepared, each, strokes, seed)
+        if strokes is None:
+            firsts = dood.parse(list(pictures), polarity, "ink")
+        else:  # those that the prior goes on from
+            begun = drawings_from_strokes(found.begun, dood.size)
+            _, sides = dood.prepare(pictures, polarity)
+            firsts = [own.in_pixels(*side) for own, side in zip(begun, sides, strict=True)]
+        return [(first, _row(found.strokes, row)) for row, first in enumerate(firsts)]
 
     return _of_pictures(dood, images, polarity, draw)
 
@@ -62,7 +64,7 @@ def new_exemplars(
     polarity: Polarity,
 ) -> Any:
     """As for `Recognizer.exemplars`."""
-    _check(dood, each)
+    _check(dood, each, seed)
 
     def draw(pictures: Sequence[Any], prepared: ImageBatch) -> list[tuple[Drawing, Strokes]]:
         drawn = tokens(dood, prepared, each, noise, seed)
@@ -72,7 +74,9 @@ def new_exemplars(
     return _of_pictures(dood, images, polarity, draw)
 
 
-def _check(dood: Recognizer, count: int) -> None:
+def _check(dood: Recognizer, count: int, seed: int) -> None:
+    if not 0 <= seed < 2**63:
+        raise UserError(f"a seed is a whole number from 0 to 2⁶³ − 1, not {seed}")
     if not 1 <= count <= MOST:
         raise UserError(f"1 to {MOST} drawings are made at once, not {count}")
     if not dood.model.draws_curves:

@@ -69,9 +69,9 @@ class Ranks(NamedTuple):
         share = np.bincount(self._bins()) / (self.draws + 1)
         return share * len(self.ranks)
 
-    def outside(self) -> float:
-        """Share of true values that lie outside the middle 90 % of the draws."""
-        share = self.ranks / self.draws
+    def outside(self, ranks: Int[np.ndarray, "some"]) -> float:
+        """Share of ranks that lie outside the middle 90 % of the draws."""
+        share = ranks / self.draws
         return float(((share < 0.05) | (share > 0.95)).mean())
 
     def _bins(self) -> Int[np.ndarray, "ranks"]:
@@ -180,7 +180,8 @@ def summary(found: Sequence[Ranks]) -> dict[str, Any]:
             "simulations": len(each.ranks),
             "p_value": each.p_value(),
             "mean_rank": float(each.ranks.mean() / each.draws),
-            "outside": each.outside(),
+            "outside": each.outside(each.ranks),
+            "expected_outside": each.outside(np.arange(each.draws + 1)),
             "rejected": each.p_value() < level,
         }
         for each in found
@@ -204,16 +205,22 @@ def in_words(result: Mapping[str, Any]) -> str:
             f"Calibrated as far as this can tell: none of {count} quantities is rejected, so that the "
             "guide's spread may be read as uncertainty."
         )
-    wrong = [entry for entry in result["by_quantity"].values() if entry["rejected"]]
-    outside = float(np.mean([entry["outside"] for entry in wrong]))
-    shift = float(np.mean([abs(entry["mean_rank"] - 0.5) for entry in wrong]))
-    name, worst = max(result["by_quantity"].items(), key=lambda each: abs(each[1]["outside"] - 0.1))
-    how = "too narrow" if outside > 0.1 else "too wide"
+    wrong = {name: each for name, each in result["by_quantity"].items() if each["rejected"]}
+    outside = float(np.mean([each["outside"] for each in wrong.values()]))
+    right = float(np.mean([each["expected_outside"] for each in wrong.values()]))
+    shift = float(np.mean([abs(each["mean_rank"] - 0.5) for each in wrong.values()]))
+    name, worst = min(wrong.items(), key=lambda item: item[1]["p_value"])
+    if outside > 1.2 * right:
+        how = "too narrow"
+    elif outside < 0.8 * right:
+        how = "too wide"
+    else:
+        how = "about as wide as they should be, but in the wrong places"
     way = "higher" if worst["mean_rank"] > 0.5 else "lower"
     return (
         f"Not calibrated: {rejected} of {count} quantities are rejected. The guide's draws are "
-        f"{how}: of these quantities, {outside:.0%} of the true values lie outside the middle 90 % of "
-        f"the draws, where 10 % would be right, and the mean rank is {shift:.2f} from the middle. "
+        f"{how}: of these quantities, {outside:.0%} of the true values lie outside the middle of the "
+        f"draws, where {right:.0%} would be right, and the mean rank is {shift:.2f} from the middle. "
         f"Worst is {name}: {worst['outside']:.0%} outside, the truth {way} than the draws on average."
     )
 

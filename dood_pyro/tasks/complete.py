@@ -26,7 +26,7 @@ from dood_pyro.models.sites import IMAGES, on_site, site_name
 from dood_pyro.plots import CELL, grey_cell, labelled, rows_sheet
 from dood_pyro.recognition import Recognizer
 from dood_pyro.rendering import canvas_from_ink, ink_from_canvas
-from dood_pyro.tokens import Strokes
+from dood_pyro.tokens import Strokes, strokes_from_parse
 
 NEW_COLOUR = (0xD1, 0x49, 0x5B)
 """RGB colour of the strokes that the prior adds."""
@@ -37,6 +37,8 @@ class Completions(NamedTuple):
 
     given: Float[Tensor, "images size size"]
     """The partial pictures."""
+    begun: Strokes
+    """Strokes of the guide's parse that are gone on from: batch shape (images,)."""
     strokes: Strokes
     """Strokes that the prior adds: batch shape (images, each)."""
 
@@ -78,7 +80,8 @@ def complete(
         place = torch.cat(groups).argsort()
         given, added = zip(*parts, strict=True)
         every = Strokes(*(torch.cat(column)[place] for column in zip(*added, strict=True)))
-        return Completions(torch.cat(given)[place], every)
+        first = Strokes(*(part[:, :steps] for part in strokes_from_parse(parsed)))
+        return Completions(torch.cat(given)[place], first, every)
 
 
 def _continued(
@@ -89,8 +92,8 @@ def _continued(
     from_pictures: bool,
     each: int,
     seed: int,
-) -> Completions:
-    """Continuations of pictures by their parses.
+) -> tuple[Tensor, Strokes]:
+    """The partial pictures, and strokes that follow, (images, each), by the pictures' parses.
 
     Args:
         steps: number of first strokes that are continued from.
@@ -137,7 +140,7 @@ def _continued(
     ]
     pens = [value("pen", t) for t in range(1, more + 1)]
     parts = (torch.stack(control, 1), torch.stack(pens, 1), alive.movedim(0, 1))
-    return Completions(given, Strokes(*(p.unflatten(0, (len(pixels), each)) for p in parts)))
+    return given, Strokes(*(p.unflatten(0, (len(pixels), each)) for p in parts))
 
 
 def _go_on(model: DooD, state: State, more: int) -> None:

@@ -59,7 +59,8 @@ export class Editor {
     const strokes = this.strokes
       .filter((stroke) => !stroke.hidden)
       .map(({ control, width, darkness, confidence, colour }) => ({ control, width, darkness, confidence, colour }));
-    return { ...this.drawing, strokes };
+    const given = Math.min(this.drawing.given, strokes.length);
+    return { ...this.drawing, given, strokes };
   }
 
   render() {
@@ -170,11 +171,13 @@ export class Editor {
       event.preventDefault();
       const inverse = this.svg.getScreenCTM().inverse();
       const move = (moved) => {
+        if (moved.pointerId !== event.pointerId) return;
         const { x, y } = new DOMPoint(moved.clientX, moved.clientY).matrixTransform(inverse);
         put(x, y);
         this.redraw();
       };
-      const end = () => {
+      const end = (ended) => {
+        if (ended.pointerId !== event.pointerId) return;
         window.removeEventListener("pointermove", move);
         window.removeEventListener("pointerup", end);
         window.removeEventListener("pointercancel", end);

@@ -26,7 +26,8 @@ export class Pad {
   clear(tell = true) {
     this.strokes = [];
     this.picture = null;
-    this.current = null;
+    this.light = false;
+    this.lift();
     this.frame(SIDE, SIDE);
     if (tell) this.changed();
   }
@@ -38,7 +39,15 @@ export class Pad {
     this.changed();
   }
 
+  // Whatever is being drawn ends here.
+  lift() {
+    this.current = this.pointer = null;
+    this.cursor.down = false;
+  }
+
   frame(width, height) {
+    this.cursor.x = width / 2;
+    this.cursor.y = height / 2;
     this.width = this.canvas.width = width;
     this.height = this.canvas.height = height;
     this.canvas.style.aspectRatio = `${width} / ${height}`;
@@ -50,27 +59,35 @@ export class Pad {
     const scale = Math.min(1, LONGEST / Math.max(picture.width, picture.height));
     this.strokes = [];
     this.picture = picture;
+    this.lift();
     const side = (length) => Math.max(1, Math.round(scale * length));
+    this.light = hasLightInk(picture);
     this.frame(side(picture.width), side(picture.height));
     this.changed();
   }
 
-  // Pictures are sent as PNG.
-  url() {
+  // The drawing as PNG, with so many pixels at most on its longer side. What an opened picture has of
+  // transparency stays: its ink may be white.
+  url(longest = Infinity) {
+    const scale = Math.min(1, longest / Math.max(this.width, this.height));
     const copy = document.createElement("canvas");
-    copy.width = this.width;
-    copy.height = this.height;
-    this.paint(copy.getContext("2d"));
+    copy.width = Math.max(1, Math.round(scale * this.width));
+    copy.height = Math.max(1, Math.round(scale * this.height));
+    const context = copy.getContext("2d");
+    context.scale(copy.width / this.width, copy.height / this.height);
+    this.paint(context);
     return copy.toDataURL("image/png");
   }
 
   paint(context = null) {
     const own = !context;
     context ??= this.canvas.getContext("2d");
-    context.fillStyle = "white";
-    context.fillRect(0, 0, this.width, this.height);
+    if (own || !this.picture) {
+      context.fillStyle = this.light ? "#777" : "white"; // light ink is seen on grey
+      context.fillRect(0, 0, this.width, this.height);
+    }
     if (this.picture) context.drawImage(this.picture, 0, 0, this.width, this.height);
-    context.strokeStyle = context.fillStyle = "#111";
+    context.strokeStyle = this.light ? "white" : "#111";
     context.lineCap = context.lineJoin = "round";
     for (const { points, width } of this.strokes) {
       context.lineWidth = width;
@@ -125,8 +142,7 @@ export class Pad {
 
   up(event) {
     if (!this.current || event.pointerId !== this.pointer) return;
-    this.pointer = null;
-    this.current = null;
+    this.lift();
     this.changed();
   }
 
@@ -134,6 +150,7 @@ export class Pad {
     const step = (event.shiftKey ? 2 : 10) * (Math.max(this.width, this.height) / SIDE);
     const moves = { ArrowLeft: [-step, 0], ArrowRight: [step, 0], ArrowUp: [0, -step], ArrowDown: [0, step] };
     const cursor = this.cursor;
+    if (this.current && !cursor.down) return; // the pointer draws
     if (event.key === " ") {
       if (cursor.down) this.liftKeys();
       else {
@@ -153,9 +170,27 @@ export class Pad {
 
   liftKeys() {
     if (!this.cursor.down) return;
-    this.cursor.down = false;
-    this.current = null;
+    this.lift();
     this.paint();
     this.changed();
   }
+}
+
+// Whether a picture on transparent ground has light ink, which could not be seen on white.
+function hasLightInk(picture) {
+  const copy = document.createElement("canvas");
+  copy.width = copy.height = 64;
+  const context = copy.getContext("2d");
+  context.drawImage(picture, 0, 0, 64, 64);
+  const { data } = context.getImageData(0, 0, 64, 64);
+  let clear = 0;
+  let ink = 0;
+  let light = 0;
+  for (let i = 0; i < data.length; i += 4) {
+    const opacity = data[i + 3] / 255;
+    clear += opacity < 0.5;
+    ink += opacity;
+    light += (opacity * (data[i] + data[i + 1] + data[i + 2])) / 765;
+  }
+  return clear > 64 && ink > 0 && light / ink > 0.75;
 }

@@ -9,6 +9,7 @@ const says = by("says");
 const editor = new Editor(by("found"), by("list"));
 const pad = new Pad(by("pad"), () => changed());
 const examples = [];
+const SMALL = 300; // pixels of the longer side of what is compared: the model looks at 50
 let seed = 0;
 let asked = null; // the parse that is being waited for
 
@@ -33,9 +34,10 @@ async function post(task, values, signal) {
 
 const ask = async (task, values, signal) => (await post(task, values, signal)).json();
 
-// Do what takes a while, with the button at rest; say what went wrong.
+// Do what takes a while, with the button at rest, which keeps the focus; say what went wrong.
 async function during(button, action) {
-  button.disabled = true;
+  if (button.ariaDisabled === "true") return;
+  button.ariaDisabled = "true";
   say("…");
   try {
     await action();
@@ -43,7 +45,7 @@ async function during(button, action) {
   } catch (error) {
     say(error.message, true);
   } finally {
-    button.disabled = false;
+    button.ariaDisabled = "false";
   }
 }
 
@@ -89,7 +91,10 @@ async function open(blob) {
 by("undo").onclick = () => pad.undo();
 by("clear").onclick = () => pad.clear();
 by("open").onclick = () => by("file").click();
-by("file").onchange = () => by("file").files[0] && open(by("file").files[0]);
+by("file").onchange = () => {
+  if (by("file").files[0]) open(by("file").files[0]);
+  by("file").value = ""; // or the same file could not be opened again
+};
 by("pen").oninput = () => (pad.penWidth = Number(by("pen").value));
 by("method").onchange = by("run").onchange = () => changed();
 document.addEventListener("paste", (event) => {
@@ -161,8 +166,10 @@ function sheet(task, values, colour) {
         use.title = use.ariaLabel = `Take drawing ${index + 1} over into the strokes`;
         use.append(picture(drawing, colour));
         use.onclick = () => {
+          asked?.abort(); // an answer that is still to come is of another drawing
           editor.show(drawing);
           choose(by("tab-strokes"));
+          by("tab-strokes").focus();
           if (!still) editor.replay(1.5);
         };
         return use;
@@ -193,7 +200,8 @@ function showExamples(order, behind) {
 by("add").onclick = () =>
   during(by("add"), async () => {
     if (examples.length === 20) throw new Error("twenty examples are the most");
-    examples.push(drawn());
+    drawn();
+    examples.push(pad.url(SMALL));
     showExamples();
     pad.clear();
   });
@@ -203,8 +211,15 @@ by("forget").onclick = () => {
 };
 by("do-rank").onclick = () =>
   during(by("do-rank"), async () => {
-    const { order, behind } = await ask("rank", { run: by("run").value, examples, picture: drawn() });
-    showExamples(order, behind);
+    drawn();
+    const compared = [...examples];
+    const { order, behind } = await ask("rank", {
+      run: by("run").value,
+      examples: compared,
+      picture: pad.url(SMALL),
+    });
+    if (compared.length === examples.length && compared.every((each, index) => each === examples[index]))
+      showExamples(order, behind);
   });
 
 // Step by step.
