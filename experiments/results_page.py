@@ -424,11 +424,31 @@ def _claims_of_tasks() -> list[str]:
         f"names {100 * other['recognised']:.0f} % of its digits with confidence, where it named "
         f"{100 * samples['recognised']:.0f} % of the paper's prior's and names "
         f"{100 * before['classifier']['real']:.0f} % of real ones",
+        *_claims_of_priors(),
         f"{omniglot['ratio_halves']:.0f} times as far as one half of the test "
         "alphabets from the other",
         f"bring {prior['sets']['samples']['frechet']:.2f} and {prior['ratio']:.2f}",
         f"{clusters['dood-mnist-0']['silhouette']:.3f} as the sites sample them",
     ]
+
+
+def _claims_of_priors() -> list[str]:
+    """Phrases on the transformer prior of sources other than MNIST."""
+    quality = result("sample_quality")
+    lines = []
+    for source in ("quickdraw", "omniglot"):
+        before, after = quality[source], quality[TRANSFORMER.format(source)]
+        change = f"from {before['ratio']:.2f} to {after['ratio']:.2f}"
+        lines.append(f"{source_title(source)}'s {change}")
+    named = [
+        100 * each["sets"]["samples"]["recognised"]
+        for each in (quality["quickdraw"], quality[TRANSFORMER.format("quickdraw")])
+    ]
+    real = 100 * quality["quickdraw"]["classifier"]["real"]
+    lines.append(
+        f"from {named[0]:.0f} to {named[1]:.0f} % of QuickDraw's, {real:.0f} % of real ones"
+    )
+    return lines
 
 
 def _claims_of_estimators() -> list[str]:
