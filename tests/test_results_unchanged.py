@@ -99,7 +99,7 @@ def test_short_trainings(name: str, tmp_path: Path) -> None:
 
 
 def test_short_trainings_from_weights(tmp_path: Path) -> None:
-    first = train("digits", steps=6, out=tmp_path / "first", settings=SMALL)
+    first = train("digits", "dood", steps=6, out=tmp_path / "first", settings=SMALL)
     for name, settings in OVER_THE_FIRST.items():
         run = train(
             "digits",
@@ -120,7 +120,7 @@ def test_the_command_line_trains_as_python_does(tmp_path: Path) -> None:
     options += ["--dream-steps", "2", "--practice", "0.5", "--no-tensorboard"]
     run = Run(tmp_path / "run")
     with pytest.raises(SystemExit) as ended:
-        main(["train", "--source", "digits", "--out", str(run.path), *options])
+        main(["train", "--source", "digits", "--model", "dood", "--out", str(run.path), *options])
     assert ended.value.code in (0, None)
     kept = KEPT["trainings"]["sleep, then synthetic"]
     assert last_held_out(run)["elbo"] == pytest.approx(kept["elbo"], rel=1e-3)
