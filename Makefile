@@ -13,11 +13,13 @@ LIMIT  ?= 1000
 # Runs that transfer-table need not train again; empty: none.
 KEPT   ?= experiments/runs
 RUN    ?= runs/$(MODEL)-$(basename $(notdir $(SOURCE:/=)))-$(SEED)
+# What is tested with the oldest versions.
+OLDEST := $(addprefix tests/,data guides inference rendering test_as_drawings.py test_cuda_graphs.py test_dood.py test_drawing.py test_evaluate.py test_generate.py test_parsing.py test_recognition.py test_tokens.py test_training.py)
 # Where the data lie; the platform's cache folder unless set.
 export DOOD_DATA
 
 .DEFAULT_GOAL := help
-.PHONY: help install browser docs train test test-fast transfer-table figures tables restore-runs strokes-table joins verify bench format
+.PHONY: help install browser docs train test test-fast test-oldest transfer-table figures tables restore-runs strokes-table joins verify bench format
 
 help: ## list what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -76,6 +78,12 @@ strokes-table: install ## pen strokes of people beside those that are found in p
 
 joins: install ## train the score of which lines of a drawing are one stroke, on true pen strokes
 	$(BIN)/python experiments/train_joins.py
+
+test-oldest: ## tests of parsing, drawing and training with the oldest versions that setup.cfg allows
+	$(PYTHON) -m venv .venv-oldest
+	$(PYTHON) experiments/oldest_versions.py > .venv-oldest/oldest.txt
+	.venv-oldest/bin/pip install --quiet --requirement .venv-oldest/oldest.txt --editable '.[tasks,train]' pytest pytest-xdist
+	OMP_NUM_THREADS=1 .venv-oldest/bin/pytest -n auto --dist worksteal $(OLDEST)
 
 docs: install ## build the documentation into docs/_build
 	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going -c docs . docs/_build

@@ -219,12 +219,15 @@ def write(path: Path, arrays: Arrays) -> None:
         UserError: the arrays do not fit the layout, or the file cannot be written.
     """
     check(arrays, path.name)
+    if objects := [name for name, array in arrays.items() if array.dtype == object]:
+        raise UserError(f"{path.name}: {objects[0]} holds objects, not numbers or strings")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise unwritable(path, error) from None
     with replacing(path) as file:
-        np.savez_compressed(file, allow_pickle=False, **arrays)
+        # numpy 2.1 has no allow_pickle.
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
 
 
 def _reason(error: BaseException) -> str:

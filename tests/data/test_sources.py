@@ -71,7 +71,7 @@ def test_a_flipped_byte_is_found(source: Path) -> None:
 )
 def test_another_layout_is_refused(source: Path, change: dict[str, Any], message: str) -> None:
     arrays = prepared.read(source) | change
-    np.savez(source, allow_pickle=False, **arrays)
+    np.savez(source, **arrays)
     with pytest.raises(UserError, match=message):
         data.load(str(source), "train", 20)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+import triton
 from torch import Tensor
 
 from dood_pyro.errors import UserError
@@ -111,6 +112,10 @@ print("compiled")
 """
 
 
+@pytest.mark.skipif(
+    tuple(map(int, triton.__version__.split(".")[:2])) < (3, 3),
+    reason="this Triton compiles for a card that is there alone",
+)
 def test_the_kernels_compile_for_cards_that_are_not_here() -> None:
     environment = {**os.environ, "TRITON_INTERPRET": "0"}
     done = subprocess.run(

@@ -180,7 +180,7 @@ class Strips:
         """
         if self.kept:
             with replacing(self.path) as file:
-                np.savez_compressed(file, allow_pickle=False, **self.kept)
+                np.savez_compressed(file, **self.kept)  # type: ignore[arg-type]
 
     def _draw(
         self, model: str, source: str, target: str
