@@ -118,7 +118,7 @@ def test_resampling_beats_independent_samples(images: Tensor) -> None:
             importance_bound(model, guide, images, particles=100).log_p_summed,
             smc(model, guide, images, particles=100).log_p(),
         )
-        for _ in range(32)
+        for _ in range(8)
     ]
     plain, resampled = (torch.stack(column).mean(0) for column in zip(*pairs, strict=True))
     assert (resampled > plain - 1).all() and resampled.mean() > plain.mean() + 1
