@@ -86,8 +86,8 @@ test-oldest: ## tests of parsing, drawing and training with the oldest versions 
 	OMP_NUM_THREADS=1 .venv-oldest/bin/pytest -n auto --dist worksteal $(OLDEST)
 
 docs: install ## build the documentation into docs/_build
-	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going -c docs . docs/_build
-	@echo docs/_build/docs/index.html
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going -c docs . docs/_build/html
+	@echo docs/_build/html/docs/index.html
 
 verify: install ## recompute a sample of the results from the kept runs, and compare docs/results.md with its files
 	$(BIN)/python experiments/verify.py
