@@ -19,6 +19,7 @@ extensions = [
 ]
 root_doc = "docs/index"
 include_patterns = ["docs/**", "*.md", "experiments/README.md"]
+exclude_patterns = ["docs/_build"]
 html_theme = "furo"
 html_title = "dood-pyro"
 
