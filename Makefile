@@ -40,7 +40,7 @@ train: install ## train MODEL on SOURCE for BUDGET (or go on for longer), draw w
 	fi
 
 browser: # what the tests of the page need, where it may be installed
-	@command -v chromium chromium-browser google-chrome > /dev/null || \
+	@command -v chromium > /dev/null || command -v chromium-browser > /dev/null || command -v google-chrome > /dev/null || \
 	if [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
 	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends chromium > /dev/null; \
 	else \
