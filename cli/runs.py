@@ -1,5 +1,5 @@
 """The ``dood-pyro runs`` commands: list, show, compare and delete run folders.
-`dood_pyro.registry` names them; `dood_pyro.run_folders.listing` does the work.
+`dood_pyro.registry` names them; `dood_pyro.listing` does the work.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def runs(runs_dir: Path, as_json: bool) -> None:
                 raise click.UsageError(f"{option} comes after runs {context.invoked_subcommand}")
         return
     options.check_folder(runs_dir, "runs_dir")
-    from dood_pyro.run_folders.listing import runs as find_runs
+    from dood_pyro.listing import runs as find_runs
 
     found = find_runs(runs_dir)
     options.say(found.json(), repr(found), as_json)
@@ -49,8 +49,8 @@ def runs(runs_dir: Path, as_json: bool) -> None:
 @options.as_json
 def show(run: str, out: Path | None, as_json: bool) -> None:
     """Show one run: how far it has come, its settings, and the curve of its bound."""
+    from dood_pyro.listing import Runs, duration, held_out_lines, summary
     from dood_pyro.recognition import open_run
-    from dood_pyro.run_folders.listing import Runs, duration, held_out_lines, summary
 
     opened, told = open_run(run), summary(run)
     config, _ = opened.read_config()  # says what is wrong with it
@@ -90,7 +90,7 @@ def _draw_curves(held_out: list[dict[str, Any]], run: str, out: Path) -> list[Pa
 @options.as_json
 def compare(names: tuple[str, ...], as_json: bool) -> None:
     """Say in what runs differ: settings, time, and held-out bound."""
-    from dood_pyro.run_folders.listing import Runs, differences, summary
+    from dood_pyro.listing import Runs, differences, summary
     from dood_pyro.tables import columns
 
     if len(names) < 2:

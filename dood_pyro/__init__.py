@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from dood_pyro.guides.base import Guide, SequentialGuide
     from dood_pyro.guides.full_covariance import FullCovarianceGuide
     from dood_pyro.images import ImageBatch
+    from dood_pyro.listing import Runs, runs
     from dood_pyro.models.base import DrawingModel, Trajectory
     from dood_pyro.models.dood import DooD, StepValues
     from dood_pyro.recognition import Recognizer, load
     from dood_pyro.research import begin_training, configure, evaluate, train
     from dood_pyro.run_folders.budget import TrainingBudget
-    from dood_pyro.run_folders.listing import Runs, runs
     from dood_pyro.run_folders.run import Run
     from dood_pyro.stroke import Stroke
     from dood_pyro.training.loop import Training, resume
@@ -57,7 +57,7 @@ _MODULES = {
     "research": ("begin_training", "configure", "evaluate", "train"),
     "run_folders.budget": ("TrainingBudget",),
     "run_folders.run": ("Run",),
-    "run_folders.listing": ("Runs", "runs"),
+    "listing": ("Runs", "runs"),
     "stroke": ("Stroke",),
     "training.loop": ("Training", "resume"),
 }

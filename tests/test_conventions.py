@@ -7,30 +7,21 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from dood_pyro.cli.main import main
 from dood_pyro.cli.options import figure_path
 
 from dood_pyro.registry import TASKS, load_target
 from dood_pyro.tasks.calibrate import Ranks, in_words, summary
 from dood_pyro.training.log import not_yet
+from tests.test_cli import Out, call
 
 MEASURE = (
     *("evaluate", "one-shot", "sources", "fid", "sample-quality", "statistics", "compare-guides"),
     *("calibrate", "stroke-counts", "clusters", "runs"),
 )
 """Commands whose outcome is numbers."""
-Out = pytest.CaptureFixture[str]
-
-
-def call(capsys: Out, *words: Any) -> tuple[int, str, str]:
-    with pytest.raises(SystemExit) as stopped:
-        main([str(word) for word in words])
-    out, err = capsys.readouterr()
-    return int(stopped.value.code or 0), out, err
 
 
 @pytest.mark.parametrize("name", MEASURE)

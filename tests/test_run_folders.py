@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dood_pyro.cli.main import main
 
 import dood_pyro
+from dood_pyro.card import card
 from dood_pyro.errors import UserError
 from dood_pyro.files import locked
 from dood_pyro.recognition import open_run
-from dood_pyro.run_folders.card import card
 from dood_pyro.run_folders.run import Run
+from tests.test_cli import Out, call
 
 SMALL = {
     "model.features": 8,
@@ -22,7 +22,6 @@ SMALL = {
     "model.max_strokes": 2,
     "train.batch_size": 4,
 }
-Out = pytest.CaptureFixture[str]
 
 
 def train(source: Path, out: Path, model: str = "dood", **settings: Any) -> Run:
@@ -37,13 +36,6 @@ def two(tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     train(source, tmp_path / "runs" / "one")
     train(source, tmp_path / "runs" / "deeper" / "two", train__beta=2.0, train__seed=3)
     return tmp_path / "runs"
-
-
-def call(capsys: Out, *words: Any) -> tuple[int, str, str]:
-    with pytest.raises(SystemExit) as stopped:
-        main([str(word) for word in words])
-    out, err = capsys.readouterr()
-    return int(stopped.value.code or 0), out, err
 
 
 def test_runs_are_listed(two: Path, capsys: Out) -> None:

@@ -13,7 +13,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from dood_pyro import pictures
-from dood_pyro.data.given import split
+from dood_pyro.data.given import SIZE, split, squares
 from dood_pyro.data.prepared import Arrays
 from dood_pyro.errors import UserError
 from dood_pyro.files import refuse_special
@@ -23,8 +23,6 @@ SUFFIXES = frozenset(
     (".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 )
 """Suffixes of files that are taken as pictures."""
-SIZE = 105
-"""Pixels per side of prepared pictures; pictures that all have one smaller size keep that size."""
 
 
 LEAST = 3
@@ -86,7 +84,7 @@ def prepare(folder: Path, skip_bad: bool = False) -> Arrays:
         raise UserError(f"{error}; --skip-bad leaves such files out") from None
     sides = {len(picture) for picture in read}
     size = sides.pop() if len(sides) == 1 else SIZE
-    images = np.stack([_bytes(pictures.resize(picture, size)) for picture in read])
+    images = squares(read, size)
     labels = np.array([names.index(str(f.parent.relative_to(folder))) for f in files], np.int32)
     return {**split(images, labels), "label_names": np.asarray(names)}
 
@@ -111,7 +109,7 @@ def read_all(folder: Path, size: int) -> UInt8[np.ndarray, "count size size"]:
         UserError: a file, named in the message, is not a picture or is too small.
     """
     read = _read(folder, picture_files(folder, least=2), size, blank=True)
-    return np.stack([_bytes(pictures.resize(picture, size)) for picture in read])
+    return squares(read, size)
 
 
 def _read(folder: Path, files: list[Path], size: int, blank: bool) -> list[Tensor]:
@@ -122,8 +120,3 @@ def _read(folder: Path, files: list[Path], size: int, blank: bool) -> list[Tenso
         picture = pictures.read_picture(file, blank=blank)
         read.append(picture if len(picture) <= size else pictures.resize(picture, size))
     return read
-
-
-def _bytes(picture: Tensor) -> UInt8[np.ndarray, "size size"]:
-    """Brightness 0…255 of a picture in [0, 1]."""
-    return (picture * 255).round().clamp(0, 255).byte().numpy()

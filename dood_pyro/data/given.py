@@ -17,7 +17,7 @@ from dood_pyro import pictures
 from dood_pyro.data import prepared
 from dood_pyro.errors import UserError
 
-LARGEST = 105
+SIZE = 105
 """Most pixels per side of pictures that differ in size."""
 IMAGE_COLUMNS, LABEL_COLUMNS = ("image", "img", "picture"), ("label", "labels", "fine_label")
 """Names of the columns of Hugging Face's datasets that are taken."""
@@ -166,10 +166,14 @@ def _of_list(found: Sequence[Any]) -> UInt8[np.ndarray, "count height width"]:
         raise UserError("there are no pictures")
     read = [pictures.read_picture(each) for each in found]
     sides = {len(picture) for picture in read}
-    side = sides.pop() if len(sides) == 1 else min(LARGEST, max(map(len, read)))
-    squares = torch.stack([pictures.resize(picture, side) for picture in read])
-    found_bytes: np.ndarray = (squares * 255).round().clamp(0, 255).byte().numpy()
-    return found_bytes
+    return squares(read, sides.pop() if len(sides) == 1 else min(SIZE, max(map(len, read))))
+
+
+def squares(read: Sequence[Tensor], size: int) -> UInt8[np.ndarray, "count size size"]:
+    """Brightness 0…255 of pictures in [0, 1], at one size."""
+    resized = torch.stack([pictures.resize(picture, size) for picture in read])
+    found: np.ndarray = (resized * 255).round().clamp(0, 255).byte().numpy()
+    return found
 
 
 def _given(images: Any, labels: Any, part: str) -> Given:

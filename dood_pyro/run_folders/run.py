@@ -165,8 +165,8 @@ class Run:
         Raises:
             UserError: the hub refuses, or the run has nothing to push yet.
         """
+        from dood_pyro.card import card
         from dood_pyro.hub import push
-        from dood_pyro.run_folders.card import card
 
         return push(self.path, name, card(self, name, licence), private)
 

@@ -4,7 +4,7 @@ Beside the weights that come with the package, and beside those that `dood_pyro.
 
 from __future__ import annotations
 
-from dood_pyro.run_folders.listing import duration, summary
+from dood_pyro.listing import duration, summary
 from dood_pyro.run_folders.run import Run
 
 LICENCES = {
