@@ -28,13 +28,7 @@ from . import options
     help="Address to serve at; another than this machine's own lets others in.",
 )
 @click.option("--browser/--no-browser", default=True, help="Whether to open the page in a browser.")
-@click.option(
-    "--runs-dir",
-    type=options.PathTo(),
-    default=Path("runs"),
-    show_default=True,
-    help="Folder of the runs to choose from, beside the weights that come with dood-pyro.",
-)
+@options.runs_dir("Folder of the runs to choose from, beside the weights that come with dood-pyro.")
 def draw(port: int, host: str, browser: bool, runs_dir: Path) -> None:
     """Open a page to draw on, whose strokes are found as you draw.
 

@@ -56,6 +56,21 @@ class PathTo(click.ParamType):
         return Path(value)
 
 
+def runs_dir(what: str) -> Callable[[F], F]:
+    """Return a decorator that adds ``--runs-dir``, a folder of run folders.
+
+    Args:
+        what: help text.
+    """
+    return click.option(
+        "--runs-dir",
+        type=PathTo(),
+        default=Path("runs"),
+        show_default=True,
+        help=what,
+    )
+
+
 def names(kind: str, *also: str) -> str:
     """List of the registry's names of a kind, and of further forms, for help texts."""
     return ", ".join([*KINDS[kind], *also[:-1]]) + (f", or {also[-1]}" if also else "") + "."

@@ -15,13 +15,7 @@ from . import options
 
 
 @click.group(invoke_without_command=True)
-@click.option(
-    "--runs-dir",
-    type=options.PathTo(),
-    default=Path("runs"),
-    show_default=True,
-    help="Folder in which runs are looked for.",
-)
+@options.runs_dir("Folder in which runs are looked for.")
 @options.as_json
 def runs(runs_dir: Path, as_json: bool) -> None:
     """List runs, how far each has come, and how good it is.

@@ -54,14 +54,7 @@ if TYPE_CHECKING:
 )
 @options.particles()
 @options.limit(1000)
-@click.option(
-    "--runs-dir",
-    "runs",
-    type=options.PathTo(),
-    default=Path("runs"),
-    show_default=True,
-    help="Folder of the run folders.",
-)
+@options.runs_dir("Folder of the run folders.")
 @click.option(
     "--kept-runs",
     "kept",
@@ -128,7 +121,7 @@ def transfer_table(
     budget: float,
     particles: int,
     limit: int,
-    runs: Path,
+    runs_dir: Path,
     kept: Path | None,
     table: Path,
     out: Path | None,
@@ -168,7 +161,7 @@ def transfer_table(
         trainings,
         targets or sources or DATASETS,
         budget,
-        runs=runs,
+        runs=runs_dir,
         table=table,
         particles=particles,
         limit=limit,

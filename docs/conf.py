@@ -16,6 +16,7 @@ extensions = [
     "sphinx.ext.autosummary",
     "sphinx.ext.napoleon",
     "sphinx_click",
+    "sphinx-mathjax-offline",  # equations are drawn without network, too
 ]
 root_doc = "docs/index"
 include_patterns = ["docs/**", "*.md", "experiments/README.md"]

@@ -152,6 +152,12 @@ def test_the_documentation_is_built_without_a_warning(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     for page in ("index", "start", "tutorial", "draw", "commands", "reference", "science"):
         assert (tmp_path / "site" / "docs" / f"{page}.html").is_file()
+    assert (tmp_path / "site" / "_static" / "mathjax").is_dir()
+    assert not [
+        page.name
+        for page in (tmp_path / "site").rglob("*.html")
+        if re.search(r'<(?:script|link)[^>]*(?:src|href)="https?://', page.read_text())
+    ]  # read without network
     reference = (tmp_path / "site" / "docs" / "reference.html").read_text()
     missing = [name for name in dood_pyro.__all__ if f'id="dood_pyro.{name}"' not in reference]
     assert not missing

@@ -6,22 +6,26 @@ import base64
 import contextlib
 import io
 import json
+import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 from dood_pyro.cli.main import main
 from PIL import Image, ImageDraw
 
 from dood_pyro.drawing import Drawing
 from dood_pyro.page.answers import Answers
+from dood_pyro.page.server import application
 from tests.page_served import Served, served
 
 
@@ -142,6 +146,54 @@ def test_fifty_requests_side_by_side(page: Served) -> None:
         statuses = list(pool.map(lambda _: page.post("parse", {"picture": CROSS}), range(50)))
     assert all(status == 200 for status, _ in statuses)
     assert all(answer == statuses[0][1] for _, answer in statuses)
+
+
+def test_what_nobody_waits_for_is_not_computed(tmp_path: Path) -> None:
+    """Whoever draws on asks anew before the first answer: what is queued then is dropped."""
+    answers, begun, goes_on = Answers(tmp_path), threading.Semaphore(0), threading.Event()
+
+    def slow(given: Mapping[str, Any]) -> dict[str, Any]:
+        begun.release()
+        goes_on.wait(30)
+        return {}
+
+    answers.tasks = {"slow": slow}
+    app = application(answers)
+    cores = os.cpu_count() or 1
+    statuses: list[int] = []
+
+    async def ask(leaves: bool) -> None:
+        messages: list[Any] = [{"type": "http.request", "body": b"{}", "more_body": False}]
+
+        async def receive() -> Any:
+            if messages:
+                return messages.pop()
+            if not leaves:
+                await anyio.sleep_forever()
+            return {"type": "http.disconnect"}
+
+        async def send(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                statuses.append(message["status"])
+
+        headers = [(b"host", b"localhost"), (b"content-type", b"application/json")]
+        scope = {"type": "http", "method": "POST", "path": "/api/slow", "headers": headers}
+        await app({**scope, "query_string": b"", "root_path": ""}, receive, send)
+
+    async def all_of_them() -> None:
+        async with anyio.create_task_group() as group:
+            for _ in range(cores):
+                group.start_soon(ask, False)
+            for _ in range(cores):
+                await anyio.to_thread.run_sync(begun.acquire)
+            for _ in range(3):
+                group.start_soon(ask, True)
+            await anyio.sleep(0.1)
+            goes_on.set()
+
+    anyio.run(all_of_them)
+    assert sorted(statuses) == [200] * cores + [499] * 3
+    assert not begun.acquire(blocking=False)
 
 
 def test_runs_of_a_folder_are_in_the_menu(tmp_path: Path, source: Path) -> None:

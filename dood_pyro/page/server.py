@@ -14,6 +14,7 @@ import socket
 import threading
 import webbrowser
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -45,6 +46,9 @@ SAFE = {
 }
 """Headers of every answer."""
 
+GONE = Response(status_code=499)
+"""Answer to a request that nobody waits for any more."""
+
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
@@ -58,10 +62,15 @@ def application(answers: Answers, hosts: tuple[str, ...] = LOCAL) -> Starlette:
     # As many at a time as there are cores: more would only make each slower.
     limiter = anyio.CapacityLimiter(max(1, os.cpu_count() or 1))
 
-    async def compute(task: Callable[[Mapping[str, Any]], T], given: Mapping[str, Any]) -> T:
-        # Abandoned when the page ends: nobody waits for it then.
-        run = anyio.to_thread.run_sync
-        return await run(task, given, abandon_on_cancel=True, limiter=limiter)
+    async def compute(
+        request: Request, task: Callable[[Mapping[str, Any]], T], given: Mapping[str, Any]
+    ) -> T:
+        async with limiter:
+            # Whoever draws on asks anew, and waits no longer for what was asked before.
+            if await request.is_disconnected():
+                raise ClientDisconnect
+            # Abandoned when the page ends: nobody waits for it then.
+            return await anyio.to_thread.run_sync(partial(task, given), abandon_on_cancel=True)
 
     async def answer(request: Request) -> Response:
         name = request.path_params["task"]
@@ -78,16 +87,18 @@ def application(answers: Answers, hosts: tuple[str, ...] = LOCAL) -> Starlette:
                 f"a request has {LARGEST // 2**20} MB at most: take a smaller picture", 413
             )
         except ClientDisconnect:
-            return Response(status_code=499)
+            return GONE
         except (ValueError, RecursionError):
             return _error("the request is not a JSON object", 400)
         try:
             if name == "file":
-                content, kind, suffix = await compute(file_of, given)
+                content, kind, suffix = await compute(request, file_of, given)
                 shown = {"Content-Disposition": f'attachment; filename="drawing.{suffix}"'}
                 return Response(content, media_type=kind, headers=shown)
             task: Callable[[Mapping[str, Any]], dict[str, Any]] = answers.tasks[name]
-            return JSONResponse(await compute(task, given))
+            return JSONResponse(await compute(request, task, given))
+        except ClientDisconnect:
+            return GONE
         except UserError as error:
             return _error(str(error), 422)
         except MemoryError:
