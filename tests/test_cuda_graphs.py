@@ -5,6 +5,7 @@ captured."""
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import traceback
 from collections.abc import Iterator
 from typing import Any
@@ -15,7 +16,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from dood_pyro.config import RunConfig, TrainConfig
+from dood_pyro.config import ModelConfig, RunConfig, TrainConfig
 from dood_pyro.images import ImageBatch
 from dood_pyro.inference.stop_marginal import ElboTerms
 from dood_pyro.registry import ESTIMATORS, MODELS
@@ -27,14 +28,18 @@ from tests.conftest import TINY
 CPU = torch.device("cpu")
 
 
-def trainer_of(model: str, estimator: Any, **settings: Any) -> Trainer:
+TWO_STROKES = dataclasses.replace(TINY, max_strokes=2)
+"""As many as there are kinds: the first follows nothing, and others a stroke. Fake tensors are slow."""
+
+
+def trainer_of(model: str, estimator: Any, sizes: ModelConfig = TINY, **settings: Any) -> Trainer:
     given: dict[str, Any] = {"batch_size": 4, "estimator": estimator}
     if estimator in ("iwae", "rws"):
         given["particles"] = 2
     if estimator != "nvil":
         given["synthetic_ratio"] = 1.0
     return Trainer.from_config(
-        RunConfig(model, TINY, TrainConfig("none", **(given | settings))), CPU, native_size=16
+        RunConfig(model, sizes, TrainConfig("none", **(given | settings))), CPU, native_size=16
     )
 
 
@@ -57,7 +62,7 @@ class NoWait(TorchDispatchMode):
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 @pytest.mark.parametrize("steps", [0, 9000])
 def test_a_step_waits_for_nothing(model: str, estimator: str, steps: int) -> None:
-    trainer = trainer_of(model, estimator)
+    trainer = trainer_of(model, estimator, TWO_STROKES)
     assert trainer.estimator.capturable
     images = ImageBatch(torch.rand(4, 16, 16), 16)
     trainer.step = steps  # without refiners and exploring; with all and without
