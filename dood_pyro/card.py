@@ -4,7 +4,9 @@ Beside the weights that come with the package, and beside those that `dood_pyro.
 
 from __future__ import annotations
 
+from dood_pyro.config import TrainConfig
 from dood_pyro.listing import duration, summary
+from dood_pyro.run_folders.facts import RunFacts
 from dood_pyro.run_folders.run import Run
 
 LICENCES = {
@@ -61,9 +63,18 @@ A generative model of drawings, and its recognition model, by
 - **Learned from** the images alone, without pen strokes, of {source};
   sha256 of the data: `{facts.data_sha256}`.
 - **Trained** for {duration(told.seconds)} on {hardware}: {told.steps:,} steps of
-  {config.train.batch_size} images, seed {told.seed}.
+  {config.train.batch_size} images, seed {told.seed}{_went_on_from(config.train, facts)}.
 - **Best bound on held-out training images**: {bound}.
 - **Draws** at most {config.model.max_strokes} strokes on {size}×{size} pixels. Pictures unlike those
   that it learned from may be parsed badly; each stroke has a confidence.
 - **Made with** {made_with}.
 """
+
+
+def _went_on_from(train: TrainConfig, facts: RunFacts) -> str:
+    """What the training began with and what of it learned, to stand in a sentence on the training."""
+    if not facts.initial_sha256:
+        return ""
+    learned = {"prior": "its prior alone learned", "guide": "its guide alone learned"}
+    what = learned.get(train.trainable, "all of it learned on")
+    return f".\n  It began with the weights of sha256 `{facts.initial_sha256}`: {what}"

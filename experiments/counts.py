@@ -25,6 +25,7 @@ from dood_pyro import data
 from dood_pyro.errors import exit_on_user_error
 from dood_pyro.files import update_object
 from dood_pyro.recognition import BATCH
+from dood_pyro.run_folders.budget import TrainingBudget
 from dood_pyro.run_folders.run import Run
 from dood_pyro.tasks.transfer.engines import LocalEngine
 
@@ -52,7 +53,7 @@ def count(engine: LocalEngine, model: str, seed: str, given: argparse.Namespace)
     """Train a model, count, and say how often it was right."""
     run = Run(given.runs / f"{model}-{seed}")
     words = ("--model", model, "--source", SOURCE, "--seed", seed)
-    train(engine, run, words, given.budget)
+    train(engine, run, words, TrainingBudget(seconds=60 * given.budget))
     with LOCK:  # one at a time: a parse takes all cores
         found = confusion(run)
         right = float(np.trace(found[:, 1:]) / found.sum())
@@ -63,7 +64,7 @@ def count(engine: LocalEngine, model: str, seed: str, given: argparse.Namespace)
 
 def main() -> None:
     """Train and count all that is asked for."""
-    parser = options(__doc__, 20.0, "runs/counts")
+    parser = options(__doc__, "runs/counts", 20.0)
     parser.set_defaults(seeds="0,1,2")
     parser.add_argument("--models", default="dood,dair,air", help="separated by commas")
     given = parser.parse_args()

@@ -22,6 +22,7 @@ from trainings import measure, options, side_by_side, train
 
 from dood_pyro.errors import exit_on_user_error
 from dood_pyro.files import read_object, update_object
+from dood_pyro.run_folders.budget import TrainingBudget
 from dood_pyro.run_folders.run import Run
 from dood_pyro.tasks.transfer.engines import LocalEngine
 from dood_pyro.tasks.transfer.published import DATASETS
@@ -77,7 +78,7 @@ def fill_in(
     """Train a row on a source, measure what is lacking, and say what came of it."""
     run = Run(given.runs / f"{name.replace(' ', '-')}-{source}-{seed}")
     words = ("--model", given.model, "--source", source, "--seed", seed, *ROWS[name].options)
-    train(engine, run, words, given.budget)
+    train(engine, run, words, TrainingBudget(seconds=60 * given.budget))
     key = f"{name}, {source}, seed {seed}"
     for target in DATASETS:
         with LOCK:
@@ -95,7 +96,7 @@ def fill_in(
 
 def main() -> None:
     """Fill in all rows asked for."""
-    parser = options(__doc__, 30.0, "runs/departures")
+    parser = options(__doc__, "runs/departures", 30.0)
     parser.add_argument("--rows", default=",".join(ROWS), help="separated by commas")
     parser.add_argument("--sources", default="mnist,omniglot", help="separated by commas")
     parser.add_argument("--limit", type=int, default=300, help="test images a cell")

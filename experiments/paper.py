@@ -20,8 +20,8 @@ from dood_pyro.tasks.transfer.published import DATASETS
 HERE = Path(__file__).parent
 KEPT = HERE / "results"
 FIVE = ",".join(DATASETS)
-OMNIGLOT = "dood-omniglot-90m|dood-omniglot"
-"""Run for the tasks of section 3.2."""
+OMNIGLOT = "dood-transformer-omniglot|dood-omniglot-90m|dood-omniglot"
+"""Run for the tasks of section 3.2: the weights that come with the package, if they are there."""
 ON_MNIST = ("dood", "dair", "air", "dood-no-renderer", "dood-no-guidance")
 
 

@@ -20,6 +20,8 @@ HERE = Path(__file__).parent
 REVISION = "6d4cad7"
 """Last revision that holds the weights of all kept runs."""
 WEIGHTS = "best.safetensors"
+MOVED = {"dood-omniglot-90m-0": "dood_pyro/weights/omniglot"}
+"""Where that revision holds a run's folder, if not in experiments/runs: it was the package's then."""
 
 
 def restore(folder: Path) -> None:
@@ -28,7 +30,8 @@ def restore(folder: Path) -> None:
     Raises:
         UserError: this clone lacks the revision, or the revision lacks the run.
     """
-    path = f"{REVISION}:experiments/runs/{folder.name}/{WEIGHTS}"
+    place = MOVED.get(folder.name, f"experiments/runs/{folder.name}")
+    path = f"{REVISION}:{place}/{WEIGHTS}"
     ran = subprocess.run(["git", "-C", str(HERE), "show", path], capture_output=True, check=False)
     if ran.returncode:
         raise UserError(f"this clone lacks revision {REVISION}: git fetch --unshallow")

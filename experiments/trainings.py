@@ -1,5 +1,5 @@
 """Runs trained for an experiment, several at once, each in a process of its own.
-`departures.py` and `counts.py` use it; what was stopped is taken up by the next call.
+`departures.py`, `counts.py` and `seeds.py` use it; what was stopped is taken up by the next call.
 """
 
 from __future__ import annotations
@@ -13,21 +13,29 @@ from typing import Any
 
 from dood_pyro.devices import cores
 from dood_pyro.errors import UserError
+from dood_pyro.run_folders.budget import TrainingBudget
 from dood_pyro.run_folders.run import Run
 from dood_pyro.tasks.transfer.engines import Job, LocalEngine, Outcome
 
 
-def options(what: str | None, minutes: float, runs: str) -> argparse.ArgumentParser:
-    """Options that all experiments with trainings have."""
+def options(what: str | None, runs: str, minutes: float | None = None) -> argparse.ArgumentParser:
+    """Options that experiments with trainings have.
+
+    Args:
+        what: the experiment's docstring.
+        runs: default folder of the runs.
+        minutes: default of ``--budget``, which None leaves out.
+    """
     parser = argparse.ArgumentParser(description=(what or "").partition("\n")[0])
     parser.add_argument("--seeds", default="0", help="separated by commas")
-    parser.add_argument("--budget", type=float, default=minutes, help="minutes a training")
+    if minutes is not None:
+        parser.add_argument("--budget", type=float, default=minutes, help="minutes a training")
     parser.add_argument("--jobs", type=int, default=cores(), help="trainings at once")
     parser.add_argument("--runs", type=Path, default=Path(runs), help="folder of the runs")
     return parser
 
 
-def train(engine: LocalEngine, run: Run, words: Sequence[str], minutes: float) -> None:
+def train(engine: LocalEngine, run: Run, words: Sequence[str], budget: TrainingBudget) -> None:
     """Train a run to its budget, anew or from where it is.
 
     Args:
@@ -36,10 +44,11 @@ def train(engine: LocalEngine, run: Run, words: Sequence[str], minutes: float) -
     Raises:
         UserError: the training has failed; it says why.
     """
-    budget = ("--budget", f"{minutes}m", "--no-tensorboard")
-    begin = ("train", *words, "--out", str(run.path), *budget)
-    going_on = ("train", "--resume", str(run.path), *budget)
-    if run.path.exists() and run.progress()[1] >= 60 * minutes:
+    ends: tuple[str, ...] = () if budget.steps is None else ("--steps", str(budget.steps))
+    ends += () if budget.seconds is None else ("--budget", f"{budget.seconds}s")
+    begin = ("train", *words, "--out", str(run.path), *ends, "--no-tensorboard")
+    going_on = ("train", "--resume", str(run.path), *ends, "--no-tensorboard")
+    if run.path.exists() and budget.used_up(*run.progress()):
         return
     run.path.parent.mkdir(parents=True, exist_ok=True)
     command = going_on if run.path.exists() else begin

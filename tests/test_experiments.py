@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "experiments"))
 
 import counts
 import departures
+import seeds
 import trainings
 
 from dood_pyro import data
@@ -26,6 +28,7 @@ from dood_pyro.research import begin_training, configure
 from dood_pyro.run_folders.budget import TrainingBudget
 from dood_pyro.run_folders.run import Run
 from dood_pyro.tasks.transfer.engines import Job, LocalEngine, Outcome
+from dood_pyro.tasks.transfer.plan import TableRun
 from tests.conftest import TINY
 
 
@@ -103,6 +106,41 @@ def test_a_row_goes_on_where_it_was_stopped(
     with pytest.raises(UserError, match="no room"):
         departures.fill_in(again, "taper", "mnist", "0", given)
     assert again.words[0][:2] == ("train", "--resume") and len(again.words) == 2
+
+
+def test_further_seeds_take_the_steps_of_the_kept_run(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open(seeds.KEPT.parent / "results" / "transfer.csv", newline="") as file:
+        row = next(each for each in csv.DictReader(file) if each["model"] == "dair")
+    monkeypatch.setattr(seeds, "RESULTS", tmp_path / "seeds.csv")
+    monkeypatch.setattr(seeds, "known_data", lambda plan: {})
+
+    class Measured(Recorded):
+        def run(self, job: Job) -> Outcome:
+            told = super().run(job)
+            if job.words[0] == "train" or told.status:
+                return told
+            training = TableRun("dair", "mnist", int(job.run.name[-1]))
+            names = {**training._asdict(), "target": job.words[3], "images": seeds.LIMIT}
+            return Outcome(0, json.dumps({**row, **names}), "")
+
+    engine = Measured(source)
+    with pytest.raises(UserError, match="no room"):
+        seeds.fill_in(engine, TableRun("dair", "mnist", 1), tmp_path)
+    trained, *measured = engine.words
+    steps, _ = Run(seeds.KEPT / "dair-mnist-0").progress()
+    assert trained[trained.index("--steps") + 1] == str(steps) and "--budget" not in trained
+    assert len(measured) == 5 and all(str(seeds.LIMIT) in words for words in measured)
+    again = Measured(source)
+    with pytest.raises(UserError, match="no room"):
+        seeds.fill_in(again, TableRun("dair", "mnist", 1), tmp_path)
+    assert [words[3] for words in again.words if words[0] == "evaluate"] == ["omniglot"]
+    with pytest.raises(UserError, match="no room"):
+        seeds.fill_in(Measured(source), TableRun("dair", "mnist", 0), tmp_path)
+    monkeypatch.setattr(seeds, "KEPT", tmp_path / "none")
+    with pytest.raises(UserError, match="make restore-runs"):
+        seeds.fill_in(Measured(source), TableRun("dair", "mnist", 0), tmp_path)
 
 
 def test_what_fails_is_said_and_the_rest_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
