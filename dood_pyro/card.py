@@ -75,6 +75,6 @@ def _went_on_from(train: TrainConfig, facts: RunFacts) -> str:
     """What the training began with and what of it learned, to stand in a sentence on the training."""
     if not facts.initial_sha256:
         return ""
-    learned = {"prior": "its prior alone learned", "guide": "its guide alone learned"}
-    what = learned.get(train.trainable, "all of it learned on")
-    return f".\n  It began with the weights of sha256 `{facts.initial_sha256}`: {what}"
+    learned = {"prior": "its prior alone", "guide": "its guide alone"}
+    what = learned.get(train.trainable, "all of it")
+    return f".\n  It began with the weights of sha256 `{facts.initial_sha256}`, and {what} learned on"
