@@ -494,7 +494,10 @@ def _claims_of_priors() -> list[str]:
         change = f"from {before['ratio']:.2f} to {after['ratio']:.2f}"
         lines.append(f"{source_title(source)}'s {change}")
         ends = result("statistics")[TRANSFORMER.format(source)]["table"]["ends that meet"]
-        lines.append(f"of {source_title(source)}'s {ends['samples']:.2f}")
+        between = ", where parses of its pictures have" if source == "omniglot" else " and"
+        lines.append(
+            f"of {source_title(source)}'s {ends['samples']:.2f}{between} {ends['train']:.2f}"
+        )
         if source == "omniglot":  # its classifier knows training alphabets alone
             continue
         named = [100 * each["sets"]["samples"]["recognised"] for each in (before, after)]
