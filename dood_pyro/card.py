@@ -77,4 +77,6 @@ def _went_on_from(train: TrainConfig, facts: RunFacts) -> str:
         return ""
     learned = {"prior": "its prior alone", "guide": "its guide alone"}
     what = learned.get(train.trainable, "all of it")
-    return f".\n  It began with the weights of sha256 `{facts.initial_sha256}`, and {what} learned on"
+    return (
+        f".\n  It began with the weights of sha256 `{facts.initial_sha256}`, and {what} learned on"
+    )

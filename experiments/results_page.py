@@ -24,6 +24,7 @@ from dood_pyro.errors import exit_on_user_error
 from dood_pyro.files import write_atomically
 from dood_pyro.plots import source_title
 from dood_pyro.registry import MODELS
+from dood_pyro.tasks.calibrate import outside_of
 from dood_pyro.tasks.rows import read_rows
 from dood_pyro.tasks.transfer.cells import Cell, cell_of
 from dood_pyro.tasks.transfer.plan import RIVALS
@@ -504,6 +505,17 @@ def _claims_of_priors() -> list[str]:
         real = 100 * before["classifier"]["real"]
         what = f"{named[0]:.0f} to {named[1]:.0f} % of {source_title(source)}'s"
         lines.append(f"from {what}, {real:.0f} % of real ones")
+    return lines
+
+
+def calibration_claims() -> list[str]:
+    """Phrases of ``dood-pyro calibrate``'s last sentence."""
+    found = result("calibration")
+    lines: list[str] = []
+    for key in ("dood-transformer, omniglot", "dood, mnist"):
+        entry = found[f"{key}, amortised, simulations 300"]
+        counted = f"in {entry['rejected']} of {entry['quantities']}"
+        lines.append(f"{100 * outside_of(entry):.0f} % {'outside ' * (not lines)}{counted}")
     return lines
 
 

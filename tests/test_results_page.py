@@ -18,6 +18,7 @@ import results_page  # noqa: E402
 
 from dood_pyro.run_folders.run import Run  # noqa: E402
 from dood_pyro.run_folders.tensors import SUMS  # noqa: E402
+from dood_pyro.tasks.calibrate import USUAL  # noqa: E402
 from tests.test_cli import run as run  # noqa: E402
 
 PAGE, README = results_page.PAGE.read_text(), results_page.README.read_text()
@@ -25,6 +26,10 @@ PAGE, README = results_page.PAGE.read_text(), results_page.README.read_text()
 
 def test_tables_and_claims_are_those_of_the_files() -> None:
     assert results_page.problems(PAGE, README) == []
+
+
+def test_usual_calibration_is_that_of_the_file() -> None:
+    assert all(claim in USUAL for claim in results_page.calibration_claims())
 
 
 def test_what_differs_is_found() -> None:

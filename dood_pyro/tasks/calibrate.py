@@ -48,6 +48,11 @@ SPARE = 3
 LEVEL = 0.01
 """Significance level of the joint test of all quantities; Bonferroni: each quantity is tested at
 `LEVEL` divided by their number."""
+USUAL = (
+    "Usual runs are too narrow, too: with 300 simulations, 39 % outside in 83 of 91 quantities for the "
+    "weights that come with dood-pyro, and 57 % in 73 of 73 for half an hour on MNIST under the paper's prior."
+)
+"""What one may compare with; of experiments/results/calibration.json."""
 
 
 class Ranks(NamedTuple):
@@ -206,7 +211,7 @@ def in_words(result: Mapping[str, Any]) -> str:
             "guide's spread may be read as uncertainty."
         )
     wrong = {name: each for name, each in result["by_quantity"].items() if each["rejected"]}
-    outside = float(np.mean([each["outside"] for each in wrong.values()]))
+    outside = outside_of(result)
     right = float(np.mean([each["expected_outside"] for each in wrong.values()]))
     shift = float(np.mean([abs(each["mean_rank"] - 0.5) for each in wrong.values()]))
     name, worst = min(wrong.items(), key=lambda item: item[1]["p_value"])
@@ -221,8 +226,16 @@ def in_words(result: Mapping[str, Any]) -> str:
         f"Not calibrated: {rejected} of {count} quantities are rejected. The guide's draws are "
         f"{how}: of these quantities, {outside:.0%} of the true values lie outside the middle of the "
         f"draws, where {right:.0%} would be right, and the mean rank is {shift:.2f} from the middle. "
-        f"Worst is {name}: {worst['outside']:.0%} outside, the truth {way} than the draws on average."
+        f"Worst is {name}: {worst['outside']:.0%} outside, the truth {way} than the draws on average. "
+        + USUAL
     )
+
+
+def outside_of(result: Mapping[str, Any]) -> float:
+    """Share of the true values outside the middle 90 % of the draws, mean of `summary`'s rejected
+    quantities."""
+    shares = [each["outside"] for each in result["by_quantity"].values() if each["rejected"]]
+    return float(np.mean(shares))
 
 
 def draw_ranks(found: Sequence[Ranks], out: Path, title: str) -> list[Path]:
