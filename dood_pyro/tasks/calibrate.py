@@ -49,9 +49,9 @@ LEVEL = 0.01
 """Significance level of the joint test of all quantities; Bonferroni: each quantity is tested at
 `LEVEL` divided by their number."""
 USUAL = (
-    "Usual runs are too narrow, too: with 300 simulations, 39 % outside in 83 of 91 quantities for the "
-    "weights that come with dood-pyro, and 57 % in 73 of 73 for half an hour on MNIST under the paper's "
-    "prior."
+    "Usual runs are too narrow, too: with 300 simulations, 39 % outside in 83 of 91 quantities for "
+    "the weights that come with dood-pyro, and 57 % in 73 of 73 for half an hour on MNIST under the "
+    "paper's prior."
 )
 """What one may compare with; of experiments/results/calibration.json."""
 
