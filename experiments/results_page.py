@@ -15,9 +15,8 @@ import csv
 import json
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any
 
 from dood_pyro.errors import exit_on_user_error
@@ -27,7 +26,6 @@ from dood_pyro.registry import MODELS
 from dood_pyro.tasks.calibrate import outside_of
 from dood_pyro.tasks.rows import read_rows
 from dood_pyro.tasks.transfer.cells import Cell, cell_of
-from dood_pyro.tasks.transfer.plan import RIVALS
 from dood_pyro.tasks.transfer.published import DATASETS, other_data, published
 from dood_pyro.tasks.transfer.report import as_text
 
@@ -88,48 +86,6 @@ def cells() -> dict[tuple[str, str, str], Cell]:
 def transfer_table() -> list[str]:
     """Rows of the transfer table: held-out bounds, trained on one source, tested on another."""
     return list(as_text(cells(), other_data(rows())))
-
-
-def seeds_table() -> list[str]:
-    """Cells over several trainings: DooD, Difference-AIR, and the published DooD."""
-    found: dict[tuple[str, str, str], list[float]] = {}
-    for row in sorted(rows("seeds"), key=lambda row: row["seed"]):
-        key = row["model"], row["source"], row["target"]
-        found.setdefault(key, []).append(float(row["log_p"]))
-    lines = [
-        "| trained on, tested on | seeds | DooD | Difference-AIR | DooD is | paper's DooD | DooD is |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    for source in DATASETS:
-        for target in DATASETS:
-            dood, rival = (found.get((model, source, target), []) for model in RIVALS)
-            if min(len(dood), len(rival)) < 2:
-                continue
-            paper = published("dood", source, target)
-            assert paper is not None
-            text = [f"{number(mean(each))} ± {number(stdev(each))}" for each in (dood, rival)]
-            cols = [
-                f"{source_title(source)}, {source_title(target)}",
-                str(len(dood)) if len(dood) == len(rival) else f"{len(dood)}, {len(rival)}",
-                text[0],
-                text[1],
-                welch(dood, (mean(rival), stdev(rival), len(rival))),
-                f"{number(paper.mean)} ± {number(paper.std or 0)}",
-                welch(dood, (paper.mean, paper.std or 0.0, paper.seeds)),
-            ]
-            lines.append(f"| {' | '.join(cols)} |")
-    return lines
-
-
-def welch(values: Sequence[float], other: tuple[float, float, int]) -> str:
-    """Verdict on the mean over trainings against another's mean, standard deviation and number of
-    trainings, by Welch's test at 95 %."""
-    from scipy.stats import ttest_ind_from_stats
-
-    own = mean(values), stdev(values), len(values)
-    if ttest_ind_from_stats(*own, *other, equal_var=False).pvalue > 0.05:
-        return "a tie"
-    return "above" if own[0] > other[0] else "below"
 
 
 def own_table() -> list[str]:
@@ -349,7 +305,6 @@ def holds_back_table() -> list[str]:
 TABLES: dict[str, Callable[[], list[str]]] = {
     "transfer": transfer_table,
     "own": own_table,
-    "seeds": seeds_table,
     "guides": guides_table,
     "one-shot": one_shot_table,
     "fid": fid_table,

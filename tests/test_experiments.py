@@ -143,6 +143,21 @@ def test_further_seeds_take_the_steps_of_the_kept_run(
         seeds.fill_in(Measured(source), TableRun("dair", "mnist", 0), tmp_path)
 
 
+def test_seeds_are_compared_by_welchs_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open(seeds.KEPT.parent / "results" / "transfer.csv", newline="") as file:
+        row: Any = next(csv.DictReader(file)) | {"source": "mnist", "target": "mnist"}
+    monkeypatch.setattr(seeds, "RESULTS", tmp_path / "seeds.csv")
+    values = {"dood": (7371.0, 7380.0, 7391.0), "dair": (6062.0, 6100.0, 8600.0)}
+    for model, each in values.items():
+        for seed, log_p in enumerate(each):
+            seeds.record(seeds.RESULTS, {**row, "model": model, "seed": seed, "log_p": log_p})
+    # scipy.stats.ttest_ind(..., equal_var=False) has p = .64 of the first two.
+    assert seeds.table()[2:] == [
+        "| MNIST, MNIST | 3 | 7,381 ± 10 | 6,921 ± 1,454 | a tie | 7,094 ± 58 | above |"
+    ]
+    assert seeds.welch([1.0, 1.1, 0.9], (2.0, 0.1, 3)) == "below"
+
+
 def test_what_fails_is_said_and_the_rest_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
     def fails() -> str:
         raise UserError("this one has failed")
