@@ -48,7 +48,9 @@ Show = Callable[[float], None]
     is_flag=True,
     help="Take trials of the background set, for choosing settings, not the official trials.",
 )
-@options.record("File to add the result to, under dood, air or image and changed settings.")
+@options.record(
+    "File to add the result to, under the model's name, or image, and changed settings."
+)
 @options.as_json
 @options.trained
 @options.data_dir

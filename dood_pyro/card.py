@@ -34,6 +34,7 @@ def card(run: Run, name: str, licence: str = "mit") -> str:
     config, _ = run.read_config()
     facts = run.read_facts()
     bound = "not measured yet" if told.held_out is None else f"{told.held_out:,.0f} nats per image"
+    best, learned = run.step_of(), _what_learned(config.train, facts)
     versions = dict(facts.versions)
     hardware = versions.pop("hardware", "hardware not known")
     made_with = ", ".join(f"{key} {value}" for key, value in sorted(versions.items()))
@@ -63,7 +64,7 @@ A generative model of drawings, and its recognition model, by
 - **Learned from** the images alone, without pen strokes, of {source};
   sha256 of the data: `{facts.data_sha256}`.
 - **Trained** for {duration(told.seconds)} on {hardware}: {told.steps:,} steps of
-  {config.train.batch_size} images, seed {told.seed}{_went_on_from(config.train, facts)}.
+  {config.train.batch_size} images, seed {told.seed}, the best after {best:,}.{learned}
 - **Best bound on held-out training images**: {bound}.
 - **Draws** at most {config.model.max_strokes} strokes on {size}×{size} pixels. Pictures unlike those
   that it learned from may be parsed badly; each stroke has a confidence.
@@ -71,12 +72,11 @@ A generative model of drawings, and its recognition model, by
 """
 
 
-def _went_on_from(train: TrainConfig, facts: RunFacts) -> str:
-    """What the training began with and what of it learned, to stand in a sentence on the training."""
+def _what_learned(train: TrainConfig, facts: RunFacts) -> str:
+    """A sentence on what the run began with, and what of it learned; nothing of a run from scratch."""
     if not facts.initial_sha256:
         return ""
-    learned = {"prior": "its prior alone", "guide": "its guide alone"}
-    what = learned.get(train.trainable, "all of it")
-    return (
-        f".\n  It began with the weights of sha256 `{facts.initial_sha256}`, and {what} learned on"
-    )
+    began = f"the weights of sha256\n  `{facts.initial_sha256}`."
+    if train.trainable == "both":
+        return f" It went on from {began}"
+    return f" Its {train.trainable} alone learned; all else is of {began}"

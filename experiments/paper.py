@@ -94,7 +94,9 @@ def figures() -> list[Part]:
     ]
     for source in DATASETS:
         command = f"sample {{0}} --out {{out}}/samples-{source}.png"
-        parts.append(Part(f"Fig. 6, samples: {source}", (_drawn_with(source),), command))
+        prior = "a transformer prior" if source == "omniglot" else "the paper's prior"
+        what = f"Fig. 6, samples of {prior}: {source}"
+        parts.append(Part(what, (_drawn_with(source),), command))
     for source in ("omniglot", "quickdraw"):
         for model, kept in (("dood", _drawn_with(source)), ("dair", f"dair-{source}")):
             run, name = (kept,), f"exemplars-{model}-{source}.png"
@@ -115,8 +117,8 @@ def tables() -> list[Part]:
             "--out {out}/transfer.png",
         ),
         Part(
-            "Table 1, one-shot classification",
-            (OMNIGLOT,),
+            "Table 1, one-shot classification",  # of the recognition that the package has, too
+            (PAPERS_PRIOR,),
             "one-shot {0} --record {results}/one_shot.json",
         ),
         Part(

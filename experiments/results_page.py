@@ -359,6 +359,7 @@ def main_claims() -> list[str]:
         f"{100 * (shot['image']['elastic']['accuracy'] - 0.735):.1f} of them without any model",
         f"{packaged['ratio']:.2f} times as far from the test alphabets as training alphabets are",
         f"of the paper's prior {quality['omniglot']['ratio']:.2f} times",
+        f"{packaged['ratio_halves']:.0f} times as far as one half of the test alphabets from the other",
     ]
 
 
@@ -425,7 +426,6 @@ def _claims_of_defaults() -> list[str]:
 
 def _claims_of_tasks() -> list[str]:
     quality, clusters = result("sample_quality"), result("clusters")
-    packaged = quality[TRANSFORMER.format("omniglot")]
     before, after = quality["mnist"], quality[TRANSFORMER.format("mnist")]
     samples, other = before["sets"]["samples"], after["sets"]["samples"]
     return [
@@ -435,8 +435,6 @@ def _claims_of_tasks() -> list[str]:
         f"{100 * samples['recognised']:.0f} % of the paper's prior's and names "
         f"{100 * before['classifier']['real']:.0f} % of real ones",
         *_claims_of_priors(),
-        f"{packaged['ratio_halves']:.0f} times as far as one half of the test "
-        "alphabets from the other",
         f"{clusters['dood-mnist-0']['silhouette']:.3f} as the sites sample them",
     ]
 
@@ -449,11 +447,19 @@ def _claims_of_priors() -> list[str]:
         before, after = quality[source], quality[TRANSFORMER.format(source)]
         change = f"from {before['ratio']:.2f} to {after['ratio']:.2f}"
         lines.append(f"{source_title(source)}'s {change}")
-        ends = result("statistics")[TRANSFORMER.format(source)]["table"]["ends that meet"]
-        between = ", where parses of its pictures have" if source == "omniglot" else " and"
-        lines.append(
-            f"of {source_title(source)}'s {ends['samples']:.2f}{between} {ends['train']:.2f}"
+        papers, ends = (
+            result("statistics")[key]["table"]["ends that meet"]
+            for key in (source, TRANSFORMER.format(source))
         )
+        numbers = [f"{ends['samples']:.2f}", f"{ends['train']:.2f}", f"{papers['samples']:.2f}"]
+        if source == "omniglot":
+            between = ", where parses of its pictures have {} and the paper's prior {}"
+        else:
+            between = ", {} and {}"
+        title = source_title(source)
+        lines.append(f"of {title}'s {numbers[0]}" + between.format(*numbers[1:]))
+        steps = number(after["run"]["steps"])
+        lines.append(f"{change} ({steps}" if source != "omniglot" else f"best after 22, {steps}")
         if source == "omniglot":  # its classifier knows training alphabets alone
             continue
         named = [100 * each["sets"]["samples"]["recognised"] for each in (before, after)]
@@ -464,13 +470,13 @@ def _claims_of_priors() -> list[str]:
 
 
 def calibration_claims() -> list[str]:
-    """Phrases of ``dood-pyro calibrate``'s last sentence."""
+    """Figures of ``dood-pyro calibrate``'s last sentence, and of docs/guides.md."""
     found = result("calibration")
     lines: list[str] = []
     for key in ("dood-transformer, omniglot", "dood, mnist"):
         entry = found[f"{key}, amortised, simulations 300"]
-        counted = f"in {entry['rejected']} of {entry['quantities']}"
-        lines.append(f"{100 * outside_of(entry):.0f} % {'outside ' * (not lines)}{counted}")
+        counted = f"{entry['rejected']} of {entry['quantities']}"
+        lines += [f"{100 * outside_of(entry):.0f} %", counted]
     return lines
 
 

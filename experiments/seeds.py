@@ -7,7 +7,8 @@ A training takes as many steps as the kept run of seed 0 took in its 30 minutes 
 does not matter how busy the machine is. Each is measured on the first 300 test images of the five
 datasets: rows of experiments/results/seeds.csv, with the columns of transfer.csv. Weights are not kept;
 a training whose rows are all there is not trained again. In the end the cells of two seeds or more are
-printed: mean and standard deviation over seeds, and Welch's test.
+printed: mean and standard deviation over seeds, and Welch's test, of each cell by itself (of fifty such
+verdicts two or three may be chance).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from statistics import mean, stdev
+from typing import NamedTuple
 
 from results_page import number
 from trainings import measure, options, side_by_side, train
@@ -39,27 +41,33 @@ LOCK = threading.Lock()
 """Of the table."""
 
 
-def lacking(training: TableRun) -> list[str]:
-    """Targets that the table has no row of."""
-    plan = Plan((training,), DATASETS, 0.0, KEPT, RESULTS, limit=LIMIT)
+def rows_of(training: TableRun) -> dict[str, dict[str, str]]:
+    """The table's rows of a training under the present settings and data, by target."""
+    plan = Plan(
+        (), DATASETS, 0.0, KEPT, RESULTS, limit=LIMIT
+    )  # the same for all: data are read once
     known = known_data(plan)
     with LOCK:
-        rows = [row for row in read_rows(RESULTS) if row_fits(row, training, plan, known)]
-    found = {
-        row["target"]
+        rows = read_rows(RESULTS)
+    return {
+        row["target"]: row
         for row in rows
         if (row["model"], row["source"], row["seed"])
         == (training.model, training.source, str(training.seed))
+        and row_fits(row, training, plan, known)
     }
-    return [target for target in DATASETS if target not in found]
 
 
 def fill_in(engine: LocalEngine, training: TableRun, runs: Path) -> str:
     """Train what is lacking, measure it, and say what came of it."""
-    targets = lacking(training)
+    there = rows_of(training)
+    targets = [target for target in DATASETS if target not in there]
     if targets and training.seed:
         run = Run(runs / str(training))
-        steps, _ = Run(KEPT / str(training._replace(seed=0))).progress()
+        first = Run(KEPT / str(training._replace(seed=0)))
+        steps, _ = first.progress()
+        if not steps:
+            raise UserError(f"{first.path} is not kept, whose number of steps is to be taken")
         words = (
             *("--model", training.model, "--source", training.source),
             *("--seed", str(training.seed), "--likelihood", likelihood(training)),
@@ -74,57 +82,93 @@ def fill_in(engine: LocalEngine, training: TableRun, runs: Path) -> str:
         row = measure(engine, run, "evaluate", "--target", target, "--json", *few)
         with LOCK:
             record(RESULTS, row)
-    with LOCK:
-        rows = read_rows(RESULTS)
-    names = (training.model, training.source, str(training.seed))
-    cells = [
-        f"{row['target']} {float(row['log_p']):.0f}"
-        for row in rows
-        if (row["model"], row["source"], row["seed"]) == names
-    ]
+    cells = [f"{target} {float(row['log_p']):.0f}" for target, row in rows_of(training).items()]
     return f"{training}: {', '.join(cells)}"
 
 
+class Seeds(NamedTuple):
+    """A cell over seeds of training."""
+
+    values: list[float]
+    """log p(x) of each, nats per image."""
+    of_images: float
+    """Standard error over the images, which all seeds share."""
+
+
+def cells() -> dict[tuple[str, str, str], Seeds]:
+    """Cells of two seeds or more, by model, source and target."""
+    trainings = {
+        TableRun(row["model"], row["source"], int(row["seed"])) for row in read_rows(RESULTS)
+    }
+    found: dict[tuple[str, str, str], list[dict[str, str]]] = {}
+    for training in sorted(trainings):
+        for target, row in rows_of(training).items():
+            found.setdefault((training.model, training.source, target), []).append(row)
+    return {
+        key: Seeds(
+            [float(row["log_p"]) for row in rows], mean(float(row["log_p_se"]) for row in rows)
+        )
+        for key, rows in found.items()
+        if len(rows) > 1
+    }
+
+
 def table() -> list[str]:
-    """Cells of two seeds or more, in Markdown: DooD, Difference-AIR, and the published DooD."""
-    found: dict[tuple[str, str, str], list[float]] = {}
-    for row in sorted(read_rows(RESULTS), key=lambda row: row["seed"]):
-        key = row["model"], row["source"], row["target"]
-        found.setdefault(key, []).append(float(row["log_p"]))
+    """The cells in Markdown: DooD, Difference-AIR on the same images, and the published DooD."""
+    found = cells()
     lines = [
         "| trained on, tested on | seeds | DooD | Difference-AIR | DooD is | paper's DooD | DooD is |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for source in DATASETS:
         for target in DATASETS:
-            dood, rival = (found.get((model, source, target), []) for model in RIVALS)
-            if min(len(dood), len(rival)) < 2:
-                continue
+            dood, rival = (found.get((model, source, target)) for model in RIVALS)
             paper = published("dood", source, target)
-            assert paper is not None
-            text = [f"{number(mean(each))} ± {number(stdev(each))}" for each in (dood, rival)]
+            if dood is None or rival is None or paper is None:
+                continue
+            own, other = (Part.of(each.values) for each in (dood, rival))
+            theirs = Part(paper.mean, (paper.std or 0.0) ** 2 / paper.seeds, paper.seeds - 1)
             cols = [
                 f"{source_title(source)}, {source_title(target)}",
-                str(len(dood)) if len(dood) == len(rival) else f"{len(dood)}, {len(rival)}",
-                text[0],
-                text[1],
-                welch(dood, (mean(rival), stdev(rival), len(rival))),
+                f"{len(dood.values)}, {len(rival.values)}",
+                *(f"{number(mean(s.values))} ± {number(stdev(s.values))}" for s in (dood, rival)),
+                welch(own, other),
                 f"{number(paper.mean)} ± {number(paper.std or 0)}",
-                welch(dood, (paper.mean, paper.std or 0.0, paper.seeds)),
+                # The paper's images are others: those of a cell are a sample, too.
+                welch(own, theirs, Part(0.0, dood.of_images**2, LIMIT - 1)),
             ]
             lines.append(f"| {' | '.join(cols)} |")
     return lines
 
 
-def welch(values: Sequence[float], other: tuple[float, float, int]) -> str:
-    """Verdict on the mean over trainings against another's mean, standard deviation and number of
-    trainings, by Welch's test at 95 %."""
-    from scipy.stats import ttest_ind_from_stats
+class Part(NamedTuple):
+    """A mean, its variance, and the degrees of freedom of that."""
 
-    own = mean(values), stdev(values), len(values)
-    if ttest_ind_from_stats(*own, *other, equal_var=False).pvalue > 0.05:
+    mean: float
+    variance: float
+    freedom: int
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Part:
+        """The mean of a sample."""
+        return cls(mean(values), stdev(values) ** 2 / len(values), len(values) - 1)
+
+
+def welch(own: Part, other: Part, *more: Part) -> str:
+    """Verdict on one mean against another by Welch's test at 95 %, a cell at a time.
+
+    Args:
+        more: further parts of the error.
+    """
+    from scipy.stats import t
+
+    parts = [part for part in (own, other, *more) if part.variance]
+    variance = sum(part.variance for part in parts)
+    freedom = variance**2 / sum(part.variance**2 / part.freedom for part in parts)
+    difference = own.mean - other.mean
+    if 2 * t.sf(abs(difference) / variance**0.5, freedom) > 0.05:
         return "a tie"
-    return "above" if own[0] > other[0] else "below"
+    return "above" if difference > 0 else "below"
 
 
 def main() -> None:

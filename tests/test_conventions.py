@@ -13,7 +13,7 @@ import pytest
 from dood_pyro.cli.options import figure_path
 
 from dood_pyro.registry import TASKS, load_target
-from dood_pyro.tasks.calibrate import Ranks, in_words, summary
+from dood_pyro.tasks.calibrate import USUAL, Ranks, in_words, summary
 from dood_pyro.training.log import not_yet
 from tests.test_cli import Out, call
 
@@ -86,10 +86,13 @@ def test_calibration_is_concluded_in_words() -> None:
     fine = Ranks("width", uniform, 99)
     assert in_words(summary([fine])).startswith("Calibrated")
     said = in_words(summary([fine, Ranks("place", ends, 99)]))
-    assert "1 of 2" in said and "too narrow" in said and "Worst is place" in said
+    assert "1 of 2" in said and "draws are too narrow" in said and "Worst is place" in said
+    assert said.endswith(USUAL)
     shifted = Ranks("place", np.minimum(uniform + 4, 99), 99)
-    assert "too" not in in_words(summary([shifted])) or "too narrow" in in_words(summary([shifted]))
-    assert "too wide" in in_words(summary([Ranks("place", middle, 99)]))
+    said = in_words(summary([shifted]))
+    assert ("draws are too narrow" in said) == (USUAL in said) and "too wide" not in said
+    said = in_words(summary([Ranks("place", middle, 99)]))
+    assert "draws are too wide" in said and USUAL not in said
     assert "truth higher" in in_words(summary([Ranks("place", np.maximum(uniform, 90), 99)]))
 
 

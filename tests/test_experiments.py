@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy.stats import ttest_ind
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "experiments"))
 
@@ -147,15 +148,27 @@ def test_seeds_are_compared_by_welchs_test(tmp_path: Path, monkeypatch: pytest.M
     with open(seeds.KEPT.parent / "results" / "transfer.csv", newline="") as file:
         row: Any = next(csv.DictReader(file)) | {"source": "mnist", "target": "mnist"}
     monkeypatch.setattr(seeds, "RESULTS", tmp_path / "seeds.csv")
+    monkeypatch.setattr(seeds, "row_fits", lambda row, *given: row["config_sha256"] != "old")
     values = {"dood": (7371.0, 7380.0, 7391.0), "dair": (6062.0, 6100.0, 8600.0)}
     for model, each in values.items():
         for seed, log_p in enumerate(each):
-            seeds.record(seeds.RESULTS, {**row, "model": model, "seed": seed, "log_p": log_p})
-    # scipy.stats.ttest_ind(..., equal_var=False) has p = .64 of the first two.
+            mine = {**row, "model": model, "seed": seed, "log_p": log_p, "log_p_se": 20.0}
+            seeds.record(seeds.RESULTS, mine)
+            seeds.record(seeds.RESULTS, {**mine, "config_sha256": "old", "log_p": 0.0})
     assert seeds.table()[2:] == [
-        "| MNIST, MNIST | 3 | 7,381 ± 10 | 6,921 ± 1,454 | a tie | 7,094 ± 58 | above |"
+        "| MNIST, MNIST | 3, 3 | 7,381 ± 10 | 6,921 ± 1,454 | a tie | 7,094 ± 58 | above |"
     ]
-    assert seeds.welch([1.0, 1.1, 0.9], (2.0, 0.1, 3)) == "below"
+
+
+def test_welchs_test_is_scipys() -> None:
+    draw = np.random.default_rng(0)
+    for shift in (0.0, 1.0, 2.0, 4.0, -4.0):
+        one, other = draw.normal(size=4) + shift, draw.normal(size=3)
+        p = ttest_ind(one, other, equal_var=False).pvalue
+        right = "a tie" if p > 0.05 else "above" if shift > 0 else "below"
+        parts = [seeds.Part.of(each.tolist()) for each in (one, other)]
+        assert seeds.welch(*parts) == right
+        assert seeds.welch(*parts, seeds.Part(0.0, 1e4, 299)) == "a tie"
 
 
 def test_what_fails_is_said_and_the_rest_goes_on(capsys: pytest.CaptureFixture[str]) -> None:

@@ -185,7 +185,7 @@ def test_what_nobody_waits_for_is_not_computed(tmp_path: Path) -> None:
             for _ in range(cores):
                 group.start_soon(ask, False)
             for _ in range(cores):
-                await anyio.to_thread.run_sync(begun.acquire)
+                await anyio.to_thread.run_sync(begun.acquire)  # none waits for another's thread
             for _ in range(3):
                 group.start_soon(ask, True)
             await anyio.sleep(0.1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,14 @@ def test_runs_are_deleted_and_nothing_else(two: Path, capsys: Out) -> None:
 def test_the_card_of_the_weights_is_as_it_would_be_written_now() -> None:
     run = open_run("omniglot")
     assert (run.path / "README.md").read_text() == card(run, "omniglot")
+
+
+def test_a_card_says_what_the_run_went_on_from(two: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run(two / "one")
+    assert "sha256\n" not in card(run, "one")
+    facts = dataclasses.replace(run.read_facts(), initial_sha256="ab12")
+    monkeypatch.setattr(run, "read_facts", lambda: facts)
+    assert "It went on from the weights of sha256\n  `ab12`." in card(run, "one")
 
 
 def test_a_run_goes_to_a_hub_and_comes_back(

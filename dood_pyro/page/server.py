@@ -60,17 +60,19 @@ def application(answers: Answers, hosts: tuple[str, ...] = LOCAL) -> Starlette:
         hosts: names that it may be asked for under; ``("*",)`` for any.
     """
     # As many at a time as there are cores: more would only make each slower.
-    limiter = anyio.CapacityLimiter(max(1, os.cpu_count() or 1))
+    cores = max(1, os.cpu_count() or 1)
+    turns, threads = anyio.CapacityLimiter(cores), anyio.CapacityLimiter(cores)
 
     async def compute(
         request: Request, task: Callable[[Mapping[str, Any]], T], given: Mapping[str, Any]
     ) -> T:
-        async with limiter:
+        async with turns:
             # Whoever draws on asks anew, and waits no longer for what was asked before.
             if await request.is_disconnected():
                 raise ClientDisconnect
             # Abandoned when the page ends: nobody waits for it then.
-            return await anyio.to_thread.run_sync(partial(task, given), abandon_on_cancel=True)
+            run = anyio.to_thread.run_sync
+            return await run(partial(task, given), abandon_on_cancel=True, limiter=threads)
 
     async def answer(request: Request) -> Response:
         name = request.path_params["task"]
