@@ -75,6 +75,25 @@ def test_without_ray_a_line_says_what_to_install(
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_cluster_that_does_not_answer_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ray = pytest.importorskip("ray")
+    asked: list[Any] = []
+
+    def init(address: str | None, **given: Any) -> None:
+        asked.append(address)
+        raise ConnectionError("Failed to connect to 10.0.0.1:6379\nand what else Ray says")
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    with pytest.raises(UserError) as refused:
+        RayEngine(tmp_path / "runs")
+    assert asked == ["10.0.0.1:6379"]
+    assert str(refused.value).endswith("cannot be reached: Failed to connect to 10.0.0.1:6379")
+    assert not (tmp_path / "runs").exists()
+
+
 def test_a_node_without_the_folder_of_runs_sends_the_run_back(tmp_path: Path) -> None:
     (source,) = sources(tmp_path, "s")
     run = tmp_path / "runs" / "r"
