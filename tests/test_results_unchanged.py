@@ -1,8 +1,8 @@
 """Bounds of kept runs and short trainings come out as they always have.
 
 ``unchanged.json`` holds the numbers of the code before it was taken apart for version 0.2; those of the
-refined guide are of when it began to hold the prior's part of its gradient, and those of ``omniglot`` of
-when the package's weights got another prior (before, they were ``dood-omniglot-90m-0``). On the same
+refined guide are of when it began to hold the prior's part of its gradient, and those of ``omniglot``
+of when the package's weights got another prior (before, they were ``dood-omniglot-90m-0``). On the same
 processor and versions they are the same to the last bit. Others round differently, which a search or
 six training steps amplify: the tolerances are for that. A change that moves a number by more changes
 results, and every figure in experiments/results with it.
