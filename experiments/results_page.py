@@ -441,31 +441,28 @@ def _claims_of_tasks() -> list[str]:
 
 def _claims_of_priors() -> list[str]:
     """Phrases on the transformer prior of sources other than MNIST."""
-    quality = result("sample_quality")
+    quality, statistics = result("sample_quality"), result("statistics")
     lines = []
     for source in DATASETS[1:]:
-        before, after = quality[source], quality[TRANSFORMER.format(source)]
-        change = f"from {before['ratio']:.2f} to {after['ratio']:.2f}"
-        lines.append(f"{source_title(source)}'s {change}")
-        papers, ends = (
-            result("statistics")[key]["table"]["ends that meet"]
-            for key in (source, TRANSFORMER.format(source))
-        )
-        numbers = [f"{ends['samples']:.2f}", f"{ends['train']:.2f}", f"{papers['samples']:.2f}"]
-        if source == "omniglot":
-            between = ", where parses of its pictures have {} and the paper's prior {}"
-        else:
-            between = ", {} and {}"
-        title = source_title(source)
-        lines.append(f"of {title}'s {numbers[0]}" + between.format(*numbers[1:]))
+        title, key = source_title(source), TRANSFORMER.format(source)
+        before, after = quality[source], quality[key]
+        change = f"{title}'s from {before['ratio']:.2f} to {after['ratio']:.2f}"
         steps = number(after["run"]["steps"])
-        lines.append(f"{change} ({steps}" if source != "omniglot" else f"best after 22, {steps}")
-        if source == "omniglot":  # its classifier knows training alphabets alone
-            continue
+        papers, ends = (statistics[each]["table"]["ends that meet"] for each in (source, key))
+        drawn, parsed, earlier = (
+            f"{value:.2f}" for value in (ends["samples"], ends["train"], papers["samples"])
+        )
+        if source == "omniglot":
+            lines += [change, f"best after 22, {steps} steps"]
+            meet = f"parses of its pictures have {parsed} and the paper's prior {earlier}"
+            lines.append(f"of {title}'s {drawn}, where {meet}")
+            continue  # the classifier knows training alphabets alone
+        lines += [f"{change} ({steps}", f"of {title}'s {drawn}, {parsed} and {earlier}"]
         named = [100 * each["sets"]["samples"]["recognised"] for each in (before, after)]
         real = 100 * before["classifier"]["real"]
-        what = f"{named[0]:.0f} to {named[1]:.0f} % of {source_title(source)}'s"
-        lines.append(f"from {what}, {real:.0f} % of real ones")
+        lines.append(
+            f"from {named[0]:.0f} to {named[1]:.0f} % of {title}'s, {real:.0f} % of real ones"
+        )
     return lines
 
 

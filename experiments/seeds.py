@@ -43,9 +43,8 @@ LOCK = threading.Lock()
 
 def rows_of(training: TableRun) -> dict[str, dict[str, str]]:
     """The table's rows of a training under the present settings and data, by target."""
-    plan = Plan(
-        (), DATASETS, 0.0, KEPT, RESULTS, limit=LIMIT
-    )  # the same for all: data are read once
+    # One plan for all trainings: what is known of the data is kept for the last plan alone.
+    plan = Plan((), DATASETS, 0.0, KEPT, RESULTS, limit=LIMIT)
     known = known_data(plan)
     with LOCK:
         rows = read_rows(RESULTS)

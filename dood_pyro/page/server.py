@@ -61,6 +61,7 @@ def application(answers: Answers, hosts: tuple[str, ...] = LOCAL) -> Starlette:
     """
     # As many at a time as there are cores: more would only make each slower.
     cores = max(1, os.cpu_count() or 1)
+    # A turn is taken before a thread, to ask in between whether anybody waits still.
     turns, threads = anyio.CapacityLimiter(cores), anyio.CapacityLimiter(cores)
 
     async def compute(
