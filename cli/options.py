@@ -133,10 +133,10 @@ def settings(*configs: tuple[str, type[Config]]) -> Callable[[F], F]:
 def _setting_option(part: str, each: dataclasses.Field[Any], kind: Any) -> Callable[[F], F]:
     flag, parameter = "--" + each.name.replace("_", "-"), part + SEPARATOR + each.name
     what, default = each.metadata["what"], None if each.default is UNSET else each.default
+    shown = "[default:" not in what
     if kind is bool:
-        return click.option(
-            f"{flag}/--no-{flag[2:]}", parameter, default=default, show_default=True, help=what
-        )
+        flag = f"{flag}/--no-{flag[2:]}"
+        return click.option(flag, parameter, default=default, show_default=shown, help=what)
     if get_origin(kind) is Literal:
         value: Any = click.Choice(get_args(kind))
     elif each.name in KINDS:
@@ -144,7 +144,6 @@ def _setting_option(part: str, each: dataclasses.Field[Any], kind: Any) -> Calla
         what += f"  [{names(each.name).rstrip('.')}]"
     else:
         value = kind
-    shown = "[default:" not in what
     return click.option(flag, parameter, type=value, default=default, show_default=shown, help=what)
 
 

@@ -177,6 +177,13 @@ class ModelConfig(Config):
         "Prior of a control point: given those before it, or by itself as in the paper.",
         option=True,
     )
+    pointers: bool = setting(
+        False,
+        "Whether the prior draws strokes' ends from places of what is drawn already, too, as pointer "
+        "networks choose among their inputs. [default: yes for dood-transformer, which it is for]",
+        option=True,
+        before=False,
+    )
     pen: Literal["latent", "shared"] = setting(
         "latent",
         "Width and darkness: a latent pen_t, or a function of the stroke RNN.",

@@ -33,7 +33,7 @@ from dood_pyro.devices import choose_device
 from dood_pyro.errors import UserError
 from dood_pyro.files import read_bytes
 from dood_pyro.recognition import open_run
-from dood_pyro.registry import SOURCES, canonical, load_component
+from dood_pyro.registry import MODELS, SOURCES, canonical, load_component
 from dood_pyro.run_folders.budget import TrainingBudget
 from dood_pyro.run_folders.build import prior_can_learn_alone
 from dood_pyro.run_folders.run import Run
@@ -112,7 +112,8 @@ def begin_training(
     Args:
         source: name of a data source, path of a folder or file, or ``module:function`` of a user's own
             source.
-        model: a name in `dood_pyro.registry.MODELS`, or ``module:Class``; default ``"dood"``.
+        model: a name in `dood_pyro.registry.MODELS`, or ``module:Class``; default
+            `dood_pyro.config.DEFAULT_MODEL`.
         steps, seconds: training budget; at least one of the two.
         out: run folder; default runs/MODEL-SOURCE-SEED.
         settings: values in place of the defaults, by names such as ``"model.features"`` or
@@ -175,8 +176,8 @@ def configure(
         if setting not in known:
             raise UnknownSettingError(name)
         parts[part][setting] = value
-    load_component("model", model)  # raises if the name is wrong
-    config = RunConfig(model, ModelConfig(**parts["model"]), TrainConfig(**parts["train"]))
+    usual = getattr(load_component("model", model), "usual_settings", {})
+    config = RunConfig(model, ModelConfig(**usual | parts["model"]), TrainConfig(**parts["train"]))
     config.train.check_estimator()  # the caller named it: it may be loaded
     if (
         "prior_share" not in parts["train"]
@@ -248,9 +249,12 @@ def _refuse_without_effect(config: RunConfig, chosen: Mapping[str, Any]) -> None
     for name in getattr(found, "settings_without_effect", ()):
         default = getattr(ModelConfig, name)
         if chosen.get(f"model.{name}", default) != default:
+            others = (load_component("model", each) for each in MODELS)
+            named = (getattr(each, "settings_without_effect", ()) for each in others)
+            fit = [each for each, without in zip(MODELS, named, strict=True) if name not in without]
             raise SettingError(
                 name,
-                f"has no effect on {config.model_name}; name a model that it is for, such as dood",
+                f"has no effect on {config.model_name}; name a model that it is for, such as {fit[0]}",
             )
 
 
@@ -300,7 +304,12 @@ def _initial_weights(
     weights = {key: t.float() if t.is_floating_point() else t for key, t in weights.items()}
     sha256 = hashlib.sha256((run.path / "best.safetensors").read_bytes()).hexdigest()
     theirs: dict[str, Any] = {"model.name": config.model_name, "train.init_from": sha256[:12]}
-    theirs |= {f"model.{setting}": value for setting, value in config.model.to_json().items()}
+    without = getattr(load_component("model", config.model_name), "settings_without_effect", ())
+    theirs |= {
+        f"model.{setting}": value
+        for setting, value in config.model.to_json().items()
+        if setting not in without
+    }
     theirs |= {f"train.{setting}": getattr(config.train, setting) for setting in INHERITED}
     # The gates of trained refiners are open from the first step.
     theirs |= dict.fromkeys(("train.gate_begin", "train.gate_full", "train.gate_stagger"), 0)

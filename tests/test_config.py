@@ -23,7 +23,7 @@ from dood_pyro.config import (
     setting,
 )
 from dood_pyro.errors import UserError
-from dood_pyro.research import parse_assignment, read_settings
+from dood_pyro.research import configure, parse_assignment, read_settings
 from dood_pyro.run_folders.run import Run
 from tests.test_cli import Out, call, refused
 
@@ -211,7 +211,8 @@ def test_the_values_tried_are_of_every_setting_and_not_the_defaults() -> None:
         {each.name: each.default for each in dataclasses.fields(config)}
         for config in (ModelConfig, TrainConfig)
     )
-    assert set(OTHER_MODEL) == set(model) and set(OTHER_TRAIN) == set(train) - ELSEWHERE
+    assert set(OTHER_MODEL) == set(model) - {"pointers"}  # of another model
+    assert set(OTHER_TRAIN) == set(train) - ELSEWHERE
     assert not [name for name, value in OTHER_MODEL.items() if value == model[name]]
     assert not [name for name, value in OTHER_TRAIN.items() if value == train[name]]
 
@@ -231,6 +232,21 @@ def test_a_setting_that_the_model_does_not_go_by_is_refused(source: Path, capsys
     begin = ("train", "--source", source, *QUICK, "--layout-components", 3)
     status, _, err = call(capsys, *begin)
     assert status == 1 and "--layout-components has no effect on dood-transformer" in err
+    assert "such as dood\n" in err
+    begin = ("train", "--source", source, *QUICK, "--model", "dood", "--pointers")
+    status, _, err = call(capsys, *begin)
+    assert status == 1 and "--pointers has no effect on dood;" in err
+    assert "such as dood-transformer\n" in err
+
+
+def test_settings_that_a_model_has_unless_told_otherwise() -> None:
+    assert configure("dood-transformer", "none").model.pointers
+    assert not configure("dood-transformer", "none", {"model.pointers": False}).model.pointers
+    assert not configure("dood", "none").model.pointers
+    # Configurations of before had no such setting, and have the hash that they had.
+    older = ModelConfig().to_json()
+    del older["pointers"]
+    assert ModelConfig.from_json(older) == ModelConfig() != ModelConfig(pointers=True)
 
 
 def test_a_file_reaches_every_setting(source: Path, tmp_path: Path, capsys: Out) -> None:
@@ -402,7 +418,7 @@ def test_settings_of_a_file_are_by_their_full_names(tmp_path: Path) -> None:
 def test_configure() -> None:
     assert dood_pyro.configure("dood") == RunConfig("dood", ModelConfig(), TrainConfig())
     train = TrainConfig(prior_share=PRIOR_SHARE)
-    assert dood_pyro.configure() == RunConfig(DEFAULT_MODEL, ModelConfig(), train)
+    assert dood_pyro.configure() == RunConfig(DEFAULT_MODEL, ModelConfig(pointers=True), train)
     made = dood_pyro.configure("air", "digits", others())
     assert made.model_name == "air" and made.train.source == "digits"
     assert made.model == ModelConfig(**OTHER_MODEL)

@@ -20,7 +20,7 @@ from dood_pyro.images import ImageBatch
 from dood_pyro.inference import stop_marginal
 from dood_pyro.inference.stop_marginal import objective, stop_marginal_terms
 from dood_pyro.models.sites import site_name
-from dood_pyro.models.stroke_prior import Chain, ChainedNumbers, StrokeTransformer
+from dood_pyro.models.stroke_prior import WIDTH, Chain, ChainedNumbers, StrokeTransformer
 from dood_pyro.models.transformer import ChainedPoints, DooDTransformer
 from dood_pyro.research import begin_training, configure
 from dood_pyro.run_folders.run import Run
@@ -79,7 +79,7 @@ def test_gradients_of_samples_are_pathwise() -> None:
 
 def test_a_step_sees_the_strokes_before_it_alone() -> None:
     torch.manual_seed(0)
-    net = StrokeTransformer([-1.0] * 5, [1.0] * 5, 4).double()
+    net = StrokeTransformer(Chain([-1.0] * 5, [1.0] * 5, WIDTH), 4).double()
     strokes = torch.randn(2, 3, 5, dtype=torch.float64)
     changed = strokes.clone()
     changed[:, 1] += 1

@@ -11,6 +11,7 @@ docs/extending.md.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
 
 import pyro
@@ -150,8 +151,10 @@ class DrawingModel(nn.Module, Generic[S]):
         """Whether `canvases` draws all steps of given values at once; searches are then faster."""
         return False
 
-    settings_without_effect: ClassVar[tuple[str, ...]] = ()
+    settings_without_effect: ClassVar[tuple[str, ...]] = ("pointers",)
     """Settings of `ModelConfig` that the program does not go by."""
+    usual_settings: ClassVar[Mapping[str, Any]] = {}
+    """Settings of `ModelConfig` that new trainings of the model have unless told otherwise."""
     else_like: ClassVar[tuple[str, ...]] = ()
     """Names of models that this one is like in all but its prior, which can be trained alone from their
     runs."""

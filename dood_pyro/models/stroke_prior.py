@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +28,36 @@ COMPONENTS = 8
 MIN_STD = 0.02
 """Least standard deviation of a component, in units of a number's range."""
 INITIAL_STD = 0.4
+
+
+class Mixture(NamedTuple):
+    """A mixture of Gaussians for each number of a batch."""
+
+    mean: Float[Tensor, "*batch components"]
+    std: Float[Tensor, "*batch components"]
+    log_weight: Float[Tensor, "*batch components"]
+
+    def log_probs(self, number: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch components"]:
+        """Log-density under each component."""
+        z = (number[..., None] - self.mean) / self.std
+        return -0.5 * z**2 - self.std.log() - 0.5 * math.log(2 * math.pi)
+
+    def log_prob(self, number: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+        """Log-density."""
+        return (self.log_weight + self.log_probs(number)).logsumexp(-1)
+
+    def rsample(self) -> Float[Tensor, "*batch"]:
+        """A sample. Gradients are pathwise: its distribution function stays at its value as parameters
+        move."""
+        mean, std, log_weight = self
+        weight = log_weight.exp()
+        chosen = torch.distributions.Categorical(weight.detach()).sample()[..., None]
+        noise = torch.randn_like(mean[..., :1])
+        drawn = (mean.gather(-1, chosen) + std.gather(-1, chosen) * noise).detach()
+        z = (drawn - mean) / std
+        below = (weight * torch.special.ndtr(z)).sum(-1)
+        density = (weight * torch.exp(-0.5 * z**2) / std).sum(-1) / math.sqrt(2 * math.pi)
+        return drawn.squeeze(-1) - (below - below.detach()) / density.detach()
 
 
 class Chain(nn.Module):
@@ -61,15 +91,23 @@ class Chain(nn.Module):
         bias[:, 1] = math.log(math.expm1(INITIAL_STD))
         self.out_bias = nn.Parameter(bias.flatten(1))
 
+    def conditions(
+        self,
+        memory: Float[Tensor, "*batch steps memory"],
+        strokes: Float[Tensor, "*batch before numbers"],
+    ) -> Float[Tensor, "*batch steps given"]:
+        """What each step's numbers are conditioned on, from features and numbers of strokes before."""
+        return memory
+
     def scaled(self, numbers: Float[Tensor, "*batch count"]) -> Float[Tensor, "*batch count"]:
         """Numbers in units of their ranges."""
         return (numbers - self.middle) / self.reach
 
     def mixtures(
         self, given: Tensor, scaled: Tensor, which: slice, temperature: float = 1.0
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Means, standard deviations and log-weights (*batch, numbers, components) of some numbers, in
-        units of their ranges, given those before each.
+    ) -> Mixture:
+        """Mixtures (*batch, numbers, components) of some numbers, in units of their ranges, given those
+        before each.
 
         Args:
             temperature: components' densities are to the power of its inverse, and so are weights.
@@ -84,7 +122,14 @@ class Chain(nn.Module):
         std = MIN_STD + F.softplus(std)
         if temperature != 1:  # training has none
             std, weight = std * temperature**0.5, weight / temperature
-        return mean, std, weight.log_softmax(-1)
+        return Mixture(mean, std, weight.log_softmax(-1))
+
+    def mixture(
+        self, given: Tensor, scaled: Tensor, number: int, temperature: float = 1.0
+    ) -> Mixture:
+        """The mixture of one number."""
+        found = self.mixtures(given, scaled, slice(number, number + 1), temperature)
+        return Mixture(*(part.squeeze(-2) for part in found))
 
     def log_prob(
         self,
@@ -95,10 +140,8 @@ class Chain(nn.Module):
     ) -> Float[Tensor, "*batch"]:
         """Log-density of some numbers given those before them, which ``numbers`` hold, too."""
         scaled = self.scaled(numbers)
-        mean, std, log_weight = self.mixtures(given, scaled, which, temperature)
-        z = (scaled[..., which, None] - mean) / std
-        log_p = log_weight - 0.5 * z**2 - std.log() - 0.5 * math.log(2 * math.pi)
-        return (log_p.logsumexp(-1) - self.reach[which].log()).sum(-1)
+        log_p = self.mixtures(given, scaled, which, temperature).log_prob(scaled[..., which])
+        return (log_p - self.reach[which].log()).sum(-1)
 
     def sample(
         self,
@@ -107,21 +150,11 @@ class Chain(nn.Module):
         which: slice,
         temperature: float = 1.0,
     ) -> Float[Tensor, "*batch count"]:
-        """``numbers`` with some of them sampled anew, in turn, given those before.
-
-        Gradients are pathwise: a sample's distribution function stays at its value as parameters move.
-        """
+        """``numbers`` with some of them sampled anew, in turn, given those before; gradients are
+        pathwise."""
         scaled = self.scaled(numbers)
         for j in range(*which.indices(scaled.shape[-1])):
-            mean, std, log_weight = self.mixtures(given, scaled, slice(j, j + 1), temperature)
-            weight = log_weight.exp()
-            chosen = torch.distributions.Categorical(weight.detach()).sample()[..., None]
-            noise = torch.randn_like(mean[..., :1])
-            drawn = (mean.gather(-1, chosen) + std.gather(-1, chosen) * noise).detach()
-            z = (drawn - mean) / std
-            below = (weight * torch.special.ndtr(z)).sum(-1)
-            density = (weight * torch.exp(-0.5 * z**2) / std).sum(-1) / math.sqrt(2 * math.pi)
-            drawn = drawn.squeeze(-1) - (below - below.detach()) / density.detach()
+            drawn = self.mixture(given, scaled, j, temperature).rsample()[..., None]
             scaled = torch.cat([scaled[..., :j], drawn, scaled[..., j + 1 :]], dim=-1)
         return scaled * self.reach + self.middle
 
@@ -198,16 +231,16 @@ class StrokeTransformer(nn.Module):
     """h_1…h_K of a drawing from its strokes' numbers; p(on_t); and the chain of a stroke's numbers.
 
     Args:
-        low, high: range of each of a stroke's numbers.
+        chain: of a stroke's numbers, given `WIDTH` features.
         max_strokes: K.
     """
 
     later: Tensor
 
-    def __init__(self, low: Sequence[float], high: Sequence[float], max_strokes: int) -> None:
+    def __init__(self, chain: Chain, max_strokes: int) -> None:
         super().__init__()
-        self.chain = Chain(low, high, WIDTH)
-        self.embed = nn.Linear(len(low), WIDTH)
+        self.chain = chain
+        self.embed = nn.Linear(len(chain.middle), WIDTH)
         self.start = nn.Parameter(torch.randn(WIDTH) * 0.02)
         self.place = nn.Parameter(torch.randn(max_strokes, WIDTH) * 0.02)
         layer = nn.TransformerEncoderLayer(
@@ -237,6 +270,17 @@ class StrokeTransformer(nn.Module):
         seen: Tensor = self.layers(tokens, mask=later, is_causal=True)
         return seen.unflatten(0, batch)
 
+    def conditions(
+        self, strokes: Float[Tensor, "*batch before numbers"]
+    ) -> Float[Tensor, "*batch steps given"]:
+        """What the chain's numbers are conditioned on in steps 1 to t, of which features come first."""
+        return self.chain.conditions(self.memories(strokes), strokes)
+
+    def stop_logits(self, given: Float[Tensor, "*batch given"]) -> Float[Tensor, "*batch"]:
+        """Logits of ``on_t`` under `conditions`."""
+        logits: Tensor = self.on(given[..., :WIDTH]).squeeze(-1)
+        return logits
+
     def of_drawings(
         self,
         strokes: Float[Tensor, "batch steps numbers"],
@@ -247,9 +291,9 @@ class StrokeTransformer(nn.Module):
         Args:
             wanted: strokes whose log p is wanted, if not that of all; that of others is 0.
         """
-        memory = self.memories(strokes[:, :-1])
-        logits: Tensor = self.on(memory).squeeze(-1)
+        given = self.conditions(strokes[:, :-1])
+        logits = self.stop_logits(given)
         if wanted is None:
-            return logits, self.chain.log_prob(memory, strokes)
-        log_p = self.chain.log_prob(memory[wanted], strokes[wanted])
+            return logits, self.chain.log_prob(given, strokes)
+        log_p = self.chain.log_prob(given[wanted], strokes[wanted])
         return logits, torch.zeros_like(logits).masked_scatter(wanted, log_p)

@@ -4,7 +4,8 @@ Trainings choose it by the name ``dood-transformer``.
 Canvas, renderer, RNNs and guide are those of `dood_pyro.models.dood`; in place of equations 2 to 4,
 
     on_t, layout_t, stroke_t, pen_t   given all numbers of the strokes before, and those of this stroke
-                                      that come before (`dood_pyro.models.stroke_prior`).
+                                      that come before (`dood_pyro.models.stroke_prior`); its ends, too,
+                                      places of what is drawn so far (`dood_pyro.models.pointers`).
 
 A stroke's numbers are its layout, where it starts on the canvas, how far each control point lies from
 the last, and its pen: on the canvas, not in the layout's frame, strokes that meet have like numbers.
@@ -12,6 +13,7 @@ the last, and its pen: on the canvas, not in the layout's frame, strokes that me
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -22,7 +24,8 @@ from dood_pyro import geometry
 from dood_pyro.config import ModelConfig
 from dood_pyro.models.dood import DooD, State, StepInputs, StepValues
 from dood_pyro.models.networks import concatenate
-from dood_pyro.models.stroke_prior import Chain, ChainedNumbers, StrokeTransformer
+from dood_pyro.models.pointers import PointerChain
+from dood_pyro.models.stroke_prior import WIDTH, Chain, ChainedNumbers, StrokeTransformer
 
 STEP = 0.8
 """About the largest distance of a control point from the last along an axis, canvas units."""
@@ -38,6 +41,7 @@ class DooDTransformer(DooD):
         "stroke_components",
         "control_points",
     )
+    usual_settings: ClassVar[Mapping[str, Any]] = {"pointers": True}
     remembers_strokes: ClassVar[bool] = True
 
     def make_prior(self) -> None:
@@ -46,7 +50,12 @@ class DooDTransformer(DooD):
         steps = 2 * config.degree
         low = [*geometry.LAYOUT_LOW, *[-1.0] * 2, *[-STEP] * steps, *geometry.PEN_LOW[:pens]]
         high = [*geometry.LAYOUT_HIGH, *[1.0] * 2, *[STEP] * steps, *geometry.PEN_HIGH[:pens]]
-        self.transformer = StrokeTransformer(low, high, config.max_strokes)
+        chain = (
+            PointerChain(low, high, WIDTH, config.degree, config.max_strokes)
+            if config.pointers
+            else Chain(low, high, WIDTH)
+        )
+        self.transformer = StrokeTransformer(chain, config.max_strokes)
         if config.pen == "shared":
             self.make_shared_pen()
 
@@ -61,7 +70,7 @@ class DooDTransformer(DooD):
         strokes = state.strokes
         if not strokes.shape[-2]:  # before the first stroke all drawings are one
             strokes = strokes.flatten(0, -3)[:1]
-        memory = self.transformer.memories(strokes)[..., -1, :]
+        memory = self.transformer.conditions(strokes)[..., -1, :]
         batch = torch.broadcast_shapes(memory.shape[:-1], state.alive.shape)
         return inputs._replace(memory=memory.expand(*batch, -1))
 
@@ -91,8 +100,7 @@ class DooDTransformer(DooD):
 
     def p_on(self, inputs: StepInputs) -> Tensor:
         """Logit of p(o_t | strokes before)."""
-        logit: Tensor = self.transformer.on(self._memory(inputs)).squeeze(-1)
-        return logit
+        return self.transformer.stop_logits(self._memory(inputs))
 
     def p_layout(self, inputs: StepInputs) -> ChainedNumbers:
         """p(l_t | strokes before)."""
