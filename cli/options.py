@@ -327,13 +327,15 @@ def measured(run: str, target: str | None, use: Use) -> Measured:
 
     opened = open_run(run)
     made_by = opened.provenance(use.which)
-    trained = opened.read_config()[0].train
+    config = opened.read_config()[0]
+    trained = config.train
     target = own_source(trained.source, use.trusted) if target is None else target
     name = data.name_of(target)
     apart = {
         "by": (made_by["source"], name),
         "model": (made_by["model"], "dood"),
         "trainable": (trained.trainable, "both"),
+        "pointers": (config.model.pointers, made_by["model"] == "dood-transformer"),
     }
     return Measured(target, name, made_by, apart)
 

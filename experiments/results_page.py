@@ -35,6 +35,8 @@ README = HERE.parent / "README.md"
 RESULTS = HERE / "results"
 TRANSFORMER = "{}, model dood-transformer, trainable prior"
 """Key of what was measured of a prior that was trained alone over the run of the table."""
+PLAIN = TRANSFORMER + ", pointers False"
+"""Key of one without pointers."""
 USELESS = 0.1
 """Share of real pictures' own class, below which the classifier does not know every class."""
 MOST_UNLIKE = 8
@@ -95,24 +97,32 @@ def own_table() -> list[str]:
         "paper |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
+    quality = result("sample_quality")
+    priors = {
+        quality[key.format("omniglot")]["run"][
+            "config_sha256"
+        ]: f"of a transformer prior alone{more}"
+        for key, more in ((PLAIN, ""), (TRANSFORMER, ", with pointers"))
+    }
     chosen = [
-        ("transfer", "dood", "mnist"),
-        ("transfer", "dood", "omniglot"),
-        ("longer", "dood", "omniglot"),
-        ("longer", "dood-transformer", "omniglot"),
+        ("transfer", "dood", "mnist", None),
+        ("transfer", "dood", "omniglot", None),
+        ("longer", "dood", "omniglot", None),
+        *(("longer", "dood-transformer", "omniglot", settings) for settings in priors),
     ]
-    for table, model, source in chosen:
+    for table, model, source, settings in chosen:
         (row,) = (
             row
             for row in rows(table)
             if (row["model"], row["source"], row["target"]) == (model, source, source)
+            and settings in (None, row["config_sha256"])
         )
         paper = published("dood", source, source)
         assert paper is not None
         what = source_title(source) + (" (test alphabets are new)" if source == "omniglot" else "")
         trained = f"{float(row['seconds']) / 60:.0f} minutes, {number(float(row['steps']))} steps"
-        if model == "dood-transformer":
-            trained = f"the same, then {trained} of a transformer prior alone"
+        if settings is not None:
+            trained = f"the same, then {trained} {priors[settings]}"
         elif table == "longer":
             trained += ", `--scale-learns explored`"
         log_p = f"**{number(float(row['log_p']))} ± {number(float(row['log_p_se']))}**"
@@ -199,9 +209,10 @@ def _of_priors(found: dict[str, Any]) -> list[tuple[str, str]]:
     pairs = []
     for source in DATASETS:
         pairs.append((source, source_title(source)))
-        more = TRANSFORMER.format(source)
-        if more in found:
-            pairs.append((more, f"{source_title(source)}, transformer prior"))
+        titles = {PLAIN: "transformer prior", TRANSFORMER: "transformer prior with pointers"}
+        for key, title in titles.items():
+            if key.format(source) in found:
+                pairs.append((key.format(source), f"{source_title(source)}, {title}"))
     return pairs
 
 
@@ -426,13 +437,13 @@ def _claims_of_defaults() -> list[str]:
 
 def _claims_of_tasks() -> list[str]:
     quality, clusters = result("sample_quality"), result("clusters")
-    before, after = quality["mnist"], quality[TRANSFORMER.format("mnist")]
-    samples, other = before["sets"]["samples"], after["sets"]["samples"]
+    before, plain, after = (quality[each.format("mnist")] for each in ("{}", PLAIN, TRANSFORMER))
+    named = [100 * each["sets"]["samples"]["recognised"] for each in (before, plain, after)]
     return [
-        f"distance from {samples['frechet']:.2f} to {other['frechet']:.2f} and its ratio to training "
-        f"pictures from {before['ratio']:.1f} to {after['ratio']:.1f}",
-        f"names {100 * other['recognised']:.0f} % of its digits with confidence, where it named "
-        f"{100 * samples['recognised']:.0f} % of the paper's prior's and names "
+        f"ratio to training pictures from {before['ratio']:.1f} to {plain['ratio']:.1f}, and with "
+        f"pointers to {after['ratio']:.1f}",
+        f"names {named[0]:.0f} % of the paper's prior's digits with confidence, {named[1]:.0f} % of "
+        f"those without pointers, {named[2]:.0f} % of those with, and "
         f"{100 * before['classifier']['real']:.0f} % of real ones",
         *_claims_of_priors(),
         f"{clusters['dood-mnist-0']['silhouette']:.3f} as the sites sample them",
@@ -440,29 +451,29 @@ def _claims_of_tasks() -> list[str]:
 
 
 def _claims_of_priors() -> list[str]:
-    """Phrases on the transformer prior of sources other than MNIST."""
+    """Phrases on the transformer prior, by source: how far samples are from the test part, whether a
+    classifier names them, and how often ends meet."""
     quality, statistics = result("sample_quality"), result("statistics")
     lines = []
-    for source in DATASETS[1:]:
-        title, key = source_title(source), TRANSFORMER.format(source)
-        before, after = quality[source], quality[key]
-        change = f"{title}'s from {before['ratio']:.2f} to {after['ratio']:.2f}"
-        steps = number(after["run"]["steps"])
-        papers, ends = (statistics[each]["table"]["ends that meet"] for each in (source, key))
-        drawn, parsed, earlier = (
-            f"{value:.2f}" for value in (ends["samples"], ends["train"], papers["samples"])
-        )
+    for source in DATASETS:
+        title = source_title(source)
+        keys = [each.format(source) for each in ("{}", PLAIN, TRANSFORMER)]
+        entries = [quality[key] for key in keys if key in quality]
+        ends = [statistics[key]["table"]["ends that meet"] for key in keys if key in statistics]
+        meet = ", ".join(f"{each['samples']:.2f}" for each in ends)
+        lines.append(f"of {title}'s {meet} (parses {ends[0]['train']:.2f})")
+        if source == "mnist":
+            continue
+        ratios = " to ".join(f"{each['ratio']:.2f}" for each in entries)
+        steps = " and ".join(number(each["run"]["steps"]) for each in entries[1:])
+        lines.append(f"{title}'s from {ratios} ({steps} steps)")
         if source == "omniglot":
-            lines += [change, f"best after 22, {steps} steps"]
-            meet = f"parses of its pictures have {parsed} and the paper's prior {earlier}"
-            lines.append(f"of {title}'s {drawn}, where {meet}")
             continue  # the classifier knows training alphabets alone
-        lines += [f"{change} ({steps}", f"of {title}'s {drawn}, {parsed} and {earlier}"]
-        named = [100 * each["sets"]["samples"]["recognised"] for each in (before, after)]
-        real = 100 * before["classifier"]["real"]
-        lines.append(
-            f"from {named[0]:.0f} to {named[1]:.0f} % of {title}'s, {real:.0f} % of real ones"
+        named = " to ".join(
+            f"{100 * each['sets']['samples']['recognised']:.0f}" for each in entries
         )
+        real = 100 * entries[0]["classifier"]["real"]
+        lines.append(f"from {named} % of {title}'s ({real:.0f} % of real ones)")
     return lines
 
 
