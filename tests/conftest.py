@@ -30,6 +30,7 @@ TINY = ModelConfig(
     stroke_components=2,
     glimpse_size=8,
     features=8,
+    pointers=True,
 )
 
 

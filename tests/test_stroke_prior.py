@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import shutil
 import signal
@@ -109,9 +110,10 @@ def test_points_have_the_density_of_their_places_on_the_canvas() -> None:
     assert points.support.event_dim == 2
 
 
-def test_whole_drawings_have_the_density_of_the_programs_trace() -> None:
+@pytest.mark.parametrize("pointers", [True, False])
+def test_whole_drawings_have_the_density_of_the_programs_trace(pointers: bool) -> None:
     torch.manual_seed(0)
-    model = DooDTransformer(TINY).double()
+    model = DooDTransformer(dataclasses.replace(TINY, pointers=pointers)).double()
     nudge(model)
     with torch.no_grad(), pyro.validation_enabled(False):
         trace = poutine.trace(model).get_trace(count=7)
