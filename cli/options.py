@@ -335,6 +335,7 @@ def measured(run: str, target: str | None, use: Use) -> Measured:
         "by": (made_by["source"], name),
         "model": (made_by["model"], "dood"),
         "trainable": (trained.trainable, "both"),
+        # By the name: a class of the user's own, which may know better, need not be run for a key.
         "pointers": (config.model.pointers, made_by["model"] == "dood-transformer"),
     }
     return Measured(target, name, made_by, apart)

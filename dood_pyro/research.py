@@ -137,7 +137,12 @@ def begin_training(
     own, initial, sha256 = tuple(chosen.items()), None, ""
     if init_from is not None:
         theirs, initial, sha256 = _initial_weights(str(init_from), trusted, chosen)
-        model = _their_model(model, theirs.pop("model.name"), chosen, str(init_from))
+        their_model = theirs.pop("model.name")
+        model = _their_model(model, their_model, chosen, str(init_from))
+        if model != their_model:  # what theirs did not go by, it does not determine
+            found = load_component("model", their_model)
+            for name in getattr(found, "settings_without_effect", ()):
+                theirs.pop(f"model.{name}", None)
         for name, value in theirs.items():
             chosen[name] = _same(name, chosen.get(name), value, str(init_from))
     config = configure(model, absolute_source(source), chosen)
@@ -304,12 +309,7 @@ def _initial_weights(
     weights = {key: t.float() if t.is_floating_point() else t for key, t in weights.items()}
     sha256 = hashlib.sha256((run.path / "best.safetensors").read_bytes()).hexdigest()
     theirs: dict[str, Any] = {"model.name": config.model_name, "train.init_from": sha256[:12]}
-    without = getattr(load_component("model", config.model_name), "settings_without_effect", ())
-    theirs |= {
-        f"model.{setting}": value
-        for setting, value in config.model.to_json().items()
-        if setting not in without
-    }
+    theirs |= {f"model.{setting}": value for setting, value in config.model.to_json().items()}
     theirs |= {f"train.{setting}": getattr(config.train, setting) for setting in INHERITED}
     # The gates of trained refiners are open from the first step.
     theirs |= dict.fromkeys(("train.gate_begin", "train.gate_full", "train.gate_stagger"), 0)

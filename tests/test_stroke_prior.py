@@ -326,6 +326,7 @@ def test_a_prior_of_another_kind_learns_from_a_runs_parses(source: Path, tmp_pat
         device="cpu",
     )
     training.train(tensorboard=False)
+    assert Run(tmp_path / "b").read_config()[0].model.pointers, "usual, if not of the run's model"
     first, second = (Run(tmp_path / name).read_tensors("state.safetensors")[0] for name in "ab")
     prior = {n for n in second if n.startswith("weights.model.transformer.")}
     shared = {n for n in second if n.startswith("weights.")} - prior

@@ -31,16 +31,17 @@ MIN_STD = 0.01
 """Least standard deviation about a place, canvas units."""
 INITIAL_STD = 0.1
 ELSEWHERE = 4.0
-"""Logit of no place, before training: about as much as that of all places together."""
+"""Logit of no place, before training: of the weight it has half where five strokes lie before."""
 ABSENT = -1e9
 """Logit of a place of a stroke that is yet to be drawn."""
 
 
 class Places(NamedTuple):
-    """Gaussians about places at hand, for one point of a stroke."""
+    """Gaussians for the two numbers of one point of a stroke, each about a place at hand."""
 
     mean: Float[Tensor, "*batch places 2"]
-    """In units of the chain's ranges, as are standard deviations."""
+    """In units of the numbers' ranges, as are standard deviations; of the last control point, whose
+    numbers are a step, steps from the control point before to the places."""
     std: Float[Tensor, "*batch places 2"]
     log_weight: Float[Tensor, "*batch places"]
     log_elsewhere: Float[Tensor, "*batch"]
@@ -55,16 +56,15 @@ class PointerNet(nn.Module):
     """Where one point of a stroke may lie, given what is drawn already.
 
     Args:
-        given: size of the memory of strokes before.
+        features: size of the memory of strokes before.
         before: how many of the stroke's own numbers come before the point.
         own: how many of its own control points do.
         max_strokes: K.
     """
 
-    def __init__(self, given: int, before: int, own: int, max_strokes: int) -> None:
+    def __init__(self, features: int, before: int, own: int, max_strokes: int) -> None:
         super().__init__()
-        self.from_given = nn.Linear(given + before, HIDDEN)
-        # A place on the canvas, in the layout's frame, and from the point before.
+        self.from_given = nn.Linear(features + before, HIDDEN)
         self.from_place = nn.Linear(7, HIDDEN)
         self.of_stroke = nn.Parameter(torch.randn(max_strokes, 1, HIDDEN) * 0.1)
         self.of_step = nn.Parameter(torch.randn(ALONG, HIDDEN) * 0.1)
@@ -77,18 +77,26 @@ class PointerNet(nn.Module):
 
     def forward(
         self,
-        given: Float[Tensor, "*batch given"],
+        memory: Float[Tensor, "*batch features"],
         before: Float[Tensor, "*batch before"],
-        relative: Float[Tensor, "*batch places 7"],
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits (*batch, places) and standard deviations (*batch, places, 2), canvas units, of places,
-        earlier strokes' first; and the logit (*batch, 1) of none."""
-        asked = self.from_given(torch.cat([given, before], dim=-1))
-        earlier = (relative.shape[-2] - len(self.of_own)) // ALONG
-        # A drawing that goes on beyond K has strokes that are like its Kth.
-        which = torch.arange(earlier, device=given.device).clamp(max=len(self.of_stroke) - 1)
+        seen: Float[Tensor, "*batch places 7"],
+    ) -> tuple[
+        Float[Tensor, "*batch places"], Float[Tensor, "*batch places 2"], Float[Tensor, "*batch 1"]
+    ]:
+        """Logits and standard deviations, canvas units, of places; and the logit of none.
+
+        Args:
+            before: the stroke's own numbers before the point, in units of their ranges.
+            seen: places along earlier strokes, then own control points: on the canvas (x, y), in the
+                layout's frame (x, y), and from the point before (x, y, distance), canvas units.
+        """
+        asked = self.from_given(torch.cat([memory, before], dim=-1))
+        earlier = (seen.shape[-2] - len(self.of_own)) // ALONG
+        # K strokes have K − 1 before the last: where a drawing goes on beyond, more are like that one.
+        last = max(len(self.of_stroke) - 2, 0)
+        which = torch.arange(earlier, device=memory.device).clamp(max=last)
         name = torch.cat([(self.of_stroke[which] + self.of_step).flatten(0, 1), self.of_own])
-        x = F.gelu(asked[..., None, :] + self.from_place(relative) + name)
+        x = F.gelu(asked[..., None, :] + self.from_place(seen) + name)
         logit, *std = self.out(x + F.gelu(self.inner(x))).unbind(-1)
         return logit, MIN_STD + F.softplus(torch.stack(std, dim=-1)), self.elsewhere(F.gelu(asked))
 
@@ -99,7 +107,7 @@ class PointerChain(Chain):
 
     Args:
         low, high: range of each number: layout, start, steps between control points, pen.
-        given: size of the memory of strokes before.
+        features: size of the memory of strokes before.
         degree: of the curves.
         max_strokes: K.
     """
@@ -110,31 +118,31 @@ class PointerChain(Chain):
         self,
         low: Sequence[float],
         high: Sequence[float],
-        given: int,
+        features: int,
         degree: int,
         max_strokes: int,
     ) -> None:
-        super().__init__(low, high, given)
-        self.memory = given
-        self.first = LAYOUT
-        self.last = LAYOUT + 2 * degree
+        super().__init__(low, high, features)
+        self.features = features
+        self.start_at = LAYOUT
+        self.end_at = LAYOUT + 2 * degree
         t = torch.linspace(0, 1, ALONG)[:, None]
         k = torch.arange(degree + 1)
         choose = torch.tensor([float(math.comb(degree, i)) for i in range(degree + 1)])
         bernstein = choose * t**k * (1 - t) ** (degree - k)
         self.register_buffer("bernstein", bernstein, persistent=False)
-        self.start_near = PointerNet(given, self.first, 0, max_strokes)
-        self.end_near = PointerNet(given, self.last, degree, max_strokes)
+        self.start_near = PointerNet(features, self.start_at, 0, max_strokes)
+        self.end_near = PointerNet(features, self.end_at, degree, max_strokes)
 
     def conditions(
         self,
-        memory: Float[Tensor, "*batch steps memory"],
+        memory: Float[Tensor, "*batch steps features"],
         strokes: Float[Tensor, "*batch before numbers"],
     ) -> Float[Tensor, "*batch steps given"]:
         """What each step is conditioned on: its memory, places along strokes, and which strokes lie
         before it; steps are one more than strokes."""
         *batch, steps, _ = memory.shape
-        control = self._control(strokes[..., self.first : self.last + 2])
+        control = self._control(strokes[..., self.start_at : self.end_at + 2])
         places = (self.bernstein @ control).flatten(-3)[..., None, :].expand(*batch, steps, -1)
         before = memory.new_ones(steps, steps - 1).tril(-1).expand(*batch, -1, -1)
         return torch.cat([memory, places, before], dim=-1)
@@ -148,29 +156,31 @@ class PointerChain(Chain):
     ) -> Float[Tensor, "*batch"]:
         scaled = self.scaled(numbers)
         begin, stop, _ = which.indices(scaled.shape[-1])
-        chained = self.mixtures(given[..., : self.memory], scaled, which, temperature)
+        chained = self.mixtures(given[..., : self.features], scaled, which, temperature)
         log_p = chained.log_prob(scaled[..., which])
-        total = log_p.sum(-1) - self.reach[which].log().sum()
-        for first in (self.first, self.last):
+        terms, done = [], begin
+        for first in (self.start_at, self.end_at):
             if first + 1 < begin or first >= stop:
                 continue
             if first < begin or first + 2 > stop:
                 raise ValueError(f"numbers {begin} to {stop - 1} have half of a point")
+            terms.append(log_p[..., done - begin : first - begin].sum(-1))
+            done = first + 2
             places = self.places(given, scaled, first, temperature)
             near = places.log_weight
             for axis in range(2):
                 near = near + places.along(axis).log_probs(scaled[..., first + axis])
             alone = log_p[..., first - begin : first - begin + 2].sum(-1)
-            joint = torch.logaddexp(places.log_elsewhere + alone, near.logsumexp(-1))
-            total = total + joint - alone
-        return total
+            terms.append(torch.logaddexp(places.log_elsewhere + alone, near.logsumexp(-1)))
+        terms.append(log_p[..., done - begin :].sum(-1))
+        return torch.stack(terms).sum(0) - self.reach[which].log().sum()
 
     def mixture(
         self, given: Tensor, scaled: Tensor, number: int, temperature: float = 1.0
     ) -> Mixture:
-        memory = given[..., : self.memory]
+        memory = given[..., : self.features]
         chained = super().mixture(memory, scaled, number, temperature)
-        for first in (self.first, self.last):
+        for first in (self.start_at, self.end_at):
             if number not in (first, first + 1):
                 continue
             places = self.places(given, scaled, first, temperature)
@@ -191,39 +201,44 @@ class PointerChain(Chain):
         return chained
 
     def places(self, given: Tensor, scaled: Tensor, first: int, temperature: float = 1.0) -> Places:
-        """Places at hand for the point whose coordinates are numbers ``first`` and the next."""
-        count = self._strokes_before(given)
-        memory = given[..., : self.memory]
-        at, before = given[..., self.memory :].split([count * ALONG * 2, count], dim=-1)
-        at = at.unflatten(-1, (count * ALONG, 2))
-        absent = (1 - before)[..., None].expand(*before.shape, ALONG).flatten(-2)
+        """Places at hand for the point whose coordinates are numbers ``first`` and the next.
+
+        Args:
+            given: of `conditions`, (*batch, given).
+            scaled: the stroke's numbers in units of their ranges, (*batch, numbers), of which those
+                before ``first`` count.
+        """
+        batch = torch.broadcast_shapes(given.shape[:-1], scaled.shape[:-1])
+        given, scaled = given.expand(*batch, -1), scaled.expand(*batch, -1)
+        count = (given.shape[-1] - self.features) // (2 * ALONG + 1)
+        memory, at, before = given.split([self.features, count * ALONG * 2, count], dim=-1)
+        absent = (before == 0)[..., None].expand(*before.shape, ALONG).flatten(-2)
+        # What is yet to be drawn may be anything, and must not be seen.
+        at = at.unflatten(-1, (count * ALONG, 2)).masked_fill(absent[..., None], 0.0)
         numbers = scaled * self.reach + self.middle
         frame = geometry.affine_matrix(numbers[..., :LAYOUT])
         origin = frame[..., 2]
         net = self.start_near
-        if first == self.last:
+        if first == self.end_at:
             net = self.end_near
-            own = self._control(numbers[..., self.first : first])
-            at = torch.cat([at, own.expand(*at.shape[:-2], -1, -1)], dim=-2)
+            own = self._control(numbers[..., self.start_at : first])
+            at = torch.cat([at, own], dim=-2)
             absent = F.pad(absent, (0, own.shape[-2]))
             origin = own[..., -1, :]
         offset = at - origin[..., None, :]
         in_frame = geometry.apply_affine(at, geometry.invert_affine(frame))
-        relative = torch.cat([at, in_frame, offset, offset.norm(dim=-1, keepdim=True)], dim=-1)
-        logit, std, elsewhere = net(memory, scaled[..., :first], relative)
-        logits = torch.cat([logit + ABSENT * absent, elsewhere], dim=-1)
+        seen = torch.cat([at, in_frame, offset, offset.norm(dim=-1, keepdim=True)], dim=-1)
+        logit, std, elsewhere = net(memory, scaled[..., :first], seen)
+        logits = torch.cat([logit.masked_fill(absent, ABSENT), elsewhere], dim=-1)
         log_weight = (logits / temperature).log_softmax(-1)
-        # The start is a place on the canvas; the last number is a step from the control point before.
-        mean = at if first == self.first else offset
+        # The start is a place on the canvas, the end a step from the control point before.
+        mean = at if first == self.start_at else offset
         reach, middle = self.reach[first : first + 2], self.middle[first : first + 2]
         if temperature != 1:
             std = std * temperature**0.5
         return Places(
             (mean - middle) / reach, std / reach, log_weight[..., :-1], log_weight[..., -1]
         )
-
-    def _strokes_before(self, given: Tensor) -> int:
-        return (given.shape[-1] - self.memory) // (2 * ALONG + 1)
 
     def _control(self, numbers: Tensor) -> Float[Tensor, "*batch points 2"]:
         """Control points of a start and steps."""

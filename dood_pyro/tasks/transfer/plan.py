@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from dood_pyro import data
-from dood_pyro.config import ModelConfig, RunConfig, TrainConfig
+from dood_pyro.config import RunConfig
 from dood_pyro.errors import UserError
 from dood_pyro.registry import MODELS, SOURCES, unknown
+from dood_pyro.research import configure
 from dood_pyro.run_folders.budget import TrainingBudget
 from dood_pyro.run_folders.formats import FORMAT
 from dood_pyro.run_folders.run import Run
@@ -135,8 +136,8 @@ def likelihood(training: TableRun) -> Literal["laplace", "gaussian"]:
 
 def expected(training: TableRun) -> RunConfig:
     """Configuration that a run of the table must have."""
-    model = ModelConfig(likelihood=likelihood(training))
-    return RunConfig(training.model, model, TrainConfig(training.source, seed=training.seed))
+    settings = {"model.likelihood": likelihood(training), "train.seed": training.seed}
+    return configure(training.model, training.source, settings)
 
 
 class Known(NamedTuple):
