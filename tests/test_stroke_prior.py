@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import shutil
 import signal
@@ -378,3 +379,29 @@ def test_terms_of_strokes_alone_are_those_of_the_programs(monkeypatch: pytest.Mo
     for name, gradient in gradients.items():
         torch.testing.assert_close(gradient, their_gradients[name], rtol=1e-7, atol=1e-9)
     assert torch.equal(state, their_state)
+
+
+def test_runs_without_pointers_stay_so(source: Path, tmp_path: Path) -> None:
+    small = {"model.canvas_size": 16, "model.max_strokes": 2, "train.batch_size": 4}
+    given: dict[str, Any] = {"steps": 2, "device": "cpu"}
+    first = begin_training(
+        str(source),
+        "dood-transformer",
+        out=tmp_path / "a",
+        settings=small | {"model.pointers": False},
+        **given,
+    )
+    first.train(tensorboard=False)
+    # As a version wrote it that had no such setting.
+    config = tmp_path / "a" / "config.json"
+    values = json.loads(config.read_text())
+    assert values["model"].pop("pointers") is False
+    config.write_text(json.dumps(values))
+    model, _, _ = Run(tmp_path / "a").load()
+    with torch.no_grad():
+        assert model(count=3).shape == (3, 16, 16)
+    given |= {"init_from": tmp_path / "a"}
+    second = begin_training(str(source), out=tmp_path / "b", **given)
+    assert second.run.read_config()[0].model == Run(tmp_path / "a").read_config()[0].model
+    with pytest.raises(UserError, match="pointers is that of"):
+        begin_training(str(source), out=tmp_path / "c", settings={"model.pointers": True}, **given)
