@@ -66,9 +66,11 @@ class PointerNet(nn.Module):
         super().__init__()
         self.from_given = nn.Linear(features + before, HIDDEN)
         self.from_place = nn.Linear(7, HIDDEN)
-        self.of_stroke = nn.Parameter(torch.randn(max_strokes, 1, HIDDEN) * 0.1)
+        most = max(max_strokes - 1, 1)  # before the last of K
+        self.of_stroke = nn.Parameter(torch.randn(most, 1, HIDDEN) * 0.1)
         self.of_step = nn.Parameter(torch.randn(ALONG, HIDDEN) * 0.1)
-        self.of_own = nn.Parameter(torch.randn(own, HIDDEN) * 0.1)
+        self.own = own
+        self.of_own = nn.Parameter(torch.randn(own, HIDDEN) * 0.1) if own else None
         self.inner = nn.Linear(HIDDEN, HIDDEN)
         self.out = nn.Linear(HIDDEN, 3)
         self.elsewhere = nn.Linear(HIDDEN, 1)
@@ -91,11 +93,12 @@ class PointerNet(nn.Module):
                 layout's frame (x, y), and from the point before (x, y, distance), canvas units.
         """
         asked = self.from_given(torch.cat([memory, before], dim=-1))
-        earlier = (seen.shape[-2] - len(self.of_own)) // ALONG
-        # K strokes have K − 1 before the last: where a drawing goes on beyond, more are like that one.
-        last = max(len(self.of_stroke) - 2, 0)
-        which = torch.arange(earlier, device=memory.device).clamp(max=last)
-        name = torch.cat([(self.of_stroke[which] + self.of_step).flatten(0, 1), self.of_own])
+        earlier = (seen.shape[-2] - self.own) // ALONG
+        # Where a drawing goes on beyond K, further strokes are like the last that training knows.
+        which = torch.arange(earlier, device=memory.device).clamp(max=len(self.of_stroke) - 1)
+        name = (self.of_stroke[which] + self.of_step).flatten(0, 1)
+        if self.of_own is not None:
+            name = torch.cat([name, self.of_own])
         x = F.gelu(asked[..., None, :] + self.from_place(seen) + name)
         logit, *std = self.out(x + F.gelu(self.inner(x))).unbind(-1)
         return logit, MIN_STD + F.softplus(torch.stack(std, dim=-1)), self.elsewhere(F.gelu(asked))
