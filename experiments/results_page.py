@@ -98,11 +98,10 @@ def own_table() -> list[str]:
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     quality = result("sample_quality")
+    run_of = {key: quality[key.format("omniglot")]["run"] for key in (PLAIN, TRANSFORMER)}
     priors = {
-        quality[key.format("omniglot")]["run"][
-            "config_sha256"
-        ]: f"of a transformer prior alone{more}"
-        for key, more in ((PLAIN, ""), (TRANSFORMER, ", with pointers"))
+        run_of[PLAIN]["config_sha256"]: "of a transformer prior alone",
+        run_of[TRANSFORMER]["config_sha256"]: "of a transformer prior alone, with pointers",
     }
     chosen = [
         ("transfer", "dood", "mnist", None),

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from dood_pyro import geometry
 from dood_pyro.models.stroke_prior import Chain, Mixture
+from dood_pyro.rendering import bernstein
 
 LAYOUT = 4
 """Numbers of a layout, which come first."""
@@ -115,7 +116,8 @@ class PointerChain(Chain):
         max_strokes: K.
     """
 
-    bernstein: Tensor
+    along: Tensor
+    """From control points to places along the curve."""
 
     def __init__(
         self,
@@ -129,11 +131,8 @@ class PointerChain(Chain):
         self.features = features
         self.start_at = LAYOUT
         self.end_at = LAYOUT + 2 * degree
-        t = torch.linspace(0, 1, ALONG)[:, None]
-        k = torch.arange(degree + 1)
-        choose = torch.tensor([float(math.comb(degree, i)) for i in range(degree + 1)])
-        bernstein = choose * t**k * (1 - t) ** (degree - k)
-        self.register_buffer("bernstein", bernstein, persistent=False)
+        along = bernstein(degree, torch.linspace(0, 1, ALONG))
+        self.register_buffer("along", along, persistent=False)
         self.start_near = PointerNet(features, self.start_at, 0, max_strokes)
         self.end_near = PointerNet(features, self.end_at, degree, max_strokes)
 
@@ -146,18 +145,13 @@ class PointerChain(Chain):
         before it; steps are one more than strokes."""
         *batch, steps, _ = memory.shape
         control = self._control(strokes[..., self.start_at : self.end_at + 2])
-        places = (self.bernstein @ control).flatten(-3)[..., None, :].expand(*batch, steps, -1)
+        places = (self.along @ control).flatten(-3)[..., None, :].expand(*batch, steps, -1)
         before = memory.new_ones(steps, steps - 1).tril(-1).expand(*batch, -1, -1)
         return torch.cat([memory, places, before], dim=-1)
 
-    def log_prob(
-        self,
-        given: Float[Tensor, "*batch given"],
-        numbers: Float[Tensor, "*batch count"],
-        which: slice = slice(None),
-        temperature: float = 1.0,
+    def scaled_log_prob(
+        self, given: Tensor, scaled: Tensor, which: slice, temperature: float
     ) -> Float[Tensor, "*batch"]:
-        scaled = self.scaled(numbers)
         begin, stop, _ = which.indices(scaled.shape[-1])
         chained = self.mixtures(given[..., : self.features], scaled, which, temperature)
         log_p = chained.log_prob(scaled[..., which])
@@ -176,7 +170,7 @@ class PointerChain(Chain):
             alone = log_p[..., first - begin : first - begin + 2].sum(-1)
             terms.append(torch.logaddexp(places.log_elsewhere + alone, near.logsumexp(-1)))
         terms.append(log_p[..., done - begin :].sum(-1))
-        return torch.stack(terms).sum(0) - self.reach[which].log().sum()
+        return torch.stack(terms).sum(0)
 
     def mixture(
         self, given: Tensor, scaled: Tensor, number: int, temperature: float = 1.0

@@ -139,9 +139,15 @@ class Chain(nn.Module):
         temperature: float = 1.0,
     ) -> Float[Tensor, "*batch"]:
         """Log-density of some numbers given those before them, which ``numbers`` hold, too."""
-        scaled = self.scaled(numbers)
-        log_p = self.mixtures(given, scaled, which, temperature).log_prob(scaled[..., which])
-        return (log_p - self.reach[which].log()).sum(-1)
+        log_p = self.scaled_log_prob(given, self.scaled(numbers), which, temperature)
+        return log_p - self.reach[which].log().sum()
+
+    def scaled_log_prob(
+        self, given: Tensor, scaled: Tensor, which: slice, temperature: float
+    ) -> Float[Tensor, "*batch"]:
+        """`log_prob` of numbers in units of their ranges, as a density over those units."""
+        mixtures = self.mixtures(given, scaled, which, temperature)
+        return mixtures.log_prob(scaled[..., which]).sum(-1)
 
     def sample(
         self,
