@@ -184,6 +184,13 @@ class ModelConfig(Config):
         option=True,
         before=False,
     )
+    chain: Literal["shallow", "deep"] = setting(
+        "shallow",
+        "Network that a transformer prior draws a stroke's numbers by, one after the other; a deep one "
+        "has another for the first stroke. [default: deep for dood-transformer, which it is for]",
+        option=True,
+        before="shallow",
+    )
     pen: Literal["latent", "shared"] = setting(
         "latent",
         "Width and darkness: a latent pen_t, or a function of the stroke RNN.",

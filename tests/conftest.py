@@ -31,6 +31,7 @@ TINY = ModelConfig(
     glimpse_size=8,
     features=8,
     pointers=True,
+    chain="deep",
 )
 
 

@@ -212,7 +212,7 @@ def test_the_values_tried_are_of_every_setting_and_not_the_defaults() -> None:
         {each.name: each.default for each in dataclasses.fields(config)}
         for config in (ModelConfig, TrainConfig)
     )
-    assert set(OTHER_MODEL) == set(model) - {"pointers"}  # of another model
+    assert set(OTHER_MODEL) == set(model) - {"pointers", "chain"}  # of another model
     assert set(OTHER_TRAIN) == set(train) - ELSEWHERE
     assert not [name for name, value in OTHER_MODEL.items() if value == model[name]]
     assert not [name for name, value in OTHER_TRAIN.items() if value == train[name]]
@@ -242,11 +242,12 @@ def test_a_setting_that_the_model_does_not_go_by_is_refused(source: Path, capsys
 
 def test_settings_that_a_model_has_unless_told_otherwise() -> None:
     assert configure("dood-transformer", "none").model.pointers
+    assert configure("dood-transformer", "none").model.chain == "deep"
     assert not configure("dood-transformer", "none", {"model.pointers": False}).model.pointers
     assert not configure("dood", "none").model.pointers
     # Configurations of before had no such setting, and have the hash that they had.
     older = ModelConfig().to_json()
-    del older["pointers"]
+    del older["pointers"], older["chain"]
     assert ModelConfig.from_json(older) == ModelConfig()
     then = hashlib.sha256(json.dumps(older, sort_keys=True).encode()).hexdigest()
     assert ModelConfig().sha256() == then != ModelConfig(pointers=True).sha256()
@@ -421,7 +422,9 @@ def test_settings_of_a_file_are_by_their_full_names(tmp_path: Path) -> None:
 def test_configure() -> None:
     assert dood_pyro.configure("dood") == RunConfig("dood", ModelConfig(), TrainConfig())
     train = TrainConfig(prior_share=PRIOR_SHARE)
-    assert dood_pyro.configure() == RunConfig(DEFAULT_MODEL, ModelConfig(pointers=True), train)
+    assert dood_pyro.configure() == RunConfig(
+        DEFAULT_MODEL, ModelConfig(pointers=True, chain="deep"), train
+    )
     made = dood_pyro.configure("air", "digits", others())
     assert made.model_name == "air" and made.train.source == "digits"
     assert made.model == ModelConfig(**OTHER_MODEL)

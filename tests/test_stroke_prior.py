@@ -34,15 +34,20 @@ from tests.conftest import TINY, nudge
 CPU = torch.device("cpu")
 
 
-def chain(count: int = 3, given: int = 4) -> Chain:
+DEPTHS = [(), (2, True), (3, False)]
+"""Inner layers of a chain, and whether it is modulated."""
+
+
+def chain(count: int = 3, given: int = 4, *depth: Any) -> Chain:
     torch.manual_seed(0)
-    made = Chain([-1.0, 0.0, -2.0][:count], [1.0, 3.0, 0.0][:count], given).double()
+    made = Chain([-1.0, 0.0, -2.0][:count], [1.0, 3.0, 0.0][:count], given, *depth).double()
     nudge(made)
     return made
 
 
-def test_densities_integrate_to_one() -> None:
-    made, given = chain(), torch.randn(4, dtype=torch.float64)
+@pytest.mark.parametrize("depth", DEPTHS)
+def test_densities_integrate_to_one(depth: Any) -> None:
+    made, given = chain(3, 4, *depth), torch.randn(4, dtype=torch.float64)
     grid = torch.linspace(-30, 30, 60_001, dtype=torch.float64)
     before = torch.tensor([0.3, 1.2, 0.0], dtype=torch.float64)
     for j in range(3):
@@ -52,8 +57,9 @@ def test_densities_integrate_to_one() -> None:
         assert torch.trapezoid(log_p.exp(), grid).item() == pytest.approx(1, abs=1e-3)
 
 
-def test_samples_follow_the_density() -> None:
-    made, given = chain(2), torch.randn(4, dtype=torch.float64)
+@pytest.mark.parametrize("depth", DEPTHS)
+def test_samples_follow_the_density(depth: Any) -> None:
+    made, given = chain(2, 4, *depth), torch.randn(4, dtype=torch.float64)
     variable = ChainedNumbers(made, given.expand(40_000, 4), given.new_zeros(40_000, 0), (2,))
     drawn = variable.sample()
     # E of the density ratio of another distribution to this one is 1.
@@ -112,9 +118,10 @@ def test_points_have_the_density_of_their_places_on_the_canvas() -> None:
 
 
 @pytest.mark.parametrize("pointers", [True, False])
-def test_whole_drawings_have_the_density_of_the_programs_trace(pointers: bool) -> None:
+@pytest.mark.parametrize("chain", ["shallow", "deep"])
+def test_whole_drawings_have_the_density_of_the_programs_trace(pointers: bool, chain: Any) -> None:
     torch.manual_seed(0)
-    model = DooDTransformer(dataclasses.replace(TINY, pointers=pointers)).double()
+    model = DooDTransformer(dataclasses.replace(TINY, pointers=pointers, chain=chain)).double()
     nudge(model)
     with torch.no_grad(), pyro.validation_enabled(False):
         trace = poutine.trace(model).get_trace(count=7)

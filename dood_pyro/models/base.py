@@ -151,7 +151,7 @@ class DrawingModel(nn.Module, Generic[S]):
         """Whether `canvases` draws all steps of given values at once; searches are then faster."""
         return False
 
-    settings_without_effect: ClassVar[tuple[str, ...]] = ("pointers",)
+    settings_without_effect: ClassVar[tuple[str, ...]] = ("pointers", "chain")
     """Settings of `ModelConfig` that the program does not go by."""
     usual_settings: ClassVar[Mapping[str, Any]] = {}
     """Settings of `ModelConfig` that new trainings of the model have unless told otherwise."""

@@ -79,6 +79,8 @@ class StepInputs(NamedTuple):
     """h^s_t"""
     memory: Float[Tensor, "*batch features"] | None = None
     """What a prior that remembers the strokes before makes of them."""
+    first: bool = False
+    """Whether there are none, as far as such a prior knows."""
 
 
 class StepValues(NamedTuple):
@@ -265,7 +267,8 @@ class DooD(DrawingModel[State]):
         )
         if not alike:
             return inputs
-        return StepInputs(*(field.expand(count, *field.shape[1:]) for field in inputs[:4]))
+        canvas, features, *states = (field.expand(count, *field.shape[1:]) for field in inputs[:4])
+        return StepInputs(canvas, features, states[0], states[1])
 
     def with_memory(self, inputs: StepInputs, state: State) -> StepInputs:
         """The inputs as the prior needs them, which no guide does."""

@@ -114,6 +114,7 @@ class PointerChain(Chain):
         features: size of the memory of strokes before.
         degree: of the curves.
         max_strokes: K.
+        layers, modulated: as for `Chain`.
     """
 
     along: Tensor
@@ -126,8 +127,10 @@ class PointerChain(Chain):
         features: int,
         degree: int,
         max_strokes: int,
+        layers: int = 1,
+        modulated: bool = False,
     ) -> None:
-        super().__init__(low, high, features)
+        super().__init__(low, high, features, layers, modulated)
         self.features = features
         self.start_at = LAYOUT
         self.end_at = LAYOUT + 2 * degree

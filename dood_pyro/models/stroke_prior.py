@@ -3,7 +3,8 @@
 
 The numbers of the strokes so far (layout, control points and pen of each) are read by a transformer,
 which gives h_t. From it follow p(on_t), and the numbers of stroke t one after the other: each a mixture
-of Gaussians given h_t and the numbers of the same stroke before it.
+of Gaussians given h_t and the numbers of the same stroke before it. The first stroke of a drawing,
+which nothing precedes and on which most else depends, may have a chain of its own.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ COMPONENTS = 8
 MIN_STD = 0.02
 """Least standard deviation of a component, in units of a number's range."""
 INITIAL_STD = 0.4
+DEEP, DEEP_FIRST = 2, 3
+"""Inner layers of a deep chain, and of the one for first strokes."""
 
 
 class Mixture(NamedTuple):
@@ -60,19 +63,44 @@ class Mixture(NamedTuple):
         return drawn.squeeze(-1) - (below - below.detach()) / density.detach()
 
 
+class InnerLayer(nn.Module):
+    """A residual layer with weights of its own for each number of a chain."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(count, HIDDEN, HIDDEN) / HIDDEN**0.5)
+        self.bias = nn.Parameter(torch.zeros(count, HIDDEN))
+
+    def forward(
+        self, x: Float[Tensor, "numbers batch hidden"], which: slice
+    ) -> Float[Tensor, "numbers batch hidden"]:
+        """Hidden units of some of the numbers."""
+        return _inner(x, self.weight[which], self.bias[which])
+
+
 class Chain(nn.Module):
     """Numbers one after the other, each from a mixture of Gaussians given those before it.
 
     Args:
         low, high: range of each number, beside which all is measured; numbers may lie outside.
         given: size of what all are conditioned on.
+        layers: inner layers.
+        modulated: whether what all are conditioned on shifts and scales the hidden units of each number
+            (feature-wise linear modulation, Perez et al. 2018); if not, it shifts all numbers' alike.
     """
 
     middle: Tensor
     reach: Tensor
     earlier: Tensor
 
-    def __init__(self, low: Sequence[float], high: Sequence[float], given: int) -> None:
+    def __init__(
+        self,
+        low: Sequence[float],
+        high: Sequence[float],
+        given: int,
+        layers: int = 1,
+        modulated: bool = False,
+    ) -> None:
         super().__init__()
         count = len(low)
         ends = torch.tensor([low, high])
@@ -90,6 +118,10 @@ class Chain(nn.Module):
         bias[:, 0] = torch.linspace(-1, 1, COMPONENTS)
         bias[:, 1] = math.log(math.expm1(INITIAL_STD))
         self.out_bias = nn.Parameter(bias.flatten(1))
+        self.more = nn.ModuleList(InnerLayer(count) for _ in range(layers - 1))
+        self.modulation = None
+        if modulated:
+            self.modulation = nn.Parameter(torch.randn(count, given, 2 * HIDDEN) * 0.02)
 
     def conditions(
         self,
@@ -112,12 +144,21 @@ class Chain(nn.Module):
         Args:
             temperature: components' densities are to the power of its inverse, and so are weights.
         """
-        weights = (self.from_earlier * self.earlier)[which]
-        seen = torch.einsum("...i,jih->...jh", scaled, weights) + self.bias[which]
-        x = F.gelu(self.from_given(given)[..., None, :] + seen)
-        inner = torch.einsum("...jh,jhk->...jk", x, self.inner[which]) + self.inner_bias[which]
-        x = x + F.gelu(inner)
-        raw = torch.einsum("...jh,jhk->...jk", x, self.out[which]) + self.out_bias[which]
+        seen = _of_each(scaled, (self.from_earlier * self.earlier)[which]) + self.bias[which]
+        x = self.from_given(given)[..., None, :] + seen
+        if self.modulation is None:
+            x = F.gelu(x)
+        else:
+            shift, scale = _of_each(given, self.modulation[which]).chunk(2, dim=-1)
+            x = F.gelu(x + shift) * (1 + scale)
+        batch = x.shape[:-2]
+        # Numbers first: as batches of matrices the products take half the time.
+        x = x.reshape(-1, *x.shape[-2:]).transpose(0, 1)
+        x = _inner(x, self.inner[which], self.inner_bias[which])
+        for layer in self.more:
+            x = layer(x, which)
+        raw = torch.baddbmm(self.out_bias[which][:, None], x, self.out[which])
+        raw = raw.transpose(0, 1).unflatten(0, batch) if batch else raw[:, 0]
         mean, std, weight = raw.unflatten(-1, (3, COMPONENTS)).unbind(-2)
         std = MIN_STD + F.softplus(std)
         if temperature != 1:  # training has none
@@ -163,6 +204,19 @@ class Chain(nn.Module):
             drawn = self.mixture(given, scaled, j, temperature).rsample()[..., None]
             scaled = torch.cat([scaled[..., :j], drawn, scaled[..., j + 1 :]], dim=-1)
         return scaled * self.reach + self.middle
+
+
+def _inner(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return x + F.gelu(torch.baddbmm(bias[:, None], x, weight))
+
+
+def _of_each(
+    features: Float[Tensor, "*batch features"], weights: Float[Tensor, "numbers features hidden"]
+) -> Float[Tensor, "*batch numbers hidden"]:
+    """Products of the same features with each number's matrix."""
+    count, size, hidden = weights.shape
+    every = weights.transpose(0, 1).reshape(size, count * hidden)
+    return (features @ every).unflatten(-1, (count, hidden))
 
 
 class ChainedNumbers(TorchDistribution):
@@ -239,13 +293,14 @@ class StrokeTransformer(nn.Module):
     Args:
         chain: of a stroke's numbers, given `WIDTH` features.
         max_strokes: K.
+        first: chain of the first stroke's numbers; None if it is ``chain``.
     """
 
     later: Tensor
 
-    def __init__(self, chain: Chain, max_strokes: int) -> None:
+    def __init__(self, chain: Chain, max_strokes: int, first: Chain | None = None) -> None:
         super().__init__()
-        self.chain = chain
+        self.chain, self.first = chain, first
         self.embed = nn.Linear(len(chain.middle), WIDTH)
         self.start = nn.Parameter(torch.randn(WIDTH) * 0.02)
         self.place = nn.Parameter(torch.randn(max_strokes, WIDTH) * 0.02)
@@ -282,6 +337,10 @@ class StrokeTransformer(nn.Module):
         """What the chain's numbers are conditioned on in steps 1 to t, of which features come first."""
         return self.chain.conditions(self.memories(strokes), strokes)
 
+    def chain_of(self, first: bool) -> Chain:
+        """The chain of the numbers of first strokes, or of others."""
+        return self.first if first and self.first is not None else self.chain
+
     def stop_logits(self, given: Float[Tensor, "*batch given"]) -> Float[Tensor, "*batch"]:
         """Logits of ``on_t`` under `conditions`."""
         logits: Tensor = self.on(given[..., :WIDTH]).squeeze(-1)
@@ -300,6 +359,12 @@ class StrokeTransformer(nn.Module):
         given = self.conditions(strokes[:, :-1])
         logits = self.stop_logits(given)
         if wanted is None:
-            return logits, self.chain.log_prob(given, strokes)
-        log_p = self.chain.log_prob(given[wanted], strokes[wanted])
-        return logits, torch.zeros_like(logits).masked_scatter(wanted, log_p)
+            wanted = torch.ones_like(logits, dtype=torch.bool)
+        log_p = torch.zeros_like(logits)
+        left = wanted
+        if self.first is not None:
+            of_first = self.chain_of(True).log_prob(given[:, 0, :WIDTH], strokes[:, 0])
+            log_p = torch.cat([(of_first * wanted[:, 0])[:, None], log_p[:, 1:]], dim=1)
+            left = wanted & (torch.arange(wanted.shape[1], device=wanted.device) > 0)
+        found = self.chain.log_prob(given[left], strokes[left])
+        return logits, log_p.masked_scatter(left, found)

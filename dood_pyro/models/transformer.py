@@ -25,7 +25,14 @@ from dood_pyro.config import ModelConfig
 from dood_pyro.models.dood import DooD, State, StepInputs, StepValues
 from dood_pyro.models.networks import concatenate
 from dood_pyro.models.pointers import PointerChain
-from dood_pyro.models.stroke_prior import WIDTH, Chain, ChainedNumbers, StrokeTransformer
+from dood_pyro.models.stroke_prior import (
+    DEEP,
+    DEEP_FIRST,
+    WIDTH,
+    Chain,
+    ChainedNumbers,
+    StrokeTransformer,
+)
 
 STEP = 0.8
 """About the largest distance of a control point from the last along an axis, canvas units."""
@@ -41,7 +48,7 @@ class DooDTransformer(DooD):
         "stroke_components",
         "control_points",
     )
-    usual_settings: ClassVar[Mapping[str, Any]] = {"pointers": True}
+    usual_settings: ClassVar[Mapping[str, Any]] = {"pointers": True, "chain": "deep"}
     remembers_strokes: ClassVar[bool] = True
 
     def make_prior(self) -> None:
@@ -50,12 +57,15 @@ class DooDTransformer(DooD):
         steps = 2 * config.degree
         low = [*geometry.LAYOUT_LOW, *[-1.0] * 2, *[-STEP] * steps, *geometry.PEN_LOW[:pens]]
         high = [*geometry.LAYOUT_HIGH, *[1.0] * 2, *[STEP] * steps, *geometry.PEN_HIGH[:pens]]
+        deep = config.chain == "deep"
+        depth = (DEEP, True) if deep else ()
         chain = (
-            PointerChain(low, high, WIDTH, config.degree, config.max_strokes)
+            PointerChain(low, high, WIDTH, config.degree, config.max_strokes, *depth)
             if config.pointers
-            else Chain(low, high, WIDTH)
+            else Chain(low, high, WIDTH, *depth)
         )
-        self.transformer = StrokeTransformer(chain, config.max_strokes)
+        first = Chain(low, high, WIDTH, DEEP_FIRST) if deep else None
+        self.transformer = StrokeTransformer(chain, config.max_strokes, first)
         if config.pen == "shared":
             self.make_shared_pen()
 
@@ -72,7 +82,7 @@ class DooDTransformer(DooD):
             strokes = strokes.flatten(0, -3)[:1]
         memory = self.transformer.conditions(strokes)[..., -1, :]
         batch = torch.broadcast_shapes(memory.shape[:-1], state.alive.shape)
-        return inputs._replace(memory=memory.expand(*batch, -1))
+        return inputs._replace(memory=memory.expand(*batch, -1), first=not state.strokes.shape[-2])
 
     def remembered(self, strokes: Tensor, values: StepValues) -> Tensor:
         numbers = self.numbers(values.layout, values.stroke, values.pen)
@@ -105,19 +115,22 @@ class DooDTransformer(DooD):
     def p_layout(self, inputs: StepInputs) -> ChainedNumbers:
         """p(l_t | strokes before)."""
         memory = self._memory(inputs)
-        return ChainedNumbers(self.transformer.chain, memory, memory[..., :0], (4,))
+        return ChainedNumbers(self._chain(inputs), memory, memory[..., :0], (4,))
 
     def p_stroke(self, inputs: StepInputs, layout: Tensor) -> ChainedNumbers:
         """p(s_t | l_t, strokes before)."""
         shape = (self.config.degree + 1, 2)
         frame = geometry.affine_matrix(layout)
-        return ChainedPoints(self.transformer.chain, self._memory(inputs), layout, shape, frame)
+        return ChainedPoints(self._chain(inputs), self._memory(inputs), layout, shape, frame)
 
     def p_pen(self, inputs: StepInputs, layout: Tensor, stroke: Tensor) -> ChainedNumbers:
         """p(pen_t | l_t, s_t, strokes before)."""
         before = concatenate(layout, numbers_of_points(stroke, geometry.affine_matrix(layout)))
         shape = (self.config.pen_values,)
-        return ChainedNumbers(self.transformer.chain, self._memory(inputs), before, shape)
+        return ChainedNumbers(self._chain(inputs), self._memory(inputs), before, shape)
+
+    def _chain(self, inputs: StepInputs) -> Chain:
+        return self.transformer.chain_of(inputs.first)
 
     @staticmethod
     def _memory(inputs: StepInputs) -> Tensor:
