@@ -331,12 +331,14 @@ def measured(run: str, target: str | None, use: Use) -> Measured:
     trained = config.train
     target = own_source(trained.source, use.trusted) if target is None else target
     name = data.name_of(target)
+    # By the name: a class of the user's own, which may know better, need not be run for a key.
+    transformer = made_by["model"] == "dood-transformer"
     apart = {
         "by": (made_by["source"], name),
         "model": (made_by["model"], "dood"),
         "trainable": (trained.trainable, "both"),
-        # By the name: a class of the user's own, which may know better, need not be run for a key.
-        "pointers": (config.model.pointers, made_by["model"] == "dood-transformer"),
+        "pointers": (config.model.pointers, transformer),
+        "chain": (config.model.chain, "deep" if transformer else "shallow"),
     }
     return Measured(target, name, made_by, apart)
 

@@ -34,9 +34,19 @@ PAGE = HERE.parent / "docs" / "results.md"
 README = HERE.parent / "README.md"
 RESULTS = HERE / "results"
 TRANSFORMER = "{}, model dood-transformer, trainable prior"
-"""Key of what was measured of a prior with pointers, trained alone over the run of the table."""
-PLAIN = TRANSFORMER + ", pointers False"
-"""Key of the same prior without pointers."""
+"""Key of what was measured of a prior trained alone over the run of the table, with pointers and a deep
+chain."""
+SHALLOW = TRANSFORMER + ", chain shallow"
+"""Key of the same with a shallow chain, as the package's weights have it."""
+PLAIN = TRANSFORMER + ", pointers False, chain shallow"
+"""Key of the same without pointers, too."""
+PRIORS = {
+    "{}": "",
+    PLAIN: "transformer prior",
+    SHALLOW: "transformer prior with pointers",
+    TRANSFORMER: "transformer prior with pointers and a deep chain",
+}
+"""Titles, by key: the paper's prior first."""
 USELESS = 0.1
 """Share of real pictures' own class, below which the classifier does not know every class."""
 MOST_UNLIKE = 8
@@ -98,10 +108,10 @@ def own_table() -> list[str]:
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     quality = result("sample_quality")
-    run_of = {key: quality[key.format("omniglot")]["run"] for key in (PLAIN, TRANSFORMER)}
+    run_of = {key: quality[key.format("omniglot")]["run"] for key in (PLAIN, SHALLOW)}
     priors = {
         run_of[PLAIN]["config_sha256"]: "of a transformer prior alone",
-        run_of[TRANSFORMER]["config_sha256"]: "of a transformer prior alone, with pointers",
+        run_of[SHALLOW]["config_sha256"]: "of a transformer prior alone, with pointers",
     }
     chosen = [
         ("transfer", "dood", "mnist", None),
@@ -203,16 +213,19 @@ def fid_table() -> list[str]:
 
 
 def _of_priors(found: dict[str, Any]) -> list[tuple[str, str]]:
-    """Keys of entries, source by source, with their titles: the paper's prior, then what else there
-    is."""
-    pairs = []
-    for source in DATASETS:
-        pairs.append((source, source_title(source)))
-        titles = {PLAIN: "transformer prior", TRANSFORMER: "transformer prior with pointers"}
-        for key, title in titles.items():
-            if key.format(source) in found:
-                pairs.append((key.format(source), f"{source_title(source)}, {title}"))
-    return pairs
+    """Keys of entries, source by source, with their titles."""
+    return [
+        (key, f"{source_title(source)}, {title}" if title else source_title(source))
+        for source in DATASETS
+        for key, title in _priors_of(source, found).items()
+    ]
+
+
+def _priors_of(source: str, found: dict[str, Any]) -> dict[str, str]:
+    """Titles of the priors that there are entries of, by key."""
+    return {
+        key.format(source): title for key, title in PRIORS.items() if key.format(source) in found
+    }
 
 
 def quality_table() -> list[str]:
@@ -242,7 +255,7 @@ def quality_table() -> list[str]:
 
 
 def statistics_table() -> list[str]:
-    """What MNIST's samples are most unlike data in, by the paper's prior and by one with pointers."""
+    """What MNIST's samples are most unlike data in, by the paper's prior and by the transformer."""
     found = result("statistics")
     paper, other = (found[key]["table"] for key in ("mnist", TRANSFORMER.format("mnist")))
     lines = [
@@ -340,7 +353,7 @@ def claims() -> list[str]:
 def main_claims() -> list[str]:
     """Phrases that the README must contain, too."""
     found, shot, quality = cells(), result("one_shot"), result("sample_quality")
-    packaged = quality[TRANSFORMER.format("omniglot")]
+    packaged = quality[SHALLOW.format("omniglot")]
     dood = {key[1:]: cell for key, cell in found.items() if key[0] == "dood"}
     rival = {key[1:]: cell for key, cell in found.items() if key[0] == "dair"}
     verdicts = [cell.against_published() for cell in dood.values()]
@@ -436,13 +449,14 @@ def _claims_of_defaults() -> list[str]:
 
 def _claims_of_tasks() -> list[str]:
     quality, clusters = result("sample_quality"), result("clusters")
-    before, plain, after = (quality[each.format("mnist")] for each in ("{}", PLAIN, TRANSFORMER))
-    named = [100 * each["sets"]["samples"]["recognised"] for each in (before, plain, after)]
+    before, plain, shallow, deep = (quality[each.format("mnist")] for each in PRIORS)
+    named = [100 * each["sets"]["samples"]["recognised"] for each in (before, plain, shallow, deep)]
     return [
         f"ratio to training pictures from {before['ratio']:.1f} to {plain['ratio']:.1f}, and with "
-        f"pointers to {after['ratio']:.1f}",
+        f"pointers to {shallow['ratio']:.1f}, and with a deep chain to {deep['ratio']:.1f}",
         f"names {named[0]:.0f} % of the paper's prior's digits with confidence, {named[1]:.0f} % of "
-        f"those without pointers, {named[2]:.0f} % of those with, and "
+        f"those without pointers, {named[2]:.0f} % of those with, {named[3]:.0f} % of those of a deep "
+        f"chain, and "
         f"{100 * before['classifier']['real']:.0f} % of real ones",
         *_claims_of_priors(),
         f"{clusters['dood-mnist-0']['silhouette']:.3f} as the sites sample them",
@@ -456,8 +470,7 @@ def _claims_of_priors() -> list[str]:
     lines = []
     for source in DATASETS:
         title = source_title(source)
-        priors = ("{}", PLAIN) if source in ("emnist", "kmnist") else ("{}", PLAIN, TRANSFORMER)
-        keys = [each.format(source) for each in priors]
+        keys = list(_priors_of(source, quality))
         entries = [quality[key] for key in keys]
         ends = [statistics[key]["table"]["ends that meet"] for key in keys]
         meet = ", ".join(f"{each['samples']:.2f}" for each in ends)

@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from results_page import PAGE, README, RESULTS, TRANSFORMER, problems, result, rows
+from results_page import PAGE, README, RESULTS, SHALLOW, problems, result, rows
 
 import dood_pyro
 from dood_pyro import data
@@ -154,7 +154,7 @@ def one_shot_runs() -> Iterator[Finding]:
 
 def distances() -> Iterator[Finding]:
     """Measures of samples on Omniglot, and of what stands beside them, for one seed."""
-    kept = result("sample_quality")[TRANSFORMER.format("omniglot")]["sets"]
+    kept = result("sample_quality")[SHALLOW.format("omniglot")]["sets"]
     network = load_features("omniglot")
     found = report(dood_pyro.load("omniglot"), None, "omniglot", network, seeds=(0,))["sets"]
     for name, mine in found.items():

@@ -185,7 +185,11 @@ def test_counts_are_those_of_the_kept_numbers(
     drawings = data.load("random-strokes", "test", 16)
     monkeypatch.setattr(data, "load", lambda *given: drawings)
     given: Any = {"steps": 1, "out": tmp_path / "run", "device": "cpu"}
-    small = {f"model.{name}": value for name, value in vars(TINY).items() if name != "pointers"}
+    small = {
+        f"model.{name}": value
+        for name, value in vars(TINY).items()
+        if name not in ("pointers", "chain")
+    }
     begin_training("random-strokes", "dood", settings=small, **given).train(tensorboard=False)
     found = counts.confusion(Run(tmp_path / "run"))
     assert found.shape == (4, TINY.max_strokes + 1)

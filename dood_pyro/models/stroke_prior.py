@@ -358,13 +358,17 @@ class StrokeTransformer(nn.Module):
         """
         given = self.conditions(strokes[:, :-1])
         logits = self.stop_logits(given)
+        # The first stroke's chain, where there is one, sees all drawings at once, wanted or not.
+        rest = slice(None) if self.first is None else slice(1, None)
         if wanted is None:
-            wanted = torch.ones_like(logits, dtype=torch.bool)
-        log_p = torch.zeros_like(logits)
-        left = wanted
-        if self.first is not None:
-            of_first = self.chain_of(True).log_prob(given[:, 0, :WIDTH], strokes[:, 0])
-            log_p = torch.cat([(of_first * wanted[:, 0])[:, None], log_p[:, 1:]], dim=1)
-            left = wanted & (torch.arange(wanted.shape[1], device=wanted.device) > 0)
-        found = self.chain.log_prob(given[left], strokes[left])
-        return logits, log_p.masked_scatter(left, found)
+            log_p = self.chain.log_prob(given[:, rest], strokes[:, rest])
+        else:
+            some = wanted[:, rest]
+            found = self.chain.log_prob(given[:, rest][some], strokes[:, rest][some])
+            log_p = torch.zeros_like(logits[:, rest]).masked_scatter(some, found)
+        if self.first is None:
+            return logits, log_p
+        of_first = self.first.log_prob(given[:, 0, :WIDTH], strokes[:, 0])
+        if wanted is not None:
+            of_first = of_first.masked_fill(~wanted[:, 0], 0.0)
+        return logits, torch.cat([of_first[:, None], log_p], dim=1)
