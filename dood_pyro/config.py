@@ -186,8 +186,9 @@ class ModelConfig(Config):
     )
     chain: Literal["shallow", "deep"] = setting(
         "shallow",
-        "Network that a transformer prior draws a stroke's numbers by, one after the other; a deep one "
-        "has another for the first stroke. [default: deep for dood-transformer, which it is for]",
+        "Network of a stroke's numbers in a transformer prior: with one inner layer for each number, "
+        "or deeper, with another one for the first stroke. [default: deep for dood-transformer, which "
+        "it is for]",
         option=True,
         before="shallow",
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -17,11 +18,11 @@ DEGREE, MEMORY, K = 2, 3, 3
 NUMBERS = 4 + 2 * (DEGREE + 1) + 1
 
 
-def chain() -> PointerChain:
+def chain(*depth: Any) -> PointerChain:
     torch.manual_seed(0)
     low = [*geometry.LAYOUT_LOW, *[-1.0] * 2, *[-0.8] * 2 * DEGREE, 0.0]
     high = [*geometry.LAYOUT_HIGH, *[1.0] * 2, *[0.8] * 2 * DEGREE, 1.0]
-    made = PointerChain(low, high, MEMORY, DEGREE, K).double()
+    made = PointerChain(low, high, MEMORY, DEGREE, K, *depth).double()
     nudge(made)
     return made
 
@@ -177,8 +178,9 @@ def test_a_place_that_is_certain_is_where_the_stroke_ends(before: int) -> None:
     assert (counts > 300 / places.shape[1]).all()
 
 
-def test_numbers_and_conditions_broadcast() -> None:
-    made = chain()
+@pytest.mark.parametrize("depth", [(), (2, True)])
+def test_numbers_and_conditions_broadcast(depth: Any) -> None:
+    made = chain(*depth)
     given, numbers = conditions(made, strokes(4, 2))[:, -1], strokes(5, 1)
     found = made.log_prob(given, numbers)
     assert found.shape == (5, 4)
@@ -187,8 +189,9 @@ def test_numbers_and_conditions_broadcast() -> None:
     assert variable.log_prob(variable.sample((5,))).shape == (5, 4)
 
 
-def test_what_is_yet_to_be_drawn_may_be_anything() -> None:
-    made, numbers = chain(), strokes(3)
+@pytest.mark.parametrize("depth", [(), (2, True)])
+def test_what_is_yet_to_be_drawn_may_be_anything(depth: Any) -> None:
+    made, numbers = chain(*depth), strokes(3)
     earlier, memory = strokes(2), torch.randn(3, MEMORY, dtype=torch.float64)
     expected = made.log_prob(made.conditions(memory, earlier), numbers)[:2]
     earlier[1] = torch.nan

@@ -100,6 +100,15 @@ def test_a_step_sees_the_strokes_before_it_alone() -> None:
     assert torch.allclose(logits, net.on(one).squeeze(-1))
     expected = net.chain.log_prob(one, every)
     assert torch.allclose(log_p, expected.where(wanted, expected.new_zeros(())))
+    # With a chain of its own for the first stroke, wanted or not.
+    first = Chain([-1.0] * 5, [1.0] * 5, WIDTH, 3).double()
+    net.first = first
+    nudge(first)
+    wanted[1, 0] = False
+    expected = torch.cat([first.log_prob(one[:, :1], every[:, :1]), expected[:, 1:]], dim=1)
+    assert torch.allclose(net.of_drawings(every)[1], expected)
+    found = net.of_drawings(every, wanted)[1]
+    assert torch.allclose(found, expected.where(wanted, expected.new_zeros(())))
 
 
 def test_points_have_the_density_of_their_places_on_the_canvas() -> None:
@@ -388,21 +397,24 @@ def test_terms_of_strokes_alone_are_those_of_the_programs(monkeypatch: pytest.Mo
     assert torch.equal(state, their_state)
 
 
-def test_runs_without_pointers_stay_so(source: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "before"), [("pointers", False), ("chain", "shallow")])
+def test_runs_of_before_a_setting_stay_so(
+    name: str, before: Any, source: Path, tmp_path: Path
+) -> None:
     small = {"model.canvas_size": 16, "model.max_strokes": 2, "train.batch_size": 4}
     given: dict[str, Any] = {"steps": 2, "device": "cpu"}
     first = begin_training(
         str(source),
         "dood-transformer",
         out=tmp_path / "a",
-        settings=small | {"model.pointers": False},
+        settings=small | {f"model.{name}": before},
         **given,
     )
     first.train(tensorboard=False)
     # As a version wrote it that had no such setting.
     config = tmp_path / "a" / "config.json"
     values = json.loads(config.read_text())
-    assert values["model"].pop("pointers") is False
+    assert values["model"].pop(name) == before
     config.write_text(json.dumps(values))
     model, _, _ = Run(tmp_path / "a").load()
     with torch.no_grad():
@@ -410,5 +422,29 @@ def test_runs_without_pointers_stay_so(source: Path, tmp_path: Path) -> None:
     given |= {"init_from": tmp_path / "a"}
     second = begin_training(str(source), out=tmp_path / "b", **given)
     assert second.run.read_config()[0].model == Run(tmp_path / "a").read_config()[0].model
-    with pytest.raises(UserError, match="pointers is that of"):
-        begin_training(str(source), out=tmp_path / "c", settings={"model.pointers": True}, **given)
+    usual = {f"model.{name}": getattr(configure("dood-transformer", "none").model, name)}
+    with pytest.raises(UserError, match=f"{name} is that of"):
+        begin_training(str(source), out=tmp_path / "c", settings=usual, **given)
+
+
+@pytest.mark.parametrize("strokes", [1, 3])
+def test_every_parameter_of_a_deep_prior_learns(strokes: int) -> None:
+    torch.manual_seed(0)
+    model = DooDTransformer(dataclasses.replace(TINY, max_strokes=strokes))
+    nudge(model)
+    with pyro.validation_enabled(False):
+        trace = poutine.trace(model).get_trace(count=20)
+    names = [
+        site_name(kind, t) for kind in ("layout", "stroke", "pen") for t in range(1, strokes + 1)
+    ]
+    values: dict[str, Any] = {
+        kind: torch.stack([trace.nodes[name]["value"].detach() for name in names if kind in name])
+        for kind in ("layout", "stroke", "pen")
+    }
+    logits, log_p = model.prior_of(values)
+    (logits.sum() + log_p.sum()).backward()
+    still = [
+        n for n, p in model.transformer.named_parameters() if p.grad is None or not p.grad.any()
+    ]
+    # Of one stroke, no numbers are read.
+    assert still == (["embed.weight", "embed.bias"] if strokes == 1 else [])

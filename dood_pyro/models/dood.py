@@ -79,8 +79,8 @@ class StepInputs(NamedTuple):
     """h^s_t"""
     memory: Float[Tensor, "*batch features"] | None = None
     """What a prior that remembers the strokes before makes of them."""
-    first: bool = False
-    """Whether there are none, as far as such a prior knows."""
+    first: bool | None = None
+    """Whether no stroke lies before; None for a prior that does not remember strokes."""
 
 
 class StepValues(NamedTuple):

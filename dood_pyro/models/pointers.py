@@ -3,8 +3,9 @@
 
 A stroke's first control point, and its last, which the curve goes through, are drawn from the chain's
 mixture or near a place at hand: one of some places along each earlier stroke and, for the last, the
-stroke's own control points before it. Pointer networks (Vinyals et al. 2015) choose among their inputs
-in this way; here each is the mean of a Gaussian whose width is learned.
+stroke's own control points before it. (A first stroke with a chain of its own has none of this.)
+Pointer networks (Vinyals et al. 2015) choose among their inputs in this way; here each is the mean of a
+Gaussian whose width is learned.
 """
 
 from __future__ import annotations

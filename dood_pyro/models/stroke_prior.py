@@ -86,7 +86,8 @@ class Chain(nn.Module):
         given: size of what all are conditioned on.
         layers: inner layers.
         modulated: whether what all are conditioned on shifts and scales the hidden units of each number
-            (feature-wise linear modulation, Perez et al. 2018); if not, it shifts all numbers' alike.
+            (feature-wise modulation as of Perez et al. 2018, but shifting before the nonlinearity and
+            scaling after it); if not, it shifts all numbers' alike.
     """
 
     middle: Tensor

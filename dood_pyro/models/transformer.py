@@ -57,14 +57,18 @@ class DooDTransformer(DooD):
         steps = 2 * config.degree
         low = [*geometry.LAYOUT_LOW, *[-1.0] * 2, *[-STEP] * steps, *geometry.PEN_LOW[:pens]]
         high = [*geometry.LAYOUT_HIGH, *[1.0] * 2, *[STEP] * steps, *geometry.PEN_HIGH[:pens]]
-        deep = config.chain == "deep"
-        depth = (DEEP, True) if deep else ()
-        chain = (
-            PointerChain(low, high, WIDTH, config.degree, config.max_strokes, *depth)
-            if config.pointers
-            else Chain(low, high, WIDTH, *depth)
-        )
-        first = Chain(low, high, WIDTH, DEEP_FIRST) if deep else None
+        first: Chain | None = None
+        depth: dict[str, Any] = {}
+        if config.chain == "deep":
+            first = Chain(low, high, WIDTH, layers=DEEP_FIRST)
+            depth = {"layers": DEEP, "modulated": True}
+        if first is not None and config.max_strokes == 1:
+            chain, first = first, None  # there is no other stroke
+        elif config.pointers:
+            ends = config.degree, config.max_strokes
+            chain = PointerChain(low, high, WIDTH, *ends, **depth)
+        else:
+            chain = Chain(low, high, WIDTH, **depth)
         self.transformer = StrokeTransformer(chain, config.max_strokes, first)
         if config.pen == "shared":
             self.make_shared_pen()
@@ -130,6 +134,7 @@ class DooDTransformer(DooD):
         return ChainedNumbers(self._chain(inputs), self._memory(inputs), before, shape)
 
     def _chain(self, inputs: StepInputs) -> Chain:
+        assert inputs.first is not None
         return self.transformer.chain_of(inputs.first)
 
     @staticmethod
