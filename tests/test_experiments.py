@@ -24,6 +24,7 @@ import trainings
 from dood_pyro import data
 from dood_pyro.config import RunConfig, TrainConfig
 from dood_pyro.errors import UserError
+from dood_pyro.models.dood import DooD
 from dood_pyro.registry import TASKS, load_target
 from dood_pyro.research import begin_training, configure
 from dood_pyro.run_folders.budget import TrainingBudget
@@ -188,7 +189,7 @@ def test_counts_are_those_of_the_kept_numbers(
     small = {
         f"model.{name}": value
         for name, value in vars(TINY).items()
-        if name not in ("pointers", "chain")
+        if name not in DooD.settings_without_effect
     }
     begin_training("random-strokes", "dood", settings=small, **given).train(tensorboard=False)
     found = counts.confusion(Run(tmp_path / "run"))

@@ -267,8 +267,10 @@ class DooD(DrawingModel[State]):
         )
         if not alike:
             return inputs
-        canvas, features, *states = (field.expand(count, *field.shape[1:]) for field in inputs[:4])
-        return StepInputs(canvas, features, states[0], states[1])
+        canvas, features, layout_rnn, stroke_rnn = (
+            field.expand(count, *field.shape[1:]) for field in inputs[:4]
+        )
+        return StepInputs(canvas, features, layout_rnn, stroke_rnn)
 
     def with_memory(self, inputs: StepInputs, state: State) -> StepInputs:
         """The inputs as the prior needs them, which no guide does."""
