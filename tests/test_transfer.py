@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from dood_pyro.tasks.transfer import cells as cells_of
 from dood_pyro.tasks.transfer import fill as filling
 from dood_pyro.tasks.transfer import plan as planning
 from dood_pyro.tasks.transfer.cells import Cell, cells
-from dood_pyro.tasks.transfer.engines import LocalEngine
+from dood_pyro.tasks.transfer.engines import Job, LocalEngine, Outcome
 from dood_pyro.tasks.transfer.figure import draw_table
 from dood_pyro.tasks.transfer.fill import fill
 from dood_pyro.tasks.transfer.plan import Known, Plan, TableRun, expected, trainings
@@ -287,6 +288,33 @@ def test_a_cut_table_is_refused_before_anything_is_trained(tmp_path: Path) -> No
     with pytest.raises(UserError, match="line 2"):
         fill(wanted, LocalEngine(1))
     assert not wanted.runs.exists()
+
+
+class Refusing:
+    """Engine whose jobs fail at once, two at a time."""
+
+    def slots(self) -> int:
+        return 2
+
+    def run(self, job: Job) -> Outcome:
+        return Outcome(1, "", "refused")
+
+    def stop(self) -> None:
+        """Nothing runs."""
+
+
+def test_lines_of_trainings_that_begin_together_stay_apart(tmp_path: Path) -> None:
+    """As print does, the text is written first and the line's end after it."""
+    written: list[str] = []
+
+    def say(line: str) -> None:
+        written.append(line)
+        time.sleep(0.02)
+        written.append("\n")
+
+    wanted = plan(tmp_path, *(TableRun("dair", "digits", seed) for seed in range(4)))
+    assert len(fill(wanted, Refusing(), say)) == 4
+    assert sorted("".join(written).splitlines()) == [f"training  {each}" for each in wanted.trainings]
 
 
 @pytest.mark.slow

@@ -77,9 +77,14 @@ class _Worker:
     """Runner of a plan's commands, for use from several threads."""
 
     def __init__(self, plan: Plan, engine: Engine, say: Callable[[str], None]) -> None:
-        self.plan, self.engine, self.say = plan, engine, say
+        self.plan, self.engine, self.tell = plan, engine, say
         self.known = known_data(plan)
         self.lock = threading.Lock()
+
+    def say(self, line: str) -> None:
+        """Tell a line, one thread at a time: print writes a line's end apart from its text."""
+        with self.lock:
+            self.tell(line)
 
     def words(self, *command: str) -> tuple[str, ...]:
         """Words of a ``dood-pyro`` command."""
