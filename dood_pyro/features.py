@@ -127,8 +127,6 @@ class ClassifierFit(NamedTuple):
     """These."""
     of: str
     """What they are of."""
-    shares: Float[Tensor, "classes"]
-    """Of each class among them."""
 
 
 HEAD_STEPS = 1500
@@ -177,13 +175,12 @@ def fit_classifier(
             "seen, too few to judge samples by; make features that know them with dood-pyro "
             "train-features"
         )
-    fit = ClassifierFit(accuracy, theirs, "held-out training pictures", _shares(own, len(classes)))
+    fit = ClassifierFit(accuracy, theirs, "held-out training pictures")
     if torch.equal(labels["test"].unique(), classes):
         own = torch.searchsorted(classes, labels["test"])
         accuracy = _accuracy(classifier, features["test"], own)
         if accuracy >= LEARNED * fit.accuracy:  # less: the same numbers stand for other classes
-            shares = _shares(own, len(classes))
-            fit = ClassifierFit(accuracy, features["test"], "test pictures", shares)
+            fit = ClassifierFit(accuracy, features["test"], "test pictures")
     return classifier, fit
 
 
@@ -195,11 +192,6 @@ def _split(count: int) -> tuple[Tensor, Tensor]:
 
 def _accuracy(classifier: Classifier, features: Tensor, labels: Tensor) -> float:
     return float((classifier(features).argmax(-1) == labels).float().mean())
-
-
-def _shares(labels: Tensor, classes: int) -> Tensor:
-    """Of each class; one that is missing has that of a single picture."""
-    return labels.bincount(minlength=classes).clamp(min=1).double() / len(labels)
 
 
 def _jittered(pictures: Tensor) -> Tensor:

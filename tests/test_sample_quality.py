@@ -16,7 +16,7 @@ from dood_pyro.run_folders.budget import TrainingBudget
 from dood_pyro.run_folders.build import build
 from dood_pyro.run_folders.run import Run
 from dood_pyro.tasks import sample_quality
-from dood_pyro.tasks.sample_quality import MEASURES, Judge
+from dood_pyro.tasks.sample_quality import MEASURES, SURE, Judge, recognised_shares
 from dood_pyro.tokens import TokenNoise, strokes_from_parse
 from tests.conftest import random_pictures
 from tests.test_cli import call, refused
@@ -30,7 +30,8 @@ def judge_of(real: torch.Tensor, labels: torch.Tensor, count: int) -> Judge:
     parts = {"train": known, "test": known}
     classifier, fit = features.fit_classifier("dots", parts, dict.fromkeys(parts, labels))
     reference, trained_on, rest = known[:count], known[count : 2 * count], known[2 * count :]
-    return Judge(Pixels(), classifier, reference, trained_on, rest, fit.shares)
+    shares = recognised_shares(classifier(fit.unseen))
+    return Judge(Pixels(), classifier, reference, trained_on, rest, shares)
 
 
 def dots(count: int, where: float = 0.0, width: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -60,6 +61,26 @@ def test_measures_of_known_sets() -> None:
     pictures, labels = dots(1000)
     one_class = judge.judge(pictures[labels == 0])
     assert one_class["least_class"] == 0 and one_class["recall"] < 0.6
+
+
+def test_a_class_that_real_pictures_are_seldom_recognised_as_does_not_count() -> None:
+    torch.manual_seed(0)
+    pictures, labels = dots(1500)
+    judge = judge_of(pictures, labels, count=500)
+    one_class = pictures[labels == 0]
+    for share, least in ((0.3, 0.0), (0.2, pytest.approx(1.0 / 0.8))):  # of two, USUAL is a quarter
+        judge.shares = torch.tensor([1 - share, share]).double()
+        assert judge.judge(one_class)["least_class"] == least
+    judge.shares = torch.zeros(2).double()  # no real picture is recognised
+    assert judge.judge(one_class)["least_class"] == 0
+
+
+def test_shares_of_what_is_recognised() -> None:
+    unsure = (1 + SURE) / 2 - 0.2
+    probabilities = torch.tensor([[0.95, 0.05], [0.92, 0.08], [0.05, 0.95], [1 - unsure, unsure]])
+    shares = recognised_shares(probabilities)
+    torch.testing.assert_close(shares, torch.tensor([2, 1]).double() / 3)
+    assert recognised_shares(probabilities[3:]).tolist() == [0, 0]
 
 
 def _pictures_of(known: torch.Tensor) -> torch.Tensor:

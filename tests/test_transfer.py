@@ -314,7 +314,9 @@ def test_lines_of_trainings_that_begin_together_stay_apart(tmp_path: Path) -> No
 
     wanted = plan(tmp_path, *(TableRun("dair", "digits", seed) for seed in range(4)))
     assert len(fill(wanted, Refusing(), say)) == 4
-    assert sorted("".join(written).splitlines()) == [f"training  {each}" for each in wanted.trainings]
+    assert sorted("".join(written).splitlines()) == [
+        f"training  {each}" for each in wanted.trainings
+    ]
 
 
 @pytest.mark.slow

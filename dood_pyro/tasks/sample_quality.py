@@ -12,7 +12,7 @@ characters:
 ``recall``      share of the reference that is among the set, likewise
 ``recognised``  share that a classifier names with a probability of `SURE` or more
 ``least_class`` the least, over classes, of a class's share of what is recognised, divided by its share
-                of the real pictures
+                of the real pictures that are; over those whose share there is `USUAL` of an even one
 ``nearest``     median distance to the nearest training picture, divided by the test pictures'
 ``copies``      share nearer to a training picture than 95 % of the test pictures are
 
@@ -59,6 +59,9 @@ LIMIT = 20_000
 """Pictures of a part, at most, that sets are taken from, and among which copies are sought."""
 NEIGHBOURS = 3
 SURE = 0.9
+USUAL = 0.5
+"""Share of an even share that a class has among recognised real pictures, at least, to count: of rarer
+ones a set holds too few for a ratio to mean anything."""
 COPY = 0.05
 """Share of the test pictures that lie nearer to a training picture than what counts as a copy."""
 MEASURES = (
@@ -74,7 +77,7 @@ class Judge:
         classifier: over these features.
         reference, training, test: features of the reference, of all training pictures, and of pictures
             that are known not to be copies of them.
-        shares: of each class among real pictures.
+        shares: of each class among real pictures that are recognised (`recognised_shares`).
     """
 
     def __init__(
@@ -100,16 +103,16 @@ class Judge:
         features = features_of(self.network, pictures)
         both = self.reference.double(), features.double()
         nearest = self._nearest(features)
-        probability, names = self.classifier(features).max(-1)
-        sure = probability >= SURE
-        named = names[sure].bincount(minlength=len(self.shares)).double() / max(1, int(sure.sum()))
+        probabilities = self.classifier(features)
+        usual = self.shares >= USUAL / len(self.shares)
+        named = recognised_shares(probabilities)[usual] / self.shares[usual]
         found: dict[str, Any] = {
             "frechet": self.distance.distance(features),
             "kernel": 1000 * poly_mmd(*both),
             "precision": _among(features, self.reference),
             "recall": _among(self.reference, features),
-            "recognised": sure.double().mean(),
-            "least_class": (named / self.shares).min(),
+            "recognised": (probabilities.amax(-1) >= SURE).double().mean(),
+            "least_class": named.min() if len(named) else 0.0,
             "nearest": nearest.median() / self.usual.clamp(min=1e-12),
             "copies": (nearest < self.copy).double().mean(),
         }
@@ -119,6 +122,15 @@ class Judge:
         """Distance of each to the nearest training picture."""
         parts = [torch.cdist(part, self.training).amin(1) for part in features.split(BATCH)]
         return torch.cat(parts)
+
+
+def recognised_shares(
+    probabilities: Float[Tensor, "count classes"],
+) -> Float[Tensor, "classes"]:
+    """Share of each class among the pictures that a classifier recognises (0 where it does none)."""
+    probability, names = probabilities.max(-1)
+    sure = names[probability >= SURE]
+    return sure.bincount(minlength=probabilities.shape[-1]).double() / max(1, len(sure))
 
 
 def _among(features: Tensor, others: Tensor) -> Tensor:
@@ -310,8 +322,9 @@ class _Sets:
         }
         labels = {name: torch.from_numpy(each.labels)[rows[name]] for name, each in parts.items()}
         self.classifier, fit = fit_classifier(target, self.features, labels)
-        self.shares = fit.shares
-        sure = self.classifier(fit.unseen).amax(-1) >= SURE
+        unseen = self.classifier(fit.unseen)
+        self.shares = recognised_shares(unseen)
+        sure = unseen.amax(-1) >= SURE
         self.facts = {"accuracy": fit.accuracy, "of": fit.of, "real": float(sure.double().mean())}
         self.other = "train" if part == "test" else "test"
         self.count = min(count, len(self.pictures[part]) // 2, len(self.pictures[self.other]))
