@@ -37,12 +37,10 @@ from dood_pyro.inference.guide_parses import in_double, parse
 from dood_pyro.models.networks import ImageEncoder
 from dood_pyro.rendering import Renderer, canvas_from_ink, stroke_ink, use_renderer
 from dood_pyro.rendering.reference import stroke_ink_per_pixel
-from dood_pyro.run_folders.budget import TrainingBudget
+from dood_pyro.research import begin_training
 from dood_pyro.run_folders.facts import revision
-from dood_pyro.run_folders.run import Run
 from dood_pyro.tasks.evaluate import evaluate
 from dood_pyro.training.batches import Batches
-from dood_pyro.training.loop import resume
 from dood_pyro.training.trainer import Trainer
 
 TREE = Path(__file__).resolve().parent.parent
@@ -153,19 +151,21 @@ def training(check: Check, name: str) -> dict[str, Any]:
     if check.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(check.device)
     chosen = source(check, name)
-    model = ModelConfig(features=32, canvas_size=28) if check.toy else ModelConfig()
-    settings = TrainConfig(chosen, batch_size=check.size(64, 8))
-    seconds = float(check.size(90, 2))
-    folder = check.scratch / f"run-{name}"
-    run = Run.create(
-        folder, RunConfig("dood", model, settings), TrainingBudget(seconds=seconds), check.device
-    )
+    small = {"model.features": 32, "model.canvas_size": 28, "train.batch_size": 8}
 
     def show(trainer: Trainer, line: dict[str, Any]) -> None:
         if line["kind"] == "held-out":
             print(f"    step {line['step']}: held-out ELBO {line['elbo']}", flush=True)
 
-    trainer = resume(run, check.device, show=show, tensorboard=False)
+    begun = begin_training(
+        chosen,
+        "dood",
+        seconds=float(check.size(90, 2)),
+        out=check.scratch / f"run-{name}",
+        settings=small if check.toy else None,
+        device=check.device.type,
+    )
+    run, trainer = begun.run, begun.train(show, tensorboard=False)
     lines = run.read_metrics()
     found: dict[str, Any] = {
         "source": chosen,

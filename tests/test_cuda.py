@@ -24,8 +24,8 @@ from dood_pyro.rendering import canvas_from_ink, stroke_ink
 from dood_pyro.rendering.reference import stroke_ink_per_pixel
 from dood_pyro.run_folders.budget import TrainingBudget
 from dood_pyro.run_folders.build import build
-from dood_pyro.run_folders.run import Run, make_search_guide
-from dood_pyro.training.loop import resume
+from dood_pyro.run_folders.run import make_search_guide
+from dood_pyro.training.loop import Training, resume
 from dood_pyro.training.trainer import Trainer
 from tests.conftest import TINY, nudge, random_pictures
 
@@ -111,7 +111,7 @@ def test_a_training_that_is_gone_on_with(tmp_path: Path, source: Path) -> None:
             budget = TrainingBudget(steps=steps)
             if run is None:
                 config = RunConfig("dood", TINY, TrainConfig(str(source), batch_size=4))
-                run = Run.create(tmp_path / name, config, budget, DEVICE)
+                run = Training.begin(tmp_path / name, config, budget, DEVICE).run
             resume(run, DEVICE, tensorboard=False, budget=budget)
         assert run is not None
         return run.read_tensors("last.safetensors")[0]

@@ -21,9 +21,11 @@ from dood_pyro.guides import check_guide
 from dood_pyro.images import ImageBatch
 from dood_pyro.inference.guide_parses import parse
 from dood_pyro.inference.importance import importance_bound
+from dood_pyro.inference.smc import smc
 from dood_pyro.inference.stop_marginal import stop_marginal_terms
 from dood_pyro.inference.traces import stroke_traces
 from dood_pyro.models.distributions import AutoregressivePoints
+from dood_pyro.models.sites import on_site
 from dood_pyro.plots import preview
 from dood_pyro.registry import MODELS
 from dood_pyro.run_folders.build import build
@@ -180,6 +182,30 @@ def test_only_execution_guidance_sees_the_canvas(model_name: str, images: Tensor
         assert {"q.on_2.logits", "q.layout_2.loc"} <= moved
         prior = {name for name in moved if name.startswith("p.")}
         assert bool(prior) == (model_name in ("dood", "dood-no-renderer"))
+
+
+@every_model
+def test_particles_have_the_programs_density(model_name: str, images: Tensor) -> None:
+    """Also of a model that remembers its strokes: particles carry all of them along."""
+    model, guide = (module.double() for module in made(model_name))
+    images = images.double()
+    found = smc(model, guide, images, particles=3)
+    steps = range(1, TINY.max_strokes + 1)
+    for particle in range(3):
+        values = {on_site(t): torch.ones(len(images)).double() for t in steps}
+        for drawn in found.strokes[-1]:
+            values |= {name: proposed.value[particle] for name, proposed in drawn.items()}
+        trace = poutine.trace(poutine.condition(model, data=values)).get_trace(images)
+        trace.compute_log_prob()
+        density = sum(trace.nodes[name]["log_prob"] for name in (*values, "image"))
+        torch.testing.assert_close(found.log_joint[-1, particle], density)
+
+
+@every_model
+def test_guides_are_checked_where_the_model_is(model_name: str) -> None:
+    model, guide = (module.to("meta") for module in made(model_name))
+    with pyro.validation_enabled(False):  # it reads values, which this device has none of
+        check_guide(model, guide)
 
 
 @every_model

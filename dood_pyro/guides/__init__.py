@@ -9,6 +9,7 @@ import torch
 from pyro import poutine
 
 from dood_pyro.config import TrainConfig
+from dood_pyro.devices import seeded
 from dood_pyro.errors import UserError
 from dood_pyro.guides.base import Guide, SequentialGuide
 from dood_pyro.images import ImageBatch
@@ -58,12 +59,13 @@ def check_guide(model: DrawingModel[Any], guide: Guide) -> None:
         UserError: sites are missing, extra, or of another shape; they are named.
     """
     size = model.config.canvas_size
+    blank = torch.zeros(2, size, size, device=model.device)
     for native_size in (size, math.ceil(MIN_INK_SCALE * size)):
-        _check_sites(model, guide, ImageBatch(torch.zeros(2, size, size), native_size))
+        _check_sites(model, guide, ImageBatch(blank, native_size))
 
 
 def _check_sites(model: DrawingModel[Any], guide: Guide, images: ImageBatch) -> None:
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
+    with seeded(0, model.device), torch.no_grad():
         theirs: Any = poutine.trace(model).get_trace(images)
         try:
             ours: Any = poutine.trace(guide).get_trace(images)

@@ -127,8 +127,9 @@ def smc(
     state = started
 
     def spread(leaf: Tensor, like: Tensor) -> Tensor:
-        """Expand to every particle; ``like`` has no dimension of particles."""
-        return leaf.expand(particles, count, *like.shape[1:])
+        """Expand to every particle; ``like``, of the initial state, has no dimension of particles.
+        Other sizes may differ: a state that remembers strokes grows by each."""
+        return leaf.expand(particles, count, *leaf.shape[leaf.dim() - like.dim() + 1 :])
 
     for t in range(1, model.config.max_strokes + 1):
         before = guide.model_state(state)
