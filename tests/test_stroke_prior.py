@@ -25,8 +25,10 @@ from dood_pyro.models.sites import site_name
 from dood_pyro.models.stroke_prior import WIDTH, Chain, ChainedNumbers, StrokeTransformer
 from dood_pyro.models.transformer import ChainedPoints, DooDTransformer
 from dood_pyro.research import begin_training, configure
+from dood_pyro.run_folders.budget import TrainingBudget
 from dood_pyro.run_folders.run import Run
 from dood_pyro.training import parsed
+from dood_pyro.training.loop import Training
 from dood_pyro.training.processes import Team
 from dood_pyro.training.trainer import Trainer
 from tests.conftest import TINY, nudge
@@ -313,8 +315,27 @@ def test_interrupted_while_it_parses(
     monkeypatch.undo()
     run = Run(tmp_path / "run")
     assert run.progress()[0] == 3 and not (run.path / parsed.FILE).exists()
+    run.load()  # what it had learned until then can be used
     type(training).open(run, CPU).train(tensorboard=False)
     assert run.progress()[0] == 4
+
+
+def test_a_raised_budget_has_more_parsed(source: Path, tmp_path: Path) -> None:
+    small = {"model.canvas_size": 16, "model.max_strokes": 2, "train.batch_size": 4}
+    given: dict[str, Any] = {"settings": small, "device": "cpu", "steps": 2}
+    begin_training(str(source), "dood", out=tmp_path / "images", **given).train(tensorboard=False)
+    of_prior = {"train.trainable": "prior", "train.batch_size": 4}
+    given |= {"settings": of_prior, "init_from": tmp_path / "images"}
+    begin_training(str(source), "dood-transformer", out=tmp_path / "run", **given)
+    run = Run(tmp_path / "run")
+
+    def parses(steps: int) -> int:
+        Training.open(run, CPU).train(tensorboard=False, budget=TrainingBudget(steps=steps))
+        return len(run.read_tensors(parsed.FILE)[0]["log_q_strokes"][0])
+
+    assert parses(2) == 8 and parses(20) == 18 * 4
+    written = (run.path / parsed.FILE).stat().st_mtime_ns
+    assert parses(24) == 18 * 4 and (run.path / parsed.FILE).stat().st_mtime_ns == written
 
 
 def test_a_full_disk_is_said_before_anything_is_parsed(
