@@ -184,6 +184,7 @@ def parse(
             ("--paper", paper != "auto"),
             ("--joins", joins != "learned"),
             ("--pages", pages != "first"),
+            ("--jobs", jobs != 1),
         ):
             if given:
                 raise UserError(f"{name} belongs to --method ink, and this parse is by the guide")
@@ -336,14 +337,21 @@ def _by_ink(
         return
     import multiprocessing
     from concurrent.futures import ProcessPoolExecutor
+    from concurrent.futures.process import BrokenProcessPool
 
     # Spawned: a forked process may hang in torch's threads.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, context, initializer=_one_thread) as pool:
         results = pool.map(_parsed, work)
-        yield from progress_bar(
-            iterable=results, total=len(work), desc="parse", unit="picture", leave=False
-        )
+        try:
+            yield from progress_bar(
+                iterable=results, total=len(work), desc="parse", unit="picture", leave=False
+            )
+        except BrokenProcessPool:
+            raise UserError(
+                "a process that parsed died, perhaps for lack of memory; what was said to be written "
+                "is; parse the rest with fewer --jobs"
+            ) from None
 
 
 def _one_thread() -> None:

@@ -247,7 +247,9 @@ class TrainConfig(Config):
     )
     seed: int = setting(0, "Seed of all that is random.", 0, 2**63 - 1)
     init_from: str = setting(
-        "", "Run whose model and weights training starts from; of its guide, with those that fit."
+        "",
+        "Run whose model and weights training starts from; of its guide, with those that fit. A run's "
+        "settings name it by the first digits of its weights' hash.",
     )
     trainable: Literal["both", "guide", "prior"] = setting(
         "both",

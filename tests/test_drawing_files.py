@@ -214,6 +214,7 @@ def test_options_reach_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[st
         (("--size", "big"), "positive length"),
         (("--formats", "png"), "none of"),
         (("--method", "guide", "--max-strokes", 3), "--max-strokes"),
+        (("--method", "guide", "--jobs", 2), "--jobs"),
     ):
         assert run(tmp_path / "x.png", *out, *arguments) != 0
         assert said in capsys.readouterr().err

@@ -9,6 +9,7 @@ import torch
 
 from dood_pyro import training
 from dood_pyro.config import RunConfig, TrainConfig
+from dood_pyro.errors import UserError
 from dood_pyro.run_folders.budget import TrainingBudget
 from dood_pyro.run_folders.run import Run
 from dood_pyro.tasks import evaluate as module
@@ -43,3 +44,9 @@ def test_a_row_is_the_same_however_many_processes_measure_it(
     for name, value in rows[0].items():
         same = pytest.approx(value, rel=1e-5) if isinstance(value, float) else value
         assert rows[1][name] == same, name
+
+
+@pytest.mark.parametrize("given", [{"limit": 0}, {"limit": -3}, {"particles": 0}])
+def test_nothing_to_measure_is_said(given: dict[str, int]) -> None:
+    with pytest.raises(UserError, match=r"(limit|particles) is .*1 or more"):
+        module.evaluate("omniglot", "digits", **given)  # type: ignore[arg-type]

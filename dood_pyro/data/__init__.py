@@ -54,7 +54,13 @@ class ImageDataset:
     """Pixels per side of the images before they were resized; 0 if they were not square."""
 
     def shuffled(self, limit: int | None = None) -> UInt8[Tensor, "count size size"]:
-        """First ``limit`` images, 0…255, of the shuffle of seed 0 that all evaluations use."""
+        """First ``limit`` images, 0…255, of the shuffle of seed 0 that all evaluations use.
+
+        Raises:
+            UserError: the limit is below 1.
+        """
+        if limit is not None and limit < 1:
+            raise UserError(f"limit is {limit}; it must be 1 or more, or None for all images")
         order = np.random.default_rng(0).permutation(len(self.images))
         return self.images[order[:limit].copy()]
 

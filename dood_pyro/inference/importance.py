@@ -136,7 +136,7 @@ def bound_of(
         posterior: result of the guide's search for these images, if it was made (`Guide.posterior`).
     """
     everything = as_batch(images)
-    if not guide.search_share:
+    if not guide.searches and type(guide).bound is Guide.bound:
         return importance_bound(model, guide, everything, particles, progress=progress)
     searched = posterior is not None
     few = max(1, chunk_on(everything.device) // particles)

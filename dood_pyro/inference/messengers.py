@@ -37,9 +37,9 @@ class AllOnMessenger(Messenger):
 
 
 class ModeMessenger(Messenger):
-    """Handler that sets latent Gaussians to their mean and ``on_t`` to its likelier value.
+    """Handler that sets latent variables to their mean and ``on_t`` to its likelier value.
 
-    A distribution without a mean is sampled from, and ``sampled`` is then True.
+    Another discrete one, or one without a mean, is sampled from, and ``sampled`` is then True.
     """
 
     def __init__(self) -> None:
@@ -52,7 +52,9 @@ class ModeMessenger(Messenger):
         if is_on(msg["name"]):
             msg["value"] = (bernoulli_logits(msg) > 0).to(bernoulli_logits(msg))
             msg["done"] = True
-        elif msg["fn"].event_shape:
+        elif msg["fn"].has_enumerate_support:
+            self.sampled = True
+        else:
             try:
                 msg["value"] = msg["fn"].mean
                 msg["done"] = True

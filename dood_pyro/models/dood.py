@@ -1,5 +1,5 @@
 """DooD's generative program p(image, strokes), section 2.1, as a Pyro model.
-Trainings use it unless another model is named.
+Trainings use it by the name ``dood``.
 
 For t = 1…K, inside ``pyro.plate("images")``:
 
@@ -98,6 +98,7 @@ class DooD(DrawingModel[State]):
     title = "DooD"
     amortised_guide = "dood_pyro.guides.amortised:AmortisedGuide"
     draws_curves: ClassVar[bool] = True
+    settings_without_effect: ClassVar[tuple[str, ...]] = ("pointers", "chain", "part_dims")
     remembers_strokes: ClassVar[bool] = False
     """Whether the prior goes by all strokes before, which are kept in the state."""
 

@@ -1,5 +1,5 @@
 """DooD with a prior that remembers: its conditionals come from a transformer over all strokes so far.
-Trainings choose it by the name ``dood-transformer``.
+Trainings use it unless another model is named.
 
 Canvas, renderer, RNNs and guide are those of `dood_pyro.models.dood`; in place of equations 2 to 4,
 
@@ -47,6 +47,7 @@ class DooDTransformer(DooD):
         "layout_components",
         "stroke_components",
         "control_points",
+        "part_dims",
     )
     usual_settings: ClassVar[Mapping[str, Any]] = {"pointers": True, "chain": "deep"}
     remembers_strokes: ClassVar[bool] = True

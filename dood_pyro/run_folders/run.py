@@ -9,6 +9,7 @@ A run folder holds
     best.safetensors      averaged weights of model and guide, at the best held-out bound
     last.safetensors      the same, at the last checkpoint
     initial.safetensors   weights of another run that training started from, where it did
+    parses.safetensors    the training images' parses, which a prior has learned from alone
     state.safetensors     all that going on needs: weights, averages, moments, random state, counters
     events.out.tfevents*  TensorBoard
     reconstructions.png   what it draws

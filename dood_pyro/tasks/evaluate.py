@@ -84,8 +84,10 @@ def evaluate(
         the guide's modes in brightness per pixel.
 
     Raises:
-        UserError: the run or the target cannot be read.
+        UserError: the run or the target cannot be read, or there is nothing to measure.
     """
+    if particles < 1:
+        raise UserError(f"particles is {particles}; it must be 1 or more")
     run = open_run(run)
     device = device or torch.device("cpu")
     if device.type == "cpu":
@@ -193,6 +195,7 @@ def _by_processes(
 ) -> list[_Measured]:
     """Compute the shards' bounds and errors in worker processes."""
     context = torch.multiprocessing.get_context("spawn")
+    others = torch.multiprocessing.active_children()
     with context.Manager() as manager:
         done = manager.Queue()
         pool = ProcessPoolExecutor(jobs, context, _start_worker)
@@ -218,7 +221,8 @@ def _by_processes(
             ) from None
         except BaseException:
             for process in torch.multiprocessing.active_children():
-                process.terminate()
+                if process not in others:
+                    process.terminate()
             raise
         finally:
             pool.shutdown(cancel_futures=True)

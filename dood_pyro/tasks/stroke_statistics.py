@@ -145,7 +145,7 @@ class Drawings(NamedTuple):
 def draw_and_parse(
     dood: Recognizer, target: str, count: int, seed: int, data_dir: str | Path | None = None
 ) -> Drawings:
-    """``count`` drawings of each kind.
+    """``count`` drawings of each kind, or as many as the smaller part has.
 
     Raises:
         UserError: the target cannot be had, or the model draws no curves.
@@ -156,6 +156,7 @@ def draw_and_parse(
         )
     parts = [dood.load_images(target, count, part, data_dir) for part in ("train", "test")]
     count, native_size = min(count, *map(len, parts)), parts[0].native_size
+    parts = [each[:count] for each in parts]
 
     def sampled() -> Iterator[Strokes]:
         for start in range(0, count, BATCH):

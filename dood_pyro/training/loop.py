@@ -191,6 +191,11 @@ class Training:
                     steps.on_parses(ParsedBatches(strokes, *of_strokes), budget)
                 if log is not None:
                     _finish(run, trainer, held_out, log)
+                if interrupt.asked:
+                    raise Interrupted(
+                        f"interrupted; {run.path} is trained to the end of its budget",
+                        interrupt.asked,
+                    )
         finally:
             if log is not None:
                 log.close()

@@ -13,11 +13,12 @@ from torch import Tensor, nn
 
 from dood_pyro.guides.amortised import AmortisedGuide
 from dood_pyro.guides.base import Guide
-from dood_pyro.images import Images, as_batch
+from dood_pyro.images import ImageBatch, Images, as_batch
 from dood_pyro.inference import importance
-from dood_pyro.inference.importance import importance_bound, log_mean_exp
+from dood_pyro.inference.importance import ImportanceBound, bound_of, importance_bound, log_mean_exp
 from dood_pyro.inference.stop_marginal import StopMarginalTerms, stop_marginal_terms
 from dood_pyro.models.dood import DooD
+from tests.conftest import TINY
 
 
 class Linear(nn.Module):
@@ -151,3 +152,23 @@ def test_chunks_cover_every_image_and_particle(
 def test_log_mean_exp() -> None:
     values = torch.tensor([[0.0, -1e5], [math.log(3.0), -1e5]])
     torch.testing.assert_close(log_mean_exp(values), torch.tensor([math.log(2.0), -1e5]))
+
+
+class Knows(AmortisedGuide):
+    """Has a bound of its own, though it does not search."""
+
+    def bound(self, images: ImageBatch, particles: int) -> ImportanceBound:
+        """The number of samples, for every image and every field."""
+        value = torch.full((len(images),), float(particles))
+        return ImportanceBound(*[value] * len(ImportanceBound._fields))
+
+
+def test_a_guides_own_bound_is_asked_for(images: Tensor) -> None:
+    model = DooD(TINY)
+    found = bound_of(model, Knows(model), images, particles=7)
+    assert found.log_p.tolist() == [7.0] * len(images)
+    plain = AmortisedGuide(model)
+    torch.manual_seed(0)
+    one = bound_of(model, plain, images, particles=7)
+    torch.manual_seed(0)
+    assert torch.equal(one.log_p, importance_bound(model, plain, images, particles=7).log_p)

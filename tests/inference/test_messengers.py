@@ -10,10 +10,16 @@ import pytest
 import torch
 from pyro import poutine
 from torch import Tensor
+from torch.distributions.transforms import SigmoidTransform
 
 from dood_pyro.guides.amortised import AmortisedGuide
 from dood_pyro.guides.stop import DEAD_LOGIT, StopHead
-from dood_pyro.inference.messengers import StopBoundsMessenger, _Within, bernoulli_logits
+from dood_pyro.inference.messengers import (
+    ModeMessenger,
+    StopBoundsMessenger,
+    _Within,
+    bernoulli_logits,
+)
 from dood_pyro.models.dood import DooD
 
 
@@ -84,3 +90,29 @@ def test_a_whole_guide_is_kept_within_bounds(
         assert (logits[~alive] == DEAD_LOGIT).all()
     last = trace.nodes["_RETURN"]["value"].states[-1]
     assert torch.equal(last.alive > 0, alive & (site["value"] > 0))
+
+
+@pytest.mark.parametrize(
+    ("fn", "mode"),
+    [
+        (dist.Normal(torch.tensor([2.0, 3.0]), 1.0), [2.0, 3.0]),
+        (dist.Normal(torch.ones(2, 3), 1.0).to_event(1), [[1.0] * 3] * 2),
+        (dist.Categorical(torch.ones(2, 4)), None),
+        (
+            dist.TransformedDistribution(dist.Normal(torch.zeros(2), 1.0), [SigmoidTransform()]),
+            None,
+        ),
+    ],
+)
+def test_modes_are_means_where_there_are_any(fn: Any, mode: Any) -> None:
+    """Of one number or several; what has none is sampled, and that is known."""
+
+    def guide() -> Any:
+        with pyro.plate("images", 2, dim=-1):
+            return pyro.sample("width_1", fn)
+
+    with ModeMessenger() as modes:
+        value = guide()
+    assert modes.sampled == (mode is None)
+    assert value.shape == fn.batch_shape + fn.event_shape and torch.isfinite(value).all()
+    assert mode is None or value.tolist() == mode

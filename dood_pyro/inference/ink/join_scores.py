@@ -27,8 +27,6 @@ from dood_pyro.inference.ink.skeleton import InkGraph, Points, along, path_lengt
 
 MAX_SLOTS = 8
 """Ends of a node that are paired, those passed twice counted twice; a node with more stays as it is."""
-DIRECTIONS = ((0.6, 2.0), (0.6, 5.0), (0.6, 12.0))
-"""Stretches of a branch that give its directions at a node, pen widths from the node."""
 OTHER_INK = 0.3
 """Difference in darkness from which two branches are of different inks."""
 OTHER_INK_SCORE = -8.0

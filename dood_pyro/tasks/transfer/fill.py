@@ -17,6 +17,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dood_pyro import data
 from dood_pyro.errors import UserError
 from dood_pyro.research import absolute_source
+from dood_pyro.run_folders.run import STATE
 from dood_pyro.tasks.rows import read_rows, record
 from dood_pyro.tasks.transfer.engines import Engine, Job
 from dood_pyro.tasks.transfer.plan import Plan, TableRun, known_data, likelihood, row_fits
@@ -105,7 +106,7 @@ class _Worker:
                 steps, seconds = run.progress()
                 if seconds >= self.plan.budget or not self.plan.train:
                     return None
-                if not (run.path / "state.safetensors").exists() and steps:
+                if not (run.path / STATE).exists() and steps:
                     return (
                         f"{training}: {run.path} was trained for {seconds:.0f} s and has no "
                         "state to go on from; lower --budget, or move it away to have it trained again"
