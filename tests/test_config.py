@@ -231,7 +231,7 @@ def test_set_reaches_every_setting(source: Path, tmp_path: Path, capsys: Out) ->
 def test_a_setting_of_difference_air_reaches_it(source: Path, tmp_path: Path, capsys: Out) -> None:
     out = tmp_path / "run"
     begin = ("train", "--source", source, "--model", "dair", "--out", out, *QUICK)
-    status, _, err = call(capsys, *begin, "--set", "part_dims=5")
+    status, _, err = call(capsys, *begin, "--set", "model.part_dims=5")
     assert status == 0, err
     assert of_run(out)["model.part_dims"] == 5
 
