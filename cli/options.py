@@ -323,6 +323,7 @@ def measured(run: str, target: str | None, use: Use) -> Measured:
         UserError: the run cannot be read, or its source is code of its own.
     """
     from dood_pyro import data
+    from dood_pyro.config import ModelConfig
     from dood_pyro.recognition import open_run
 
     opened = open_run(run)
@@ -339,6 +340,7 @@ def measured(run: str, target: str | None, use: Use) -> Measured:
         "trainable": (trained.trainable, "both"),
         "pointers": (config.model.pointers, transformer),
         "chain": (config.model.chain, "deep" if transformer else "shallow"),
+        "max_strokes": (config.model.max_strokes, ModelConfig().max_strokes),
     }
     return Measured(target, name, made_by, apart)
 

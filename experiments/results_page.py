@@ -47,6 +47,8 @@ PRIORS = {
     TRANSFORMER: "transformer prior with pointers and a deep chain",
 }
 """Titles, by key: the paper's prior first."""
+TWELVE = TRANSFORMER + ", max_strokes 12"
+"""Key of the same with twelve strokes at most, over a run that has as many."""
 USELESS = 0.1
 """Share of real pictures' own class, below which the classifier does not know every class."""
 MOST_UNLIKE = 8
@@ -245,8 +247,11 @@ def quality_table() -> list[str]:
             names |= {"halves": "– real pictures"}
         known = found[key]["classifier"]
         for name, what in names.items():
-            cells = {m: spread(sets[name], m, 1 if m == "kernel" else 2) for m in measures}
-            if sets["halves"]["least_class"] < USELESS:
+            cells = {
+                m: spread(sets[name], m, 1 if m == "kernel" else 2) if m in sets[name] else "–"
+                for m in measures
+            }
+            if sets["halves"].get("least_class", 0.0) < USELESS:
                 cells["least_class"] = "–"
             if name == "halves" and known["of"] != "test pictures":
                 cells["recognised"] = f"{known['real']:.2f} of {known['of']}"
@@ -270,6 +275,45 @@ def statistics_table() -> list[str]:
         columns = [name, *(f"{value:.2f}" for value in (*numbers, *unlike))]
         lines.append(f"| {' | '.join(columns)} |")
     return lines
+
+
+def twelve_table() -> list[str]:
+    """QuickDraw with six strokes at most, and with twelve."""
+    quality, statistics = result("sample_quality"), result("statistics")
+    columns = []
+    for strokes, table, key in (("six", "transfer", TRANSFORMER), ("twelve", "twelve", TWELVE)):
+        (row,) = (
+            row
+            for row in rows(table)
+            if (row["model"], row["source"], row["target"]) == ("dood", "quickdraw", "quickdraw")
+        )
+        entry, counted = quality[key.format("quickdraw")], statistics[key.format("quickdraw")]
+        samples, other = (entry["sets"][name] for name in ("samples", "other"))
+        run, means = entry["run"], counted["table"]
+        columns.append(
+            {
+                "most strokes": strokes,
+                "steps in 30 minutes": number(float(row["steps"])),
+                "log p(x)": f"{number(float(row['log_p']))} ± {number(float(row['log_p_se']))}",
+                "strokes inferred": f"{float(row['mean_strokes']):.2f}",
+                "mean absolute error per pixel": f"{float(row['mean_absolute_error']):.4f}",
+                "the prior's minutes, steps": f"{run['seconds'] / 60:.0f}, {number(run['steps'])}",
+                "training pictures, parsed and rewritten / training pictures": (
+                    f"{entry['sets']['rewritten']['frechet'] / other['frechet']:.2f}"
+                ),
+                "samples / training pictures": f"{entry['ratio']:.2f}",
+                "kernel distance × 1,000": spread(samples, "kernel", 1),
+                "recognised": spread(samples, "recognised"),
+                "strokes, of samples and of parses": (
+                    f"{means['strokes']['samples']:.2f}, {means['strokes']['train']:.2f}"
+                ),
+                "ends that meet, likewise": (
+                    f"{means['ends that meet']['samples']:.2f}, {means['ends that meet']['train']:.2f}"
+                ),
+            }
+        )
+    lines = [f"| {what} | {columns[0][what]} | {columns[1][what]} |" for what in columns[0]]
+    return [lines[0], "| --- | --- | --- |", *lines[1:]]
 
 
 def clusters_table() -> list[str]:
@@ -332,6 +376,7 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "one-shot": one_shot_table,
     "fid": fid_table,
     "quality": quality_table,
+    "twelve strokes": twelve_table,
     "statistics": statistics_table,
     "clusters": clusters_table,
     "what holds back": holds_back_table,
@@ -345,7 +390,7 @@ def claims() -> list[str]:
     """Phrases of docs/results.md with figures from the result files; white space does not matter."""
     parts = (
         *(main_claims, _claims_of_transfer, _claims_of_defaults, _claims_of_tasks),
-        *(_claims_of_estimators, _claims_of_costs),
+        *(_claims_of_estimators, _claims_of_costs, _claims_of_twelve),
     )
     return [claim for part in parts for claim in part()]
 
@@ -508,6 +553,19 @@ def _claims_of_priors() -> list[str]:
         real = 100 * entries[0]["classifier"]["real"]
         lines.append(f"from {named} % of {title}'s ({real:.0f} % of real ones)")
     return lines
+
+
+def _claims_of_twelve() -> list[str]:
+    """Phrase on what more strokes bring."""
+    six, twelve = (
+        next(
+            float(row["log_p"])
+            for row in rows(table)
+            if (row["model"], row["source"], row["target"]) == ("dood", "quickdraw", "quickdraw")
+        )
+        for table in ("transfer", "twelve")
+    )
+    return [f"Log p(x) is higher by {number(twelve - six)} nats"]
 
 
 def calibration_claims() -> list[str]:
