@@ -4,6 +4,7 @@ Used by ``dood-pyro sample`` and by the Fréchet distance.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from dood_pyro.plots import CELL, colour_steps, grid_sheet, save_png, step_inks
 from dood_pyro.recognition import drawings_from_parse
 from dood_pyro.stroke import beginning
 
+BATCH = 256
+"""Drawings of a set sampled at once."""
 FRAMES_A_STROKE = 8
 """Frames per stroke of an animation."""
 FRAME_MILLISECONDS = 60
@@ -46,6 +49,14 @@ def generate(
     """
     with seeded(seed, model.device):
         return sample_prior(model, count, native_size, temperature)
+
+
+def in_batches(
+    model: DrawingModel[Any], count: int, seed: int, native_size: int = 0
+) -> Iterator[Parse]:
+    """Batches of ``count`` drawings from a model's prior, for sets that are measured."""
+    for start in range(0, count, BATCH):
+        yield generate(model, min(BATCH, count - start), seed * 100_003 + start, native_size)
 
 
 def sheet(parsed: Parse, drawings: list[CanvasDrawing]) -> UInt8[np.ndarray, "height width 3"]:

@@ -30,7 +30,7 @@ and the sets are
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,17 +44,16 @@ from dood_pyro.devices import seeded
 from dood_pyro.extras import extra
 from dood_pyro.features import SIZE, Classifier, FeatureNetwork, fit_classifier
 from dood_pyro.images import ImageBatch
-from dood_pyro.inference.guide_parses import Parse
 from dood_pyro.models.base import DrawingModel
 from dood_pyro.models.networks import glimpse
 from dood_pyro.pictures import resize
 from dood_pyro.recognition import Recognizer
 from dood_pyro.tasks.fid import Reference, features_of
-from dood_pyro.tasks.generate import generate
+from dood_pyro.tasks.generate import in_batches
 from dood_pyro.tokens import TokenNoise, affine_map, apply_token, sample_token, strokes_from_parse
 
 BATCH = 256
-"""Drawings sampled, or parsed, at once."""
+"""Pictures at once."""
 LIMIT = 20_000
 """Pictures of a part, at most, that sets are taken from, and among which copies are sought."""
 NEIGHBOURS = 3
@@ -140,14 +139,6 @@ def _among(features: Tensor, others: Tensor) -> Tensor:
     return (torch.cdist(features, others) <= reach).any(1).double().mean()
 
 
-def _generated(
-    model: DrawingModel[Any], count: int, seed: int, native_size: int
-) -> Iterator[Parse]:
-    """Batches of ``count`` drawings from a model's prior."""
-    for start in range(0, count, BATCH):
-        yield generate(model, min(BATCH, count - start), seed * 100_003 + start, native_size)
-
-
 def samples(
     model: DrawingModel[Any], count: int, seed: int, native_size: int = 0
 ) -> Float[Tensor, "count 50 50"]:
@@ -156,7 +147,7 @@ def samples(
     Args:
         native_size: pixels per side of the grid that ink is put on (`DrawingModel.ink_size`).
     """
-    parts = [each.canvas[-1].cpu() for each in _generated(model, count, seed, native_size)]
+    parts = [each.canvas[-1].cpu() for each in in_batches(model, count, seed, native_size)]
     return resize(torch.cat(parts), SIZE)
 
 
@@ -170,7 +161,7 @@ def shuffled_strokes(
         native_size: as for `samples`.
     """
     parts = []
-    for parsed in _generated(model, count, seed, native_size):
+    for parsed in in_batches(model, count, seed, native_size):
         strokes = strokes_from_parse(parsed)
         ink = strokes.ink(model.ink_size(native_size))
         generator = torch.Generator().manual_seed(seed)

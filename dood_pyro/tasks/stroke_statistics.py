@@ -21,7 +21,7 @@ from dood_pyro.errors import UserError
 from dood_pyro.inference.guide_parses import sample_parse
 from dood_pyro.recognition import Recognizer
 from dood_pyro.rendering import canvas_from_ink, curve_points
-from dood_pyro.tasks.generate import generate
+from dood_pyro.tasks.generate import in_batches
 from dood_pyro.tokens import Strokes, strokes_from_parse
 
 BATCH = 256
@@ -157,19 +157,14 @@ def draw_and_parse(
     parts = [dood.load_images(target, count, part, data_dir) for part in ("train", "test")]
     count, native_size = min(count, *map(len, parts)), parts[0].native_size
     parts = [each[:count] for each in parts]
-
-    def sampled() -> Iterator[Strokes]:
-        for start in range(0, count, BATCH):
-            drawing_seed = seed * 100_003 + start
-            drawn = generate(dood.model, min(BATCH, count - start), drawing_seed, native_size)
-            yield strokes_from_parse(drawn)
+    sampled = map(strokes_from_parse, in_batches(dood.model, count, seed, native_size))
 
     def parsed(part: int) -> Iterator[Strokes]:
         with seeded(seed, dood.device):
             for images in parts[part].split(BATCH):
                 yield strokes_from_parse(sample_parse(dood.model, dood.guide, images))
 
-    return Drawings(*(_together(each) for each in (sampled(), parsed(0), parsed(1))))
+    return Drawings(*(_together(each) for each in (sampled, parsed(0), parsed(1))))
 
 
 def _together(parts: Iterator[Strokes]) -> Strokes:
