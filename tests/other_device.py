@@ -9,6 +9,7 @@ by this.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -120,8 +121,19 @@ def other_device() -> Iterator[torch.device]:
     """Inside the block, `DEVICE` computes."""
     before = torch.__future__.get_overwrite_module_params_on_conversion()
     torch.__future__.set_overwrite_module_params_on_conversion(True)
+    _forget_tables()
     try:
         with _Operations(), _Literals():
             yield DEVICE
     finally:
         torch.__future__.set_overwrite_module_params_on_conversion(before)
+        _forget_tables()
+
+
+def _forget_tables() -> None:
+    """Clear the package's caches, whose tables on `DEVICE` have values inside `other_device` alone."""
+    for name, module in list(sys.modules.items()):
+        if name.partition(".")[0] == "dood_pyro":
+            for value in vars(module).values():
+                if hasattr(value, "cache_clear"):
+                    value.cache_clear()

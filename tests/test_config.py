@@ -152,6 +152,7 @@ OTHER_MODEL: dict[str, Any] = {
     "taper": False,
     "likelihood": "gaussian",
     "native_resolution": False,
+    "part_dims": 5,
     "canvas_channels": 4,
     "glimpse_size": 9,
     "features": 8,
@@ -211,7 +212,7 @@ def test_the_values_tried_are_of_every_setting_and_not_the_defaults() -> None:
         {each.name: each.default for each in dataclasses.fields(config)}
         for config in (ModelConfig, TrainConfig)
     )
-    assert set(OTHER_MODEL) == set(model) - {"pointers", "chain", "part_dims"}  # of other models
+    assert set(OTHER_MODEL) == set(model) - {"pointers", "chain"}  # of another model
     assert set(OTHER_TRAIN) == set(train) - ELSEWHERE
     assert not [name for name, value in OTHER_MODEL.items() if value == model[name]]
     assert not [name for name, value in OTHER_TRAIN.items() if value == train[name]]
@@ -228,14 +229,6 @@ def test_set_reaches_every_setting(source: Path, tmp_path: Path, capsys: Out) ->
     assert others().items() <= of_run(out).items()
 
 
-def test_a_setting_of_difference_air_reaches_it(source: Path, tmp_path: Path, capsys: Out) -> None:
-    out = tmp_path / "run"
-    begin = ("train", "--source", source, "--model", "dair", "--out", out, *QUICK)
-    status, _, err = call(capsys, *begin, "--set", "model.part_dims=5")
-    assert status == 0, err
-    assert of_run(out)["model.part_dims"] == 5
-
-
 def test_a_setting_that_the_model_does_not_go_by_is_refused(source: Path, capsys: Out) -> None:
     begin = ("train", "--source", source, *QUICK, "--layout-components", 3)
     status, _, err = call(capsys, *begin)
@@ -245,9 +238,6 @@ def test_a_setting_that_the_model_does_not_go_by_is_refused(source: Path, capsys
     status, _, err = call(capsys, *begin)
     assert status == 1 and "--pointers has no effect on dood;" in err
     assert "such as dood-transformer\n" in err
-    begin = ("train", "--source", source, *QUICK, "--model", "dair", "--pen", "shared")
-    status, _, err = call(capsys, *begin)
-    assert status == 1 and "--pen has no effect on dair;" in err and "such as dood\n" in err
 
 
 def test_settings_that_a_model_has_unless_told_otherwise() -> None:

@@ -48,10 +48,6 @@ class DifferenceAIR(DrawingModel[Parts]):
     title = "Difference-AIR"
     amortised_guide = "dood_pyro.guides.air:AIRGuide"
     part_sites: ClassVar[tuple[str, ...]] = ("part",)
-    settings_without_effect: ClassVar[tuple[str, ...]] = (
-        *("degree", "layout_components", "stroke_components", "control_points", "pen", "taper"),
-        *("canvas_channels", "pointers", "chain"),
-    )
 
     def __init__(self, config: ModelConfig, detach: bool = True) -> None:
         super().__init__(config, detach)

@@ -47,7 +47,6 @@ class DooDTransformer(DooD):
         "layout_components",
         "stroke_components",
         "control_points",
-        "part_dims",
     )
     usual_settings: ClassVar[Mapping[str, Any]] = {"pointers": True, "chain": "deep"}
     remembers_strokes: ClassVar[bool] = True
