@@ -340,7 +340,7 @@ def measured(run: str, target: str | None, use: Use) -> Measured:
         "trainable": (trained.trainable, "both"),
         "pointers": (config.model.pointers, transformer),
         "chain": (config.model.chain, "deep" if transformer else "shallow"),
-        "max_strokes": (config.model.max_strokes, ModelConfig().max_strokes),
+        "max_strokes": (config.model.max_strokes, ModelConfig.max_strokes),
     }
     return Measured(target, name, made_by, apart)
 

@@ -277,16 +277,19 @@ def statistics_table() -> list[str]:
     return lines
 
 
+def quickdraw_row(table: str) -> dict[str, str]:
+    """DooD's row of QuickDraw on itself in a CSV file of results."""
+    cell = ("dood", "quickdraw", "quickdraw")
+    (row,) = (r for r in rows(table) if (r["model"], r["source"], r["target"]) == cell)
+    return row
+
+
 def twelve_table() -> list[str]:
     """QuickDraw with six strokes at most, and with twelve."""
     quality, statistics = result("sample_quality"), result("statistics")
     columns = []
     for strokes, table, key in (("six", "transfer", TRANSFORMER), ("twelve", "twelve", TWELVE)):
-        (row,) = (
-            row
-            for row in rows(table)
-            if (row["model"], row["source"], row["target"]) == ("dood", "quickdraw", "quickdraw")
-        )
+        row = quickdraw_row(table)
         entry, counted = quality[key.format("quickdraw")], statistics[key.format("quickdraw")]
         samples, other = (entry["sets"][name] for name in ("samples", "other"))
         run, means = entry["run"], counted["table"]
@@ -557,14 +560,7 @@ def _claims_of_priors() -> list[str]:
 
 def _claims_of_twelve() -> list[str]:
     """Phrase on what more strokes bring."""
-    six, twelve = (
-        next(
-            float(row["log_p"])
-            for row in rows(table)
-            if (row["model"], row["source"], row["target"]) == ("dood", "quickdraw", "quickdraw")
-        )
-        for table in ("transfer", "twelve")
-    )
+    six, twelve = (float(quickdraw_row(table)["log_p"]) for table in ("transfer", "twelve"))
     return [f"Log p(x) is higher by {number(twelve - six)} nats"]
 
 

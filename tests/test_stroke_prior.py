@@ -306,6 +306,8 @@ def test_interrupted_while_it_parses(
     parse_batch = parsed.parse_batch
 
     def stopped(*arguments: Any) -> Any:
+        # Written only for who stops it: else a training that then diverges would not be told.
+        assert not (tmp_path / "run" / "best.safetensors").exists()
         signal.raise_signal(signal.SIGTERM)
         return parse_batch(*arguments)
 

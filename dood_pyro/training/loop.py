@@ -225,10 +225,8 @@ class Training:
             if found is None or (len(found) < count and (seconds is None or seconds > took)):
                 before = trainer.seconds
                 found = self._parse(rows, count, seconds, steps)
-                took = trainer.seconds - before
-                self.run.write_tensors(
-                    parsed.FILE, found.tensors(), made_by | {"seconds": f"{took:.3f}"}
-                )
+                made_by["seconds"] = f"{trainer.seconds - before:.3f}"
+                self.run.write_tensors(parsed.FILE, found.tensors(), made_by)
             return found
 
     def _to_parse(self, images: int, budget: TrainingBudget) -> tuple[int, float | None]:
@@ -253,19 +251,22 @@ class Training:
         trainer, dataset = self.trainer, self.dataset
         parsed.check_room(self.run.path, trainer.model, count)
         _checkpoint(self.run, trainer)
-        _keep_unmeasured(self.run, trainer)
         waiting = steps.waiting()
-        with trainer.averaged():
-            found = parsed.parse_images(
-                trainer.model,
-                trainer.guide,
-                dataset.images[torch.from_numpy(rows)].to(trainer.device),
-                dataset.native_size,
-                trainer.config.train.seed,
-                count,
-                seconds,
-                waiting,
-            )
+        try:
+            with trainer.averaged():
+                found = parsed.parse_images(
+                    trainer.model,
+                    trainer.guide,
+                    dataset.images[torch.from_numpy(rows)].to(trainer.device),
+                    dataset.native_size,
+                    trainer.config.train.seed,
+                    count,
+                    seconds,
+                    waiting,
+                )
+        except Interrupted:
+            _keep_unmeasured(self.run, trainer)
+            raise
         steps.say_parsed(len(found))
         return found
 
