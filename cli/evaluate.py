@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ def evaluate(
     import torch
 
     from dood_pyro import data
-    from dood_pyro.progress import progress_bar, update_bar
+    from dood_pyro.progress import Bars
     from dood_pyro.recognition import open_run
     from dood_pyro.tasks.evaluate import evaluate as measure
     from dood_pyro.tasks.rows import read_rows, record
@@ -49,32 +50,21 @@ def evaluate(
         raise UserError("a table holds best checkpoints only: leave out --which or --csv")
     if table is not None:
         read_rows(table)  # find a damaged table before the work, not after
-    bar: Any = None
-
-    def show(done: float, total: int) -> None:
-        nonlocal bar
-        if bar is None:
-            name = f"{options.run_name(run)} on {data.name_of(target)}"
-            bar = progress_bar(
-                total=total, unit="image", desc=name, disable=as_json, bar_format=options.IMAGES
-            )
-        update_bar(bar, done)
-
-    row = measure(
-        open_run(run),
-        target,
-        particles,
-        limit,
-        device=use.torch_device(),
-        data_dir=data_dir,
-        which=use.which,
-        guide=use.guide,
-        progress=show,
-        jobs=torch.get_num_threads(),
-        trusted=use.trusted,
-    )
-    if bar is not None:
-        bar.close()
+    name = f"{options.run_name(run)} on {data.name_of(target)}"
+    with Bars(unit="image", bar_format=options.WHOLE_IMAGES, disable=as_json) as bars:
+        row = measure(
+            open_run(run),
+            target,
+            particles,
+            limit,
+            device=use.torch_device(),
+            data_dir=data_dir,
+            which=use.which,
+            guide=use.guide,
+            progress=partial(bars.advance, name),
+            jobs=torch.get_num_threads(),
+            trusted=use.trusted,
+        )
     if table is not None:
         record(table, row)  # before printing: standard output may be a closed pipe
     options.say(row, _table(row), as_json)

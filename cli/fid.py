@@ -7,6 +7,7 @@ Distances between sets of pictures, and the network whose features are compared.
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +132,7 @@ def sample_quality(
     """
     from dood_pyro.features import load_features
     from dood_pyro.files import refuse_another_run, update_object
-    from dood_pyro.progress import progress_bar
+    from dood_pyro.progress import Bars
     from dood_pyro.recognition import open_run
     from dood_pyro.tasks.sample_quality import report
 
@@ -144,19 +145,9 @@ def sample_quality(
     network = load_features(features)
     dood = use.load(run)
     rival_model = None if rival is None else use.load_model(rival)[0]
-    bar: Any = None
-
-    def show(done: int, total: int) -> None:
-        nonlocal bar
-        if bar is None:
-            bar = progress_bar(total=total, unit="set", desc=name, disable=as_json)
-        bar.update(done - bar.n)
-
-    try:
-        found = report(dood, rival_model, target, network, limit, seeds, part, data_dir, show)
-    finally:
-        if bar is not None:
-            bar.close()
+    with Bars(unit="set", disable=as_json) as bars:
+        progress = partial(bars.advance, name)
+        found = report(dood, rival_model, target, network, limit, seeds, part, data_dir, progress)
     found |= {"seeds": list(seeds), "run": made_by}
     if rival_run is not None:
         found["rival_run"] = rival_run.provenance(use.which)

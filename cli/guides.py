@@ -55,7 +55,7 @@ def compare_guides(
     """
     from dood_pyro import data
     from dood_pyro.files import refuse_another_run, update_object
-    from dood_pyro.progress import progress_bar, update_bar
+    from dood_pyro.progress import Bars
     from dood_pyro.recognition import open_run
     from dood_pyro.tasks.compare_guides import compare_guides as compare
     from dood_pyro.tasks.compare_guides import draw_guides
@@ -68,30 +68,20 @@ def compare_guides(
         *("guides", "particles", "limit", "guide", "which"),
     )
     refuse_another_run(record, key, made_by)
-    bars: dict[str, Any] = {}
-
-    def show(name: str, done: float, total: int) -> None:
-        if name not in bars:
-            bars[name] = progress_bar(
-                total=total, unit="image", desc=name, bar_format=options.IMAGES
-            )
-        update_bar(bars[name], done)
-
-    rows = compare(
-        opened,
-        target,
-        guides,
-        particles,
-        limit,
-        device=use.torch_device(),
-        data_dir=data_dir,
-        which=use.which,
-        guide=use.guide,
-        progress=show,
-        trusted=use.trusted,
-    )
-    for bar in bars.values():
-        bar.close()
+    with Bars(unit="image", bar_format=options.WHOLE_IMAGES, disable=as_json) as bars:
+        rows = compare(
+            opened,
+            target,
+            guides,
+            particles,
+            limit,
+            device=use.torch_device(),
+            data_dir=data_dir,
+            which=use.which,
+            guide=use.guide,
+            progress=bars.advance,
+            trusted=use.trusted,
+        )
     settings = {"particles": particles, "images": rows[0]["images"], "run": made_by}
     update_object(record, {key: {**settings, "guides": rows}})
     options.say(rows, _table(rows), as_json, draw_guides(rows, target, out))
@@ -169,7 +159,9 @@ def calibrate(
     torch.manual_seed(seed)
     least = min(100, simulations // 2)
     model_and_guide = model.to(chosen), recognition.to(chosen)
-    with progress_bar(total=simulations, unit="drawing", bar_format=options.IMAGES) as bar:
+    with progress_bar(
+        total=simulations, unit="drawing", bar_format=options.WHOLE_IMAGES, disable=as_json
+    ) as bar:
         show = partial(update_bar, bar)
         found = measure(*model_and_guide, simulations, draws, least, show, native_size)
     result: dict[str, Any] = {

@@ -100,7 +100,9 @@ def one_shot(
     )
     refuse_another_run(record, key, made_by)
     trials = _trials(runs, background, dood.size, data_dir)
-    found = _measured(lambda show: classify(dood, trials, settings, show), len(trials), settings)
+    found = _measured(
+        lambda show: classify(dood, trials, settings, show), len(trials), settings, as_json
+    )
     update_object(record, {key: {**found, "run": made_by}})
     lines = [f"run {i:02d}  {100 * each:5.1f} %" for i, each in enumerate(found["runs"], start=1)]
     options.say(found, "\n".join([*lines, f"accuracy {_accuracy(found)}"]), as_json)
@@ -129,7 +131,7 @@ def _control(
         def classify(show: Show, fit: Fit = fit) -> dict[str, Any]:
             return one_shot_image(trials, fit, show=show)
 
-        entries[fit] = _measured(classify, len(trials), settings)
+        entries[fit] = _measured(classify, len(trials), settings, as_json)
     update_object(record, {options.entry(CONTROL + ", background" * background, "runs"): entries})
     lines = [f"{name:<9} accuracy {_accuracy(entry)}" for name, entry in entries.items()]
     options.say(entries, "\n".join(lines), as_json)
@@ -145,7 +147,7 @@ def _trials(runs: int, background: bool, size: int, data_dir: Path | None) -> li
 
 
 def _measured(
-    classify: Callable[[Show], dict[str, Any]], runs: int, settings: Settings
+    classify: Callable[[Show], dict[str, Any]], runs: int, settings: Settings, as_json: bool
 ) -> dict[str, Any]:
     """Classify behind a progress bar; return the accuracies with their settings and seconds taken."""
     import dataclasses
@@ -154,7 +156,7 @@ def _measured(
     from dood_pyro.progress import progress_bar
 
     began = time.perf_counter()
-    with progress_bar(total=runs, unit="run") as bar:
+    with progress_bar(total=runs, unit="run", disable=as_json) as bar:
 
         def show(accuracy: float) -> None:
             bar.set_postfix_str(f"{100 * accuracy:.0f} %")

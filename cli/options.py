@@ -271,7 +271,7 @@ def trained(command: Callable[..., None]) -> Callable[..., None]:
     return which(guide(trust(device(collected))))
 
 
-IMAGES = (
+WHOLE_IMAGES = (
     "{desc} {percentage:3.0f}%|{bar:20}| {n:.0f}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}]"
 )
 """Format of a progress bar over images; a search counts parts of an image."""

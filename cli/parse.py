@@ -190,7 +190,7 @@ def parse(
                 raise UserError(f"{name} belongs to --method ink, and this parse is by the guide")
     elif run is not None or use.guide is not None:
         raise UserError("--run and --guide belong to --method guide; --method ink uses neither")
-    found = picture_files(pictures)
+    found = expanded(pictures)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except FileExistsError:
@@ -247,7 +247,7 @@ def _check_size(size: str | None, plotter: bool) -> None:
         blank.svg(size)
 
 
-def picture_files(given: Iterable[Path]) -> list[Path]:
+def expanded(given: Iterable[Path]) -> list[Path]:
     """Files named, and the pictures in folders named, in order.
 
     Raises:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from typing import Any
+from typing import Any, Self
 
 from tqdm import tqdm
 
@@ -81,6 +81,32 @@ def update_bar(bar: tqdm, done: float) -> None:
     """Advance a bar by ``done``, at most to its total: rounded parts may sum to slightly more."""
     left = float(bar.total or 0) - float(bar.n)
     bar.update(min(done, left))
+
+
+class Bars:
+    """Bars that are shown when their work reports for the first time, one by one, with the total that
+    is known then. As a context, it closes them however the work ends.
+
+    Args:
+        options: of `progress_bar`.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        self._options = options
+        self._bars: dict[str, tqdm] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for bar in self._bars.values():
+            bar.close()
+
+    def advance(self, name: str, done: float, total: int) -> None:
+        """Advance the bar of that name by ``done`` of ``total``."""
+        if name not in self._bars:
+            self._bars[name] = progress_bar(total=total, desc=name, **self._options)
+        update_bar(self._bars[name], done)
 
 
 def print_across(bar: tqdm, text: str) -> None:

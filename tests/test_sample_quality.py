@@ -175,7 +175,7 @@ def test_samples_are_measured_beside_real_pictures(source_50: Path) -> None:
         Recognizer(*build(each), each)
         for each in (RunConfig(name, config, TrainConfig("none")) for name in ("dood", "air"))
     )
-    steps: list[tuple[int, int]] = []
+    steps: list[tuple[float, int]] = []
     found = sample_quality.report(
         dood,
         air.model,
@@ -183,11 +183,11 @@ def test_samples_are_measured_beside_real_pictures(source_50: Path) -> None:
         Pixels(),
         count=500,
         seeds=(0, 1),
-        show=lambda *done: steps.append(done),
+        progress=lambda *done: steps.append(done),
     )
     sets = found["sets"]
     names = ["samples", "other", "halves", "moved", "rewritten", "shuffled", "rival"]
-    assert list(sets) == names and steps == [(done, 14) for done in range(1, 15)]
+    assert list(sets) == names and steps == [(1, 14)] * 14
     for measures in sets.values():
         assert set(measures) == {*MEASURES, *(f"{name}_std" for name in MEASURES)}
     assert found["pictures"] == 80 and found["classifier"]["accuracy"] > 0.9

@@ -60,6 +60,8 @@ METRICS = "metrics.jsonl"
 INITIAL = "initial.safetensors"
 STATE = "state.safetensors"
 LOCK = ".lock"
+LOCKED = "another process is training"
+"""Begins what is said of a run whose lock another process holds."""
 FORMER = {INITIAL: "start.safetensors", FACTS: "versions.json"}
 """Names that earlier formats had for a file."""
 

@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -159,7 +158,7 @@ def _measure(
     if jobs == 1 or len(images) * particles < WORTH_IT:
         parts = [_shard(programs, *shard, particles, show) for shard in enumerate(shards)]
     else:
-        parts = _by_processes(arguments, shards, particles, jobs, show)
+        parts = _by_processes(arguments, programs, shards, particles, jobs, show)
     bound = ImportanceBound.concatenated([part.bound for part in parts])
     return _Measured(bound, torch.cat([part.error for part in parts]))
 
@@ -188,6 +187,7 @@ def _shard(
 
 def _by_processes(
     arguments: LoadArguments,
+    programs: ModelAndGuide,
     shards: list[ImageBatch],
     particles: int,
     jobs: int,
@@ -196,16 +196,19 @@ def _by_processes(
     """Compute the shards' bounds and errors in worker processes."""
     context = torch.multiprocessing.get_context("spawn")
     others = torch.multiprocessing.active_children()
+    # The weights, too: a run in training may have saved others by the time a worker reads its files.
+    weights = [
+        {name: value.numpy() for name, value in program.state_dict().items()}
+        for program in programs
+    ]
     with context.Manager() as manager:
         done = manager.Queue()
-        pool = ProcessPoolExecutor(jobs, context, _start_worker)
+        pool = ProcessPoolExecutor(jobs, context, _start_worker, (arguments, weights))
         try:
             futures = [
                 # Arrays rather than tensors, which would travel by shared memory, of which containers
                 # have little.
-                pool.submit(
-                    _work, arguments, index, s.pixels.numpy(), s.native_size, particles, done
-                )
+                pool.submit(_work, index, s.pixels.numpy(), s.native_size, particles, done)
                 for index, s in enumerate(shards)
             ]
             while any(not future.done() for future in futures) or not done.empty():
@@ -229,8 +232,17 @@ def _by_processes(
     return [_Measured(ImportanceBound(*columns[:-1]), columns[-1]) for columns in found]
 
 
-def _start_worker() -> None:
-    """Set up a worker process: one thread, ended by its parent alone."""
+_programs: ModelAndGuide
+"""A worker's model and guide."""
+
+
+def _start_worker(arguments: LoadArguments, weights: list[dict[str, np.ndarray]]) -> None:
+    """Set up a worker process: one thread, ended by its parent alone.
+
+    Args:
+        weights: of model and guide.
+    """
+    global _programs
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers
 
     def exit_with_parent() -> None:
@@ -243,18 +255,13 @@ def _start_worker() -> None:
     torch.set_num_threads(1)
     keep_freed_memory()
     pyro.enable_validation(False)
-
-
-@lru_cache(maxsize=1)
-def _programs(arguments: LoadArguments) -> ModelAndGuide:
-    """A worker's model and guide, loaded once."""
-    run = Run(arguments.path)
-    model, guide, _ = run.load(arguments.which, arguments.guide, arguments.trusted)
-    return model, guide
+    model, guide, _ = Run(arguments.path).load(*arguments[1:])
+    _programs = model, guide
+    for program, arrays in zip(_programs, weights, strict=True):
+        program.load_state_dict({name: torch.from_numpy(each) for name, each in arrays.items()})
 
 
 def _work(
-    arguments: LoadArguments,
     index: int,
     pixels: np.ndarray,
     native_size: int,
@@ -264,5 +271,5 @@ def _work(
     """Measure one shard in a worker; return the fields of `_Measured` as arrays, the error last."""
     images = ImageBatch(torch.from_numpy(pixels), native_size)
     with torch.no_grad():
-        bound, error = _shard(_programs(arguments), index, images, particles, done.put)
+        bound, error = _shard(_programs, index, images, particles, done.put)
     return tuple(values.numpy() for values in (*bound, error))

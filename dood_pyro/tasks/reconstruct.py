@@ -17,11 +17,10 @@ def reconstruct(
     target: str,
     out: Path,
     count: int = 12,
-    part: str = "test",
     data_dir: str | Path | None = None,
     svg: bool = True,
 ) -> list[Path]:
-    """Draw the first ``count`` images of the target's shuffle of seed 0; return the paths written.
+    """Draw the first ``count`` test images of the target's shuffle of seed 0; return the paths written.
 
     Writes a sheet, ``out`` (PNG). With ``svg``, and where the model draws curves, also one SVG and one
     JSON per drawing in a folder of the same name.
@@ -29,7 +28,7 @@ def reconstruct(
     Raises:
         UserError: the target cannot be had, or ``out`` cannot be written.
     """
-    images = dood.load_images(target, count, part, data_dir)
+    images = dood.load_images(target, count, data_dir=data_dir)
     sheet, drawings = draw_steps(images, dood.infer(images), dood.model.draws_curves)
     try:
         if svg and drawings:

@@ -222,7 +222,7 @@ def report(
     seeds: Sequence[int] = range(5),
     part: str = "test",
     data_dir: str | Path | None = None,
-    show: Callable[[int, int], None] | None = None,
+    progress: Callable[[float, int], None] | None = None,
 ) -> dict[str, Any]:
     """Measure a model's samples and what stands beside them.
 
@@ -231,7 +231,7 @@ def report(
 
     Args:
         rival: model whose samples are measured, too.
-        show: called with the number of sets measured and of all.
+        progress: called with the sets measured since the last call, and all of them.
 
     Returns:
         ``sets``, by name of the set: the mean over seeds, of sampling and splitting, of each of
@@ -246,13 +246,13 @@ def report(
     """
     sets = _Sets(target, network, count, part, data_dir)
     columns: dict[str, list[dict[str, float]]] = {}
-    for index, seed in enumerate(seeds):
+    for seed in seeds:
         judge, rest, other = sets.split(seed)
         made = _makers(dood, rival, rest, other, seed, sets.native_size)
-        for place, (name, pictures) in enumerate(made.items()):
+        for name, pictures in made.items():
             columns.setdefault(name, []).append(judge.judge(pictures()))
-            if show is not None:
-                show(index * len(made) + place + 1, len(seeds) * len(made))
+            if progress is not None:
+                progress(1, len(seeds) * len(made))
     found = {name: _means(column) for name, column in columns.items()}
     distance = found["samples"]["frechet"]
     return {

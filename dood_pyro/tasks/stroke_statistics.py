@@ -134,7 +134,7 @@ def _in_others_ink(points: Tensor, width: Tensor, drawn: Tensor) -> Tensor:
     return inside
 
 
-class Drawings(NamedTuple):
+class Compared(NamedTuple):
     """Sampled drawings, and samples of the guide for pictures of both parts of a source."""
 
     samples: Strokes
@@ -144,7 +144,7 @@ class Drawings(NamedTuple):
 
 def draw_and_parse(
     dood: Recognizer, target: str, count: int, seed: int, data_dir: str | Path | None = None
-) -> Drawings:
+) -> Compared:
     """``count`` drawings of each kind, or as many as the smaller part has.
 
     Raises:
@@ -164,7 +164,7 @@ def draw_and_parse(
             for images in parts[part].split(BATCH):
                 yield strokes_from_parse(sample_parse(dood.model, dood.guide, images))
 
-    return Drawings(*(_together(each) for each in (sampled, parsed(0), parsed(1))))
+    return Compared(*(_together(each) for each in (sampled, parsed(0), parsed(1))))
 
 
 def _together(parts: Iterator[Strokes]) -> Strokes:

@@ -23,7 +23,7 @@ from dood_pyro.guides import check_guide
 from dood_pyro.images import ImageBatch
 from dood_pyro.inference.stop_marginal import ElboTerms, StopMarginalTerms
 from dood_pyro.run_folders.budget import TrainingBudget
-from dood_pyro.run_folders.run import INITIAL, LOCK, STATE, Run
+from dood_pyro.run_folders.run import INITIAL, LOCK, LOCKED, STATE, Run
 from dood_pyro.run_folders.tensors import refuse_not_finite
 from dood_pyro.training import parsed
 from dood_pyro.training.batches import Batches, split_held_out
@@ -133,7 +133,7 @@ class Training:
         try:
             stack.enter_context(locked(path / LOCK, wait=False))
         except BlockingIOError:
-            raise UserError(f"another process is training {path}; wait for it to end") from None
+            raise UserError(f"{LOCKED} {path}; wait for it to end") from None
         self._restore()
         # Only now: what cannot be gone on with stays as it was.
         self.run.write_config(self.trainer.config, budget, tensorboard)

@@ -138,7 +138,8 @@ class Trainer:
         """Last step whose held-out bound is known."""
         self.on_parses = False
         """Whether the last step was the prior's alone."""
-        # Counted on the device; read when logging only.
+        # Gradients left out because they were not finite, of images or of random strokes; counted on
+        # the device, read when logging only.
         self.skipped = torch.zeros((), device=device)
         self.skipped_in_a_row = torch.zeros((), device=device)
 

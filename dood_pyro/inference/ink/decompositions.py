@@ -61,13 +61,10 @@ class DecomposedInk(NamedTuple):
     log_p: float
 
 
-def decompose(scores: JoinScores, samples: int = SAMPLES) -> DecomposedInk:
-    """The decomposition of a graph that is right about most strokes.
-
-    Args:
-        samples: decompositions sampled; the same for the same graph.
-    """
-    drawn, sets, confidence = _sampled(scores, samples)
+def decompose(scores: JoinScores) -> DecomposedInk:
+    """The decomposition of a graph, of those sampled, that is right about most strokes; the same for
+    the same graph."""
+    drawn, sets, confidence = _sampled(scores)
     values = [
         sum(confidence[stroke] - STROKE_PRICE for stroke in strokes) + PROBABLE * each.log_p
         for each, strokes in zip(drawn, sets, strict=True)
@@ -76,9 +73,9 @@ def decompose(scores: JoinScores, samples: int = SAMPLES) -> DecomposedInk:
     return _drawn(scores, best, confidence)
 
 
-def alternatives(scores: JoinScores, count: int, samples: int = SAMPLES) -> list[DecomposedInk]:
+def alternatives(scores: JoinScores, count: int) -> list[DecomposedInk]:
     """Different decompositions of a graph, the most probable of those sampled, in falling order."""
-    drawn, sets, confidence = _sampled(scores, samples)
+    drawn, sets, confidence = _sampled(scores)
     found: dict[frozenset[frozenset[int]], Decomposition] = {}
     for each, strokes in zip(drawn, sets, strict=True):
         key = frozenset(strokes)
@@ -89,11 +86,11 @@ def alternatives(scores: JoinScores, count: int, samples: int = SAMPLES) -> list
 
 
 def _sampled(
-    scores: JoinScores, samples: int
+    scores: JoinScores,
 ) -> tuple[list[Decomposition], list[list[frozenset[int]]], dict[frozenset[int], float]]:
     """Different decompositions, the strokes of each as sets of branches, and the strokes'
     confidences."""
-    drawn, counts = different(sample_decompositions(scores, samples))
+    drawn, counts = different(sample_decompositions(scores, SAMPLES))
     sets = [_stroke_sets(scores, each) for each in drawn]
     return drawn, sets, _confidences(scores.graph, sets, counts)
 

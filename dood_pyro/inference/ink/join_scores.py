@@ -441,13 +441,14 @@ class JoinScores:
             float(np.log(share + 1e-4)),
         )
 
-    def twice_log_odds(self, sweeps: int = 2) -> Float[np.ndarray, "branches"]:
+    def twice_log_odds(self) -> Float[np.ndarray, "branches"]:
         """Log-odds that each branch was passed twice; rings are passed once."""
         count = len(self.graph.branches)
         times = [1] * count
         odds = np.full(count, -np.inf)
         alone = np.array([branch.ends == [None, None] for branch in self.graph.branches])
-        for _ in range(sweeps):
+        # They depend on how often the neighbours were passed: once at first, then as was found.
+        for _ in range(2):
             odds = np.where(alone, -np.inf, self.networks.twice(self.twice_rows(times)))
             after = [2 if each > 0 else 1 for each in odds]
             if after == times:

@@ -55,7 +55,7 @@ LARGEST_SIDE = 1200
 """Pixels of the longer side up to which pictures are enlarged."""
 CORNER = 40.0
 """Turn from which a stroke may have a corner where its branches meet, degrees."""
-CORNER_REACH = (0.4, 1.8)
+SEAM_REACH = (0.4, 1.8)
 """Stretch before and after a seam over which its turn is measured, pen widths."""
 
 
@@ -106,22 +106,16 @@ def parse_ink(
     return _fitted(ink, drawn, _width(graphs), factor, steps, max_strokes)
 
 
-def parse_ink_ways(
-    ink: Ink,
-    count: int,
-    steps: int = STEPS,
-    max_strokes: int = MAX_STROKES,
-    networks: JoinNetworks | None = None,
-) -> list[InkParse]:
+def parse_ink_ways(ink: Ink, count: int, max_strokes: int = MAX_STROKES) -> list[InkParse]:
     """Up to ``count`` different parses, in falling order of their decompositions' probability.
 
     Args:
-        steps, max_strokes, networks: as for `parse_ink`.
+        max_strokes: most strokes of each; the longest are kept.
     """
     graphs, factor = graphs_of(ink)
-    ways = [alternatives(scores, count) for scores in _scores(graphs, networks)]
+    ways = [alternatives(scores, count) for scores in _scores(graphs, None)]
     return [
-        _fitted(ink, _together(chosen), _width(graphs), factor, steps, max_strokes)
+        _fitted(ink, _together(chosen), _width(graphs), factor, STEPS, max_strokes)
         for chosen in most_probable(ways, count)
     ]
 
@@ -231,7 +225,7 @@ def _two_points(line: Points) -> Points:
 def _is_corner(line: Points, seam: int, width: float) -> bool:
     """Whether a line turns sharply where two of its branches meet."""
     before, after = line[: seam + 1][::-1], line[seam:]
-    near, far = (reach * width for reach in CORNER_REACH)
+    near, far = (reach * width for reach in SEAM_REACH)
     if min(path_length(before), path_length(after)) < near + 0.5:
         return False
     directions = []

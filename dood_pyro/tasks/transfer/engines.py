@@ -28,6 +28,7 @@ from typing import Any, NamedTuple, Protocol
 from dood_pyro.devices import cores
 from dood_pyro.errors import UserError
 from dood_pyro.extras import extra
+from dood_pyro.run_folders.run import LOCKED
 
 RETRIES = 10
 """How often Ray starts a task anew whose node or process was lost."""
@@ -269,7 +270,7 @@ def run_on_node(
             words = here.going_on if here.going_on and here.run.exists() else here.words
             outcome = call(words, {"OMP_NUM_THREADS": threads})
             # The training of a process whose node was lost may not yet have noticed.
-            if "another process is training" not in outcome.error or time.monotonic() > deadline:
+            if LOCKED not in outcome.error or time.monotonic() > deadline:
                 break
             time.sleep(2)
         back = here.run != job.run and job.trains and here.run.exists()

@@ -134,6 +134,9 @@ def draw_table(
     return save_figure(figure, out)
 
 
+STRIP_IMAGES = 4
+
+
 class Strips:
     """Strips of a target's first test images and, below the images, their reconstructions by the
     runs of a plan's first seed.
@@ -143,14 +146,13 @@ class Strips:
 
     Args:
         path: the .npz file of strips.
-        count: images per strip.
 
     Raises:
         UserError: the file cannot be read.
     """
 
-    def __init__(self, plan: Plan, path: Path, count: int = 4) -> None:
-        self.plan, self.path, self.count = plan, path, count
+    def __init__(self, plan: Plan, path: Path) -> None:
+        self.plan, self.path = plan, path
         self.runs = {(t.model, data.name_of(t.source)): t for t in reversed(plan.trainings)}
         self.targets = {data.name_of(target): target for target in plan.targets}
         self.loaded: dict[tuple[str, str], Recognizer | None] = {}
@@ -191,7 +193,7 @@ class Strips:
         if dood is None or target not in known_data(self.plan):
             return None
         name = self.targets[target]
-        images = dood.load_images(name, self.count, data_dir=self.plan.data_dir)
+        images = dood.load_images(name, STRIP_IMAGES, data_dir=self.plan.data_dir)
         made = dood.infer(images).canvas[-1]
         rows = [torch.cat(list(part.cpu()), dim=-1) for part in (images.pixels, made)]
         return (255 * (1 - torch.cat(rows))).round().clamp(0, 255).byte().numpy()
