@@ -1,7 +1,7 @@
-"""Tables of docs/results.md, made from the files that hold their numbers, and what its sentences claim.
+"""Tables of docs/results.md and the README, made from the files of results, and what sentences claim.
 Run by hand after new results; ``make verify`` and a test also check the page with it.
 
-    python experiments/results_page.py            # writes the tables into docs/results.md
+    python experiments/results_page.py            # writes the tables into the page and the README
     python experiments/results_page.py --check    # says what differs; status 1 where something does
 
 A table stands between `<!-- NAME -->` and `<!-- end -->`. Sentences are written by hand; `claims` says
@@ -230,6 +230,33 @@ def _priors_of(source: str, found: dict[str, Any]) -> dict[str, str]:
     }
 
 
+def samples_table() -> list[str]:
+    """The README's: the paper's prior, the best of those that remember, and training pictures."""
+    found = result("sample_quality")
+    lines = [
+        "| | paper's prior | a prior that remembers | training pictures, moved | recognised: paper's | "
+        "remembers | real |",
+        "|" + " --- |" * 7,
+    ]
+    for source in DATASETS:
+        entries = [found[key] for key in _priors_of(source, found)]
+        before, now = entries[0], min(entries[1:], key=lambda entry: entry["ratio"])
+        sets, known = before["sets"], before["classifier"]
+        columns = [
+            source_title(source),
+            *(f"{entry['ratio']:.2f}" for entry in (before, now)),
+            f"{sets['moved']['frechet'] / sets['other']['frechet']:.2f}",
+            *(f"{100 * e['sets']['samples']['recognised']:.0f} %" for e in (before, now)),
+            f"{100 * known['real']:.0f} %",
+        ]
+        if (
+            known["of"] != "test pictures"
+        ):  # the classifier knows other characters than are compared
+            columns[-3:] = [""] * 3
+        lines.append(f"| {' | '.join(columns)} |")
+    return lines
+
+
 def quality_table() -> list[str]:
     """Other measures of samples, beside those of real pictures."""
     found = result("sample_quality")
@@ -384,6 +411,7 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "clusters": clusters_table,
     "what holds back": holds_back_table,
 }
+README_TABLES = {"samples": samples_table}
 
 
 # The sentences.
@@ -400,8 +428,7 @@ def claims() -> list[str]:
 
 def main_claims() -> list[str]:
     """Phrases that the README must contain, too."""
-    found, shot, quality = cells(), result("one_shot"), result("sample_quality")
-    packaged = quality[SHALLOW.format("omniglot")]
+    found, shot = cells(), result("one_shot")
     dood = {key[1:]: cell for key, cell in found.items() if key[0] == "dood"}
     rival = {key[1:]: cell for key, cell in found.items() if key[0] == "dair"}
     verdicts = [cell.against_published() for cell in dood.values()]
@@ -428,30 +455,14 @@ def main_claims() -> list[str]:
         f"DooD has {percent(shot['dood']['accuracy'])}, 95 % interval {low} to {high}",
         f"{shot['dood']['accuracy'] * 100 - 73.5:.1f} points above the paper",
         f"{100 * (shot['image']['elastic']['accuracy'] - 0.735):.1f} of them without any model",
-        f"{packaged['ratio']:.2f} times as far from the test alphabets as training alphabets are",
-        f"of the paper's prior {quality['omniglot']['ratio']:.2f} times",
-        f"{packaged['ratio_halves']:.0f} times as far as one half of the test alphabets from the other",
+        f"{_packaged()['ratio_halves']:.0f} times as far as one half of the test alphabets from the "
+        "other",
     ]
 
 
-def readme_claims() -> list[str]:
-    """Phrases that the README alone must contain."""
-    quality, lines = result("sample_quality"), []
-    for source in ("quickdraw", "mnist"):
-        before, now = (quality[key.format(source)] for key in ("{}", TRANSFORMER))
-        digits = 1 if source == "mnist" else 2
-        lines.append(
-            f"{source_title(source)}'s from {before['ratio']:.{digits}f} to {now['ratio']:.{digits}f}"
-        )
-        named, others = (100 * each["sets"]["samples"]["recognised"] for each in (now, before))
-        of_them, between = " of them", ""
-        if source == "mnist":
-            of_them, between = "", f"{others:.0f} % of the paper's prior's, "
-        lines.append(
-            f"a classifier names {named:.0f} %{of_them} with confidence, {between}"
-            f"{100 * now['classifier']['real']:.0f} % of real ones"
-        )
-    return lines
+def _packaged() -> dict[str, Any]:
+    """What was measured of samples of the package's weights."""
+    return result("sample_quality")[SHALLOW.format("omniglot")]
 
 
 def _claims_of_transfer() -> list[str]:
@@ -520,6 +531,8 @@ def _claims_of_tasks() -> list[str]:
     before, plain, shallow, deep = (quality[each.format("mnist")] for each in PRIORS)
     named = [100 * each["sets"]["samples"]["recognised"] for each in (before, plain, shallow, deep)]
     return [
+        f"{_packaged()['ratio']:.2f} times as far from the test alphabets as training alphabets are",
+        f"of the paper's prior {quality['omniglot']['ratio']:.2f} times",
         f"ratio to training pictures from {before['ratio']:.1f} to {plain['ratio']:.1f}, and with "
         f"pointers to {shallow['ratio']:.1f}, and with a deep chain to {deep['ratio']:.1f}",
         f"names {named[0]:.0f} % of the paper's prior's digits with confidence, {named[1]:.0f} % of "
@@ -614,15 +627,15 @@ def _claims_of_costs() -> list[str]:
 # The pages.
 
 
-def with_tables(text: str) -> str:
-    """The page with its tables as the files have them."""
-    for name, make in TABLES.items():
+def with_tables(page: Path, text: str) -> str:
+    """A page's text with its tables as the files have them."""
+    for name, make in (README_TABLES if page == README else TABLES).items():
         block = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
         body = "\n".join(make()).strip() + "\n"
         text, places = block.subn(lambda found, body=body: f"{found[1]}{body}{found[2]}", text)  # type: ignore[misc]
         if places != 1:
             raise SystemExit(
-                f"{PAGE} has {places} places for the table {name}, and should have one"
+                f"{page} has {places} places for the table {name}, and should have one"
             )
     return text
 
@@ -640,11 +653,11 @@ def says(text: str, claim: str) -> bool:
 def problems(page: str, readme: str) -> list[str]:
     """Differences between docs/results.md, the README and the result files, a line each."""
     found = [f"not in docs/results.md: {each}" for each in claims() if not says(page, each)]
-    repeated = [*main_claims(), *readme_claims()]
-    found += [f"not in README.md: {each}" for each in repeated if not says(readme, each)]
-    if with_tables(page) != page:
-        command = "python experiments/results_page.py"
-        found.append(f"a table of docs/results.md differs from its file: {command} writes it anew")
+    found += [f"not in README.md: {each}" for each in main_claims() if not says(readme, each)]
+    for path, text in ((PAGE, page), (README, readme)):
+        if with_tables(path, text) != text:
+            where, command = path.relative_to(HERE.parent), "python experiments/results_page.py"
+            found.append(f"a table of {where} differs from its file: {command} writes it anew")
     return found
 
 
@@ -655,11 +668,10 @@ def main() -> None:
     )
     parser.add_argument("--check", action="store_true")
     arguments = parser.parse_args()
-    page = PAGE.read_text()
     if not arguments.check:
-        page = with_tables(page)
-        write_atomically(PAGE, page.encode())
-    found = problems(page, README.read_text())
+        for page in (PAGE, README):
+            write_atomically(page, with_tables(page, page.read_text()).encode())
+    found = problems(PAGE.read_text(), README.read_text())
     for line in found:
         print(line)
     sys.exit(1 if found else 0)

@@ -36,13 +36,15 @@ def test_usual_calibration_is_that_of_the_file() -> None:
 def test_what_differs_is_found() -> None:
     (own,) = (line for line in results_page.own_table() if line.startswith("| MNIST"))
     found = results_page.problems(PAGE.replace(own, own.replace("7", "8")), README)
-    assert any("table" in line for line in found)
+    assert any("table of docs/results.md" in line for line in found)
+    found = results_page.problems(PAGE, README.replace("| 23.71 |", "| 1.71 |"))
+    assert found == [line for line in found if "table of README.md" in line] != []
     (claim,) = (each for each in results_page.main_claims() if "22 of 25 cells" in each)
     changed = [text.replace("22 of 25 cells", "25 of 25 cells") for text in (PAGE, README)]
     assert results_page.problems(changed[0], README) == [f"not in docs/results.md: {claim}"]
     assert results_page.problems(PAGE, changed[1]) == [f"not in README.md: {claim}"]
     with pytest.raises(SystemExit, match="places for the table"):
-        results_page.with_tables(PAGE.replace("<!-- own -->", ""))
+        results_page.with_tables(results_page.PAGE, PAGE.replace("<!-- own -->", ""))
 
 
 def test_kept_runs_are_listed() -> None:
