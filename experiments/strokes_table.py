@@ -10,6 +10,7 @@ round pen on 256×256 pixels, clean and degraded, and traced by
     angles      the same with joins scored by angle, without anything learned
     single pass the amortised guide of the packaged weights alone, trained on Omniglot's images
     skeleton    scikit-image's skeleton, branches continued by angle at its junctions
+    skeleton of ink    the same of the ink that dood finds, enlarged where dood enlarges it
     autotrace   pyautotrace's centreline
     vtracer     outlines, for reference: what most tracers give
 
@@ -35,7 +36,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from scipy import ndimage
 from train_joins import split_drawings
 
@@ -45,7 +46,7 @@ from dood_pyro.errors import exit_on_user_error
 from dood_pyro.files import update_object, write_atomically
 from dood_pyro.inference.ink.joins import canonical, chain_branches, joins
 from dood_pyro.inference.ink.paper import find_ink
-from dood_pyro.inference.ink.parse_ink import parse_ink
+from dood_pyro.inference.ink.parse_ink import enlarged_mask, parse_ink
 from dood_pyro.inference.ink.skeleton import skeleton_graphs
 from dood_pyro.plots import new_figure, save_figure
 from dood_pyro.recognition import load
@@ -118,6 +119,7 @@ def tracers() -> dict[str, Tracer]:
         "angles": _ink(score="angles"),
         "single pass": _single_pass(),
         "skeleton": _skeleton,
+        "skeleton of ink": _skeleton_of_ink,
     }
     for name, module, make in (
         ("autotrace", "autotrace", _autotrace),
@@ -141,10 +143,20 @@ def _single_pass() -> Tracer:
 
 
 def _skeleton(picture: Picture) -> Traced:
-    lines = []
-    for graph in skeleton_graphs(picture > 0.5):
-        lines += [canonical(each.line) for each in chain_branches(graph, joins(graph))]
-    return Traced(lines)
+    return Traced(_skeleton_lines(picture > 0.5))
+
+
+def _skeleton_of_ink(picture: Picture) -> Traced:
+    mask, _, factor = enlarged_mask(find_ink(picture[..., None], polarity="bright-ink"))
+    return Traced([line / factor for line in _skeleton_lines(mask)])
+
+
+def _skeleton_lines(mask: Bool[np.ndarray, "height width"]) -> list[Polyline]:
+    return [
+        canonical(each.line)
+        for graph in skeleton_graphs(mask)
+        for each in chain_branches(graph, joins(graph))
+    ]
 
 
 def _ink(**options: Any) -> Tracer:
@@ -332,7 +344,10 @@ ROWS = (
     ("ms", "milliseconds", 0),
 )
 """Scores on the page: name, words, and digits after the point."""
-NAMES = ("dood", "proposals", "angles", "single pass", "skeleton", "autotrace", "vtracer")
+NAMES = (
+    *("dood", "proposals", "angles", "single pass"),
+    *("skeleton", "skeleton of ink", "autotrace", "vtracer"),
+)
 """Tracers on the page, in their order."""
 MARKS = "<!-- tables by experiments/strokes_table.py -->", "<!-- end of tables -->"
 

@@ -348,8 +348,9 @@ def starting_widths(
         normals.append(ahead[:, ::-1] * [1, -1] / np.maximum(np.hypot(*ahead.T), 1e-6)[:, None])
     points = np.array(places)[:, :, None] + offsets[:, None] * np.array(normals)[:, :, None]
     # Pixel i's middle is at i + 1/2.
+    # Ink at the picture's edge ends there.
     section = ndimage.map_coordinates(
-        picture, [points[..., 1] - 0.5, points[..., 0] - 0.5], order=1, mode="nearest"
+        picture, [points[..., 1] - 0.5, points[..., 0] - 0.5], order=1, mode="constant"
     )
     inside = section >= 0.5 * section[..., middle : middle + 1]
     above = np.argmin(inside[..., middle:], -1)
@@ -400,7 +401,8 @@ class _CurveSums:
         11, 11), and which unknowns these are (curves, 11)."""
         count, unknowns = len(curves.stroke), curves.table.shape[1]
         table = curves.table.tocoo()
-        curve, control = np.divmod(table.row, 4)
+        # Places in a table of curves by unknowns, of which large pages have more than 2³¹.
+        curve, control = np.divmod(table.row.astype(np.int64), 4)
         pairs, pair = np.unique(curve * unknowns + table.col, return_inverse=True)
         of_curve, unknown = np.divmod(pairs, unknowns)
         slot = np.arange(len(pairs)) - np.searchsorted(of_curve, np.arange(count))[of_curve]

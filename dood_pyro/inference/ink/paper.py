@@ -3,8 +3,8 @@
 
 The paper is the colour that most of a picture has; where light or shadow change it, a slow surface
 through most of each neighbourhood. Ink is what differs from it, in brightness or colour, relative to
-the strongest ink. Frames of scans, ruled lines and specks are taken for what they are. A picture whose
-paper is of one colour passes unchanged but for the scale of its ink.
+the strongest ink. Frames of scans, ruled lines, specks and the paper's noise are taken for what they
+are; a picture of a drawing on a clean ground passes unchanged but for the scale of its ink.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 from scipy import ndimage
+from scipy.special import ndtri
 
 Picture = Float[np.ndarray, "height width"]
 Colours = Float[np.ndarray, "height width channels"]
@@ -32,6 +33,14 @@ LEAST_INK = 0.12
 """Least strength of ink, as a share of the strongest."""
 NOISE_FACTOR = 6.0
 """Least strength of ink, in standard deviations of the paper."""
+NOISELESS = 0.01
+"""Standard deviation of the paper, relative to its light, up to which a plain ground is clean."""
+NOISE_STEPS = 15.0
+"""Most that noise is, in the differences of neighbouring pixels (their third quartile)."""
+DROWNED = 0.04
+"""Least noise of a picture that was blurred, in the strength of its ink."""
+BLURS = (0.0, 1.0, 2.0)
+"""Standard deviations, pixels, of the blurs that are tried until ink stands out from noise."""
 SPECK = 0.3
 """Area up to which a piece of ink is a speck, squared pen widths."""
 SPECKLED = 0.002
@@ -52,8 +61,14 @@ FRAME_CONTRAST, FRAME_SHARE = 0.3, 0.85
 """Difference from the paper of a frame's pixels, and their share of a line that belongs to it."""
 FRAME_LEAST = (5, 0.025)
 """Least depth of a frame: pixels, and share of the side; what is thinner may be a pen's line."""
+FRAME_WIDTHS = 2.0
+"""Least depth of a frame in widths of the pen within it; what is thinner may be of that pen."""
+FRAME_JOINED = 0.5
+"""Share of the ink within a frame that may touch it; where more does, it is of the drawing."""
 RULES = 3
 """Least number of ruled lines."""
+RULE_STRENGTH = 0.6
+"""Most strength of ruled lines on a clean ground, in that of the ink between them."""
 
 
 class Ink(NamedTuple):
@@ -95,12 +110,23 @@ def find_ink(
             return _measured(given, 0.0, clean=True, mend=paper == "auto")
     if paper == "auto":
         colours = _without_frame(colours)
-    strength, clean = _difference(colours, polarity, paper)
-    noise = 0.0
-    if paper == "auto" and not clean:
-        strength = _without_rules(strength)
-        noise = _noise(strength)
-    return _measured(strength, noise, clean, mend=paper == "auto")
+    if paper == "flat":
+        strength, plain = _difference(colours, polarity, paper)
+        return _measured(strength, 0.0, plain, mend=False)
+    signed = polarity != "auto" or colours.shape[-1] == 1
+    for blur in BLURS:
+        blurred = ndimage.gaussian_filter(colours, (blur, blur, 0)) if blur else colours
+        strength, plain = _difference(blurred, polarity, paper)
+        strength = _without_rules(strength, plain)
+        noise, peak = _noise(strength, signed), _peak(strength)
+        if NOISE_FACTOR * noise < 0.5 * peak:
+            break
+    else:
+        return Ink(np.zeros_like(strength), 0.5, 0.0)  # a blank sheet
+    if blur:  # what light does to the paper is drowned as well, and is as strong as faint ink
+        noise = max(noise, DROWNED * peak)
+    clean = plain and blur == 0 and noise < NOISELESS
+    return _measured(strength, noise, clean, mend=True)
 
 
 def _without_alpha(colours: Colours, alpha: Picture) -> tuple[Colours, Picture | None]:
@@ -160,6 +186,9 @@ def _commonest(colours: Colours) -> tuple[np.ndarray, float]:
     values, counts = np.unique(code, return_counts=True)
     near = flat[code == values[counts.argmax()]]
     colour = np.median(near, axis=0)
+    for _ in range(2):  # noise may be wider than a bin
+        around = np.abs(flat - colour).max(-1) < 2 * ONE_COLOUR
+        colour = np.median(flat[around], axis=0)
     return colour, float((np.abs(flat - colour).max(-1) < 2 * ONE_COLOUR).mean())
 
 
@@ -226,7 +255,7 @@ def _without_frame(colours: Colours) -> Colours:
         middle = colours[height // 4 : -(height // 4) or None, width // 4 : -(width // 4) or None]
         paper = np.median(middle, axis=(0, 1))
     solid = np.abs(colours - paper).max(-1) > FRAME_CONTRAST
-    result = colours
+    sides = []
     for axis, depth in ((0, height), (1, width)):
         lines = solid.mean(1 - axis)
         most = int(FRAME_DEPTH * depth)
@@ -237,16 +266,42 @@ def _without_frame(colours: Colours) -> Colours:
             end = int(np.argmin(full))
             if end < max(FRAME_LEAST[0], FRAME_LEAST[1] * depth):
                 continue  # a pen's line along the border
-            end += 2  # its blurred edge goes with it
-            if result is colours:
-                result = colours.copy()
-            view = np.moveaxis(result, axis, 0)[::order]
-            view[:end] = paper if end >= depth else view[end]
+            sides.append((axis, order, end))
+    if not sides or _are_drawn(solid, sides):
+        return colours
+    result = colours.copy()
+    for axis, order, end in sides:
+        view = np.moveaxis(result, axis, 0)[::order]
+        deep = end + 2  # its blurred edge goes with it
+        view[:deep] = paper if deep >= len(view) else view[deep]
     return result
 
 
-def _without_rules(strength: Picture) -> Picture:
-    """A picture without the lines of ruled or squared paper."""
+def _are_drawn(solid: Bool[np.ndarray, "height width"], sides: list[tuple[int, int, int]]) -> bool:
+    """Whether what looks like a frame is of the drawing, cropped to its ink: nothing else is there, it
+    is no thicker than the pen within, or the ink within is mostly joined to it.
+
+    Args:
+        sides: axis, direction and depth of each.
+    """
+    inside = solid.copy()
+    for axis, order, end in sides:
+        np.moveaxis(inside, axis, 0)[::order][: end + 2] = False
+    if not inside.any():
+        return True
+    if min(end for *_, end in sides) < FRAME_WIDTHS * rough_width(inside):
+        return True
+    pieces, _ = ndimage.label(solid, np.ones((3, 3)))
+    touching = np.unique(pieces[solid & ~inside])
+    return float(np.isin(pieces[inside], touching).mean()) > FRAME_JOINED
+
+
+def _without_rules(strength: Picture, plain: bool) -> Picture:
+    """A picture without the lines of ruled or squared paper.
+
+    Args:
+        plain: whether the ground is of one colour: then lines as strong as the ink are drawn.
+    """
     result = strength
     peak = _peak(strength)
     for axis in (1, 0):
@@ -262,15 +317,36 @@ def _without_rules(strength: Picture) -> Picture:
         if count < RULES or ruled.mean() > 0.5:
             continue
         taken = np.where(ruled, level, 0)
+        # A high quantile: squared paper has its other lines, too, between these.
+        if plain and float(taken.max()) > RULE_STRENGTH * float(np.quantile(lines[~ruled], 0.995)):
+            continue
         result = (result - np.expand_dims(taken, axis)).clip(0, None)
     return result
 
 
-def _noise(strength: Picture) -> float:
-    """Standard deviation of the paper."""
-    small = strength[:: max(1, strength.shape[0] // 512), :: max(1, strength.shape[1] // 512)]
-    low = small[small < 0.5 * max(_peak(small), 1e-6)]
-    return 1.4826 * float(np.median(np.abs(low - np.median(low)))) if low.size else 0.0
+def _noise(strength: Picture, signed: bool) -> float:
+    """Standard deviation of the paper, apart from ink.
+
+    Args:
+        signed: whether strength is cut off below 0, as half of the noise then is; or an absolute value.
+    """
+    if max(strength.shape) <= COARSE_SIDE:
+        return 0.0  # edges of ink may be everywhere
+
+    def deviation(values: np.ndarray, share: float) -> float:
+        """By the value up to which there is that share of all absolute values."""
+        return float(
+            np.quantile(values, (1 + share) / 2 if signed else share) / ndtri((1 + share) / 2)
+        )
+
+    # From few values, which are the paper's whatever there is of ink, then from all that may be.
+    noise = deviation(strength, 0.3)
+    for _ in range(4):
+        noise = deviation(strength[strength <= 3 * noise], 0.5)
+    if noise > (1 if signed else 2) * _peak(strength):
+        return 0.0  # half of the picture is ink
+    # Such ink is even, too.
+    return min(noise, NOISE_STEPS * float(np.quantile(np.abs(np.diff(strength)), 0.75)))
 
 
 def _peak(strength: Picture) -> float:

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from scipy import ndimage
 
 from dood_pyro.inference.ink.decompositions import (
@@ -202,19 +202,27 @@ def graph_contexts(graphs: Sequence[InkGraph]) -> list[list[float]]:
 
 
 def graphs_of(ink: Ink) -> tuple[list[InkGraph], int]:
-    """Graphs of a picture's ink, and how many times finer than the picture their pixels are: where the
-    pen is thin, as many times as make it a few pixels wide."""
+    """Graphs of a picture's ink, and how many times finer than the picture their pixels are."""
+    mask, fine, factor = enlarged_mask(ink)
+    return ink_graphs(mask, fine), factor
+
+
+def enlarged_mask(
+    ink: Ink,
+) -> tuple[Bool[np.ndarray, "rows columns"], Float[np.ndarray, "rows columns"], int]:
+    """Where there is ink, and its strength, in pixels as many times finer than the picture's as make a
+    thin pen a few pixels wide; and how many times that is."""
     longer = max(ink.strength.shape)
     factor = int(np.clip(round(FINE_WIDTH / max(ink.width, 0.5)), 1, MOST_ENLARGED))
     factor = max(1, min(factor, LARGEST_SIDE // longer))
     if factor == 1:
-        return ink_graphs(ink.mask, ink.strength), 1
+        return ink.mask, ink.strength, 1
     fine = ndimage.zoom(ink.strength, factor, order=3, mode="nearest", grid_mode=True)
     mask: Bool[np.ndarray, "height width"] = fine > ink.threshold
     if ink.coarse:
         mask = above_half_of_near(fine, factor)
         mask &= ~specks(mask, COARSE_SPECK * factor**2)
-    return ink_graphs(mask, fine), factor
+    return mask, fine, factor
 
 
 def _two_points(line: Points) -> Points:
