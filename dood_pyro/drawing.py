@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, SupportsIndex, overload
 
 import numpy as np
 from jaxtyping import Float
@@ -21,6 +21,8 @@ from dood_pyro.rendering.round_pen import Polyline, draw_with_pen
 
 MAX_RENDERED = 16_384
 """Longest side that a drawing is rendered at, pixels."""
+BLACK = "#000000"
+"""Ink without a colour."""
 UNITS = "pixels of the picture, x to the right, y down; pixel i covers [i, i + 1)"
 
 
@@ -32,14 +34,25 @@ class PenStroke(NamedTuple):
     width: float
     """The pen's diameter, pixels."""
     darkness: float = 1.0
-    """Opacity of the ink, in (0, 1]; 1 is the picture's darkest."""
+    """Of the ink, in [0, 1]; 1 is the picture's darkest."""
     confidence: float = 1.0
     """Probability, in [0, 1], that a person drew this as one stroke."""
-    colour: str = "#000000"
-    """Of the ink."""
+    colour: str = BLACK
+    """Of the ink, as the picture has it; black for ink without a colour."""
+
+    @property
+    def opacity(self) -> float:
+        """At which `colour` is drawn: black ink's darkness; a colour is as light as it is."""
+        return self.darkness if self.colour == BLACK else 1.0
 
     def points(self, spacing: float = 1.0) -> Polyline:
-        """Points along the stroke, about ``spacing`` pixels apart, both ends included."""
+        """Points along the stroke, about ``spacing`` pixels apart, both ends included.
+
+        Raises:
+            UserError: ``spacing`` is not positive.
+        """
+        if not spacing > 0:
+            raise UserError(f"points are some distance apart, not {spacing}")
         parts = [self.control[:1, 0]]
         for curve in self.control:
             length = float(np.hypot(*np.diff(curve, axis=0).T).sum())
@@ -154,7 +167,8 @@ class Drawing:
             seconds_per_stroke: mean pace of the animated drawing, seconds; None for a still picture.
 
         Raises:
-            UserError: ``size`` is not a positive length.
+            UserError: ``size`` is not a positive length, ``seconds_per_stroke`` not a positive time, or
+                a colour is none that CSS knows.
         """
         return svg.drawing_svg(self, size, colours, background, seconds_per_stroke)
 
@@ -232,6 +246,9 @@ class Drawing:
         Args:
             side: pixels of the longer side.
             seconds: how long it takes; it rests for a second, then starts again.
+
+        Raises:
+            UserError: ``side`` is below 1, or ``seconds`` not from 0 to 3,600.
         """
         return drawing_files.gif(self, side, seconds)
 
@@ -278,6 +295,16 @@ class Drawing:
 
 class Drawings(list[Drawing]):
     """Several drawings: a list that shows itself in a notebook, and is written and read as JSON."""
+
+    @overload
+    def __getitem__(self, index: SupportsIndex) -> Drawing: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Drawings: ...
+
+    def __getitem__(self, index: SupportsIndex | slice) -> Drawing | Drawings:
+        found = list.__getitem__(self, index)
+        return Drawings(found) if isinstance(found, list) else found
 
     def __repr__(self) -> str:
         return f"Drawings({list.__repr__(self)})"

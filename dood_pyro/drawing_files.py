@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -24,6 +25,10 @@ FRAMES = 40
 """Frames of an animation."""
 REST = 1000
 """Time for which an animation shows the whole drawing, milliseconds."""
+WIDEST = 10.0
+"""Widest pen that a drawing may have, in sides of its picture."""
+ROUNDED = 1 + 1e-6
+"""Largest share, with what rounding adds."""
 QUICKDRAW_SIDE, QUICKDRAW_TOLERANCE = 255, 2.0
 """Side of Quick, Draw!'s simplified drawings, and how far their lines may be from the strokes."""
 
@@ -45,28 +50,51 @@ def from_json(values: Mapping[str, Any] | str) -> Drawing:
                 raise ValueError("control")
             darkness, confidence = (float(each.get(key, 1)) for key in ("darkness", "confidence"))
             colour = each.get("colour", "#000000")
-            if (
-                re.fullmatch("#[0-9a-fA-F]{6}", colour) is None
-                or not 0 < float(each["width"]) < 1e6
-            ):
-                raise ValueError("colour or width")
             strokes.append(PenStroke(control, float(each["width"]), darkness, confidence, colour))
-        if min(int(read["width"]), int(read["height"])) < 1:
-            raise ValueError("size")
-        return Drawing(
-            strokes,
-            int(read["width"]),
-            int(read["height"]),
-            float(read.get("explained", 1)),
-            bool(read.get("limited", False)),
-            read.get("log_density"),
-            int(read.get("given", 0)),
+        log_density = read.get("log_density")
+        return checked(
+            Drawing(
+                strokes,
+                int(read["width"]),
+                int(read["height"]),
+                float(read.get("explained", 1)),
+                bool(read.get("limited", False)),
+                None if log_density is None else float(log_density),
+                int(read.get("given", 0)),
+            )
         )
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         raise UserError(
             "this JSON is no drawing of dood-pyro: it has width, height and strokes, each stroke a "
             "list of curves of four points"
         ) from None
+
+
+def checked(drawing: Drawing) -> Drawing:
+    """The same drawing, read from a file.
+
+    Raises:
+        ValueError: it has impossible values.
+    """
+    most = WIDEST * max(drawing.width, drawing.height)
+    within = {
+        "size": min(drawing.width, drawing.height) >= 1,
+        "explained": 0 <= drawing.explained <= ROUNDED,
+        "given": 0 <= drawing.given <= len(drawing),
+        "log_density": drawing.log_density is None or math.isfinite(drawing.log_density),
+    }
+    for stroke in drawing:
+        within |= {
+            "control": within.get("control", True) and bool(np.isfinite(stroke.control).all()),
+            "width": within.get("width", True) and 0 < stroke.width <= most,
+            "darkness": within.get("darkness", True) and 0 <= stroke.darkness <= ROUNDED,
+            "confidence": within.get("confidence", True) and 0 <= stroke.confidence <= ROUNDED,
+            "colour": within.get("colour", True)
+            and re.fullmatch("#[0-9a-fA-F]{6}", stroke.colour) is not None,
+        }
+    if wrong := [name for name, right in within.items() if not right]:
+        raise ValueError(wrong[0])
+    return drawing
 
 
 def many_from_json(values: Sequence[Any] | str) -> list[Drawing]:
@@ -128,7 +156,8 @@ def quickdraw(drawing: Drawing, word: str) -> dict[str, Any]:
     if lines:
         points = np.concatenate(lines)
         low = points.min(0)
-        scale = QUICKDRAW_SIDE / max(float((points.max(0) - low).max()), 1e-9)
+        # A lone dot is a dot.
+        scale = QUICKDRAW_SIDE / max(float((points.max(0) - low).max()), 1.0)
         lines = [simplified((line - low) * scale, QUICKDRAW_TOLERANCE) for line in lines]
     return {
         "word": word,
@@ -171,6 +200,8 @@ def gif(drawing: Drawing, side: int, seconds: float) -> bytes:
 
     if side < 1:
         raise UserError(f"a GIF's side is 1 pixel or more, not {side}")
+    if not 0 <= seconds <= 3600:
+        raise UserError(f"a GIF takes from 0 to 3,600 seconds, not {seconds}")
     scale = side / max(drawing.width, drawing.height)
     fine = 2 * scale  # drawn at twice the size, then halved: smooth edges
     size = max(1, round(2 * scale * drawing.width)), max(1, round(2 * scale * drawing.height))
@@ -182,7 +213,7 @@ def gif(drawing: Drawing, side: int, seconds: float) -> bytes:
     drawn = 0
     for stroke, line in zip(drawing.strokes, lines, strict=True):
         rgb = ImageColor.getrgb(stroke.colour)
-        ink = tuple(round(255 + stroke.darkness * (value - 255)) for value in rgb[:3])
+        ink = tuple(round(255 + stroke.opacity * (value - 255)) for value in rgb[:3])
         radius = max(fine * stroke.width / 2, 0.7)
         for before, point in zip(np.concatenate([line[:1], line[:-1]]), line, strict=True):
             pen.line([tuple(before), tuple(point)], fill=ink, width=max(1, round(2 * radius)))

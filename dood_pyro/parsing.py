@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dood_pyro.drawing import Drawing, PenStroke
+from dood_pyro.drawing import BLACK, Drawing, PenStroke
 from dood_pyro.errors import UserError
 from dood_pyro.inference.ink.paper import Ink, Paper, find_ink
 from dood_pyro.inference.ink.parse_ink import (
@@ -23,6 +23,8 @@ from dood_pyro.pictures import MIN_CONTRAST, Colours, Polarity, read_colours
 
 LEAST_CHROMA = 0.12
 """Difference between the strongest and weakest of red, green and blue from which ink has a colour."""
+ONE_PEN = 0.12
+"""Largest difference in red, green or blue of two strokes of one pen."""
 
 
 class InkOptions(NamedTuple):
@@ -109,25 +111,41 @@ def _ink(picture: Any, options: InkOptions, page: int) -> tuple[Colours, Ink]:
 
 def _drawing(parsed: InkParse, colours: Colours) -> Drawing:
     height, width = colours.pixels.shape[:2]
+    lines = [each.chain.evenly(2.0) for each in parsed.strokes]
+    inks = _few([_colour(line, colours) for line in lines], [len(line) for line in lines])
     strokes = [
-        PenStroke(
-            each.chain.control,
-            each.chain.width,
-            each.chain.darkness,
-            each.confidence,
-            _colour(each.chain.evenly(2.0), colours),
-        )
-        for each in parsed.strokes
+        PenStroke(each.chain.control, each.chain.width, each.chain.darkness, each.confidence, ink)
+        for each, ink in zip(parsed.strokes, inks, strict=True)
     ]
     log_density = None if np.isnan(parsed.log_density) else parsed.log_density
     return Drawing(strokes, width, height, parsed.explained, parsed.limited, log_density)
 
 
+def _few(colours: list[str], lengths: list[int]) -> list[str]:
+    """Colours of strokes, those of one pen as one: a picture's compression and paper vary them.
+
+    Args:
+        lengths: of the strokes; the longest gives its pen's colour.
+    """
+    known: list[tuple[str, np.ndarray]] = []
+    found = list(colours)
+    for index in sorted(range(len(colours)), key=lambda index: -lengths[index]):
+        if colours[index] == BLACK:
+            continue  # ink without a colour is told apart by its darkness
+        value = np.array(list(bytes.fromhex(colours[index][1:]))) / 255
+        near = [name for name, other in known if np.abs(value - other).max() < ONE_PEN]
+        if near:
+            found[index] = near[0]
+        else:
+            known.append((colours[index], value))
+    return found
+
+
 def _colour(line: np.ndarray, colours: Colours) -> str:
     """Colour of the ink along a line; black for ink without one."""
     if colours.pixels.shape[-1] != 3:
-        return "#000000"
+        return BLACK
     red, green, blue = np.median(pixels_at(line, colours.pixels), axis=0).tolist()
     if max(red, green, blue) - min(red, green, blue) < LEAST_CHROMA:
-        return "#000000"
+        return BLACK
     return "#" + "".join(f"{round(255 * each):02x}" for each in (red, green, blue))

@@ -34,10 +34,14 @@ def drawing_svg(
     """SVG document of a drawing; as for `dood_pyro.drawing.Drawing.svg`.
 
     Raises:
-        UserError: ``size`` is not a positive length.
+        UserError: ``size`` is not a positive length, the pace no positive time, or a colour is unknown.
     """
     width, height = _lengths(drawing, size)
     colours = [colours] if isinstance(colours, str) else colours
+    for colour in (*(colours or ()), *(() if background is None else (background,))):
+        check_colour(colour)
+    if seconds_per_stroke is not None and not 0 < seconds_per_stroke < 1e6:
+        raise UserError(f"a stroke takes a positive number of seconds, not {seconds_per_stroke}")
     lengths = [_length(stroke) for stroke in drawing.strokes]
     pace = None
     if seconds_per_stroke is not None:
@@ -53,16 +57,18 @@ def drawing_svg(
         lines.append(f'<rect class="paper" {frame} fill={quoteattr(background)}/>')
     lines.append(
         f'<g class="{MARK}" data-explained="{drawing.explained:.6g}" '
-        f'data-limited="{int(drawing.limited)}" fill="none" stroke-linecap="round" '
+        f'data-limited="{int(drawing.limited)}" data-given="{drawing.given}" '
+        'fill="none" stroke-linecap="round" '
         'stroke-linejoin="round">'
     )
     begin = 0.0
     for index, stroke in enumerate(drawing.strokes):
         colour = colours[index % len(colours)] if colours else stroke.colour
-        opacity = "" if stroke.darkness >= OPAQUE else f' stroke-opacity="{stroke.darkness:.3g}"'
+        value = stroke.darkness if colours else stroke.opacity
+        opacity = "" if value >= OPAQUE else f' stroke-opacity="{value:.3g}"'
         shape = (
             f'd="{path_data(stroke.control)}" stroke={quoteattr(colour)} '
-            f'stroke-width="{stroke.width:.5g}"{opacity} '
+            f'stroke-width="{stroke.width:.7g}"{opacity} '
             f'data-confidence="{stroke.confidence:.4g}" data-darkness="{stroke.darkness:.5g}" '
             f"data-ink={quoteattr(stroke.colour)}"
         )
@@ -72,6 +78,21 @@ def drawing_svg(
             lines.append(_animated(shape, begin, float(pace[index])))
             begin += float(pace[index])
     return "\n".join([*lines, "</g>", "</svg>", ""])
+
+
+def check_colour(colour: str) -> None:
+    """Refuse what is no colour, which a reader of SVG would draw as black.
+
+    Raises:
+        UserError: as said.
+    """
+    from PIL import ImageColor
+
+    try:
+        if colour not in ("none", "transparent", "currentColor"):
+            ImageColor.getrgb(colour)
+    except (ValueError, AttributeError):
+        raise UserError(f"{colour!r} is no colour; write a name, as white, or #rrggbb") from None
 
 
 def _lengths(drawing: Drawing, size: float | str | None) -> tuple[str, str]:
@@ -122,18 +143,22 @@ def drawing_from_svg(text: str) -> Drawing:
         UserError: the text is not such a document.
     """
     from dood_pyro.drawing import Drawing
+    from dood_pyro.drawing_files import checked
 
     try:
         root = ElementTree.fromstring(text)
         frame = [float(value) for value in (root.get("viewBox") or "").split()]
         group = next(each for each in root.iter(f"{{{SPACE}}}g") if each.get("class") == MARK)
         strokes = [_stroke(path) for path in group.iter(f"{{{SPACE}}}path")]
-        return Drawing(
-            strokes,
-            int(frame[2]),
-            int(frame[3]),
-            float(group.get("data-explained") or 1),
-            group.get("data-limited") == "1",
+        return checked(
+            Drawing(
+                strokes,
+                int(frame[2]),
+                int(frame[3]),
+                float(group.get("data-explained") or 1),
+                group.get("data-limited") == "1",
+                given=int(group.get("data-given") or 0),
+            )
         )
     except (
         ElementTree.ParseError,

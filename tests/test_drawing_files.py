@@ -16,7 +16,7 @@ import svgpathtools
 from dood_pyro.cli.main import main
 from PIL import Image
 
-from dood_pyro.drawing import Drawing, PenStroke
+from dood_pyro.drawing import Drawing, Drawings, PenStroke
 from dood_pyro.drawing_files import simplified
 from dood_pyro.errors import UserError
 from dood_pyro.rendering.round_pen import draw_with_pen
@@ -28,7 +28,7 @@ def a_drawing() -> Drawing:
     )
     line = np.array([[[20.0, 60], [40, 60], [60, 60], [80, 60.5]]])
     return Drawing(
-        [PenStroke(curve, 4.0, 1.0, 0.9), PenStroke(line, 2.5, 0.4, 0.75, "#1a33cc")], 160, 80, 0.97
+        [PenStroke(curve, 4.0, 0.6, 0.9), PenStroke(line, 2.5, 0.4, 0.75, "#1a33cc")], 160, 80, 0.97
     )
 
 
@@ -61,7 +61,10 @@ def test_svg_is_what_a_parser_of_svg_reads() -> None:
         assert path.iscontinuous() and float(attribute["stroke-width"]) == stroke.width
         ends = [path.start.real, path.start.imag], [path.end.real, path.end.imag]
         assert np.allclose(ends, [stroke.control[0, 0], stroke.control[-1, -1]], atol=1e-3)
-    assert "stroke-opacity" in attributes[1] and "stroke-opacity" not in attributes[0]
+    # Black ink is as dark as it is; a colour is as light as the picture has it.
+    assert attributes[0]["stroke-opacity"] == "0.6" and "stroke-opacity" not in attributes[1]
+    ordered = drawing.svg(colours=["red", "blue"])
+    assert 'stroke-opacity="0.6"' in ordered and 'stroke-opacity="0.4"' in ordered
 
 
 def test_svg_is_rasterised_to_what_render_gives() -> None:
@@ -71,10 +74,39 @@ def test_svg_is_rasterised_to_what_render_gives() -> None:
     grey = np.asarray(Image.open(io.BytesIO(bytes(png))).convert("L")) / 255
     ink = np.zeros((80, 160))
     for stroke in drawing:  # the second stroke is blue
-        drawn = draw_with_pen([stroke.points(0.25)], (80, 160), stroke.width) * stroke.darkness
+        drawn = draw_with_pen([stroke.points(0.25)], (80, 160), stroke.width) * stroke.opacity
         blue = stroke.colour != "#000000"
         ink = 1 - (1 - ink) * (1 - drawn * (1 - 0.2264 if blue else 1))
     assert np.abs((1 - grey) - ink).mean() < 0.003
+
+
+def test_what_was_given_comes_back_from_svg() -> None:
+    drawing = Drawing(a_drawing().strokes, 160, 80, given=1)
+    assert Drawing.from_svg(drawing.svg()).given == 1
+
+
+def test_a_lone_dot_is_a_dot_for_quickdraw() -> None:
+    dot = PenStroke(np.full((1, 4, 2), 30.0) + np.arange(4)[:, None] * 1e-4, 5.0)
+    (x, y), *_ = Drawing([dot], 60, 60).quickdraw()["drawing"]
+    assert set(x) == set(y) == {0}
+
+
+def test_impossible_times_and_distances_are_refused() -> None:
+    drawing = a_drawing()
+    for call in (
+        lambda: drawing.stroke3(0),
+        lambda: drawing.polylines(-1),
+        lambda: drawing.gif(seconds=float("nan")),
+        lambda: drawing.svg(seconds_per_stroke=float("nan")),
+    ):
+        with pytest.raises(UserError, match=r"not (0|-1|nan)"):
+            call()
+
+
+def test_a_part_of_drawings_shows_itself_too() -> None:
+    drawings = Drawings([a_drawing()] * 3)
+    assert isinstance(drawings[:2], Drawings) and len(drawings[:2]) == 2
+    assert isinstance(drawings[0], Drawing)
 
 
 def test_svg_sizes() -> None:
@@ -124,7 +156,7 @@ def test_gif_ends_with_the_drawing() -> None:
 def test_render_is_the_pens() -> None:
     drawing = a_drawing()
     expected = np.maximum(
-        draw_with_pen([drawing[0].points(0.5)], (80, 160), 4.0),
+        0.6 * draw_with_pen([drawing[0].points(0.5)], (80, 160), 4.0),
         0.4 * draw_with_pen([drawing[1].points(0.5)], (80, 160), 2.5),
     )
     assert np.abs(drawing.render() - expected).max() < 1e-6
@@ -275,7 +307,11 @@ def test_a_blank_page_does_not_end_the_others(
 
 def test_colours_cannot_break_the_document() -> None:
     drawing = a_drawing()
-    for colour in ("a&b", '#fff" onload="x', "<script>"):
+    for colour in ("a&b", '#fff" onload="x', "<script>", "whte", ""):
+        for given in ({"colours": colour}, {"background": colour}):
+            with pytest.raises(UserError, match="is no colour"):
+                drawing.svg(**given)  # type: ignore[arg-type]
+    for colour in ("hsl(120, 50%, 50%)", "rgb(1, 2, 3)", "none", "#abc"):
         document = ElementTree.fromstring(drawing.svg(colours=colour, background=colour))
         assert [each.get("fill") for each in document if each.tag.endswith("rect")] == [colour]
     values = drawing.json()
@@ -284,6 +320,14 @@ def test_colours_cannot_break_the_document() -> None:
         {"height": 0},
         {"strokes": [{**values["strokes"][0], "colour": '"/><script>'}]},
         {"strokes": [{**values["strokes"][0], "width": -1}]},
+        {"strokes": [{**values["strokes"][0], "width": 9e5}]},
+        {"strokes": [{**values["strokes"][0], "darkness": float("nan")}, values["strokes"][1]]},
+        {"strokes": [{**values["strokes"][0], "confidence": 5}]},
+        {"explained": float("nan")},
+        {"given": 3},
+        {"given": -1},
+        {"log_density": "abc"},
+        {"log_density": float("inf")},
     ):
         with pytest.raises(UserError, match="no drawing"):
             Drawing.from_json({**values, **wrong})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import tracemalloc
 from pathlib import Path
 
@@ -84,12 +85,46 @@ def test_ink_is_told_from_paper(kind: str) -> None:
     right(parse_picture(PICTURES[kind]), [each + shift for each in THREE])
 
 
-def test_ruled_paper() -> None:
+@pytest.mark.parametrize("thickness", [1, 2, 3])
+@pytest.mark.parametrize("squared", [False, True])
+def test_ruled_paper(thickness: int, squared: bool) -> None:
     paper = np.ones((240, 260))
-    paper[20::30] = 0.8
+    for offset in range(thickness):
+        paper[20 + offset :: 30] = 0.75
+        if squared:
+            paper[:, 10 + offset :: 30] = 0.75
     strokes = [each + 20 for each in CROSS]
     drawn = draw_with_pen(strokes, paper.shape, 5.0)
-    right(parse_picture(paper * (1 - drawn)), strokes)
+    right(parse_picture(paper * (1 - 0.9 * drawn)), strokes)
+
+
+def test_bars_that_are_drawn_are_no_rules() -> None:
+    lines = [np.array([[0.0, y], [200, y]]) for y in (30, 90, 150)]
+    drawing = parse_picture(1 - draw_with_pen([*lines, CROSS[0]], (200, 200), 5.0))
+    assert len(drawing) == 4
+
+
+SHEET = np.full((300, 300), 244.0) + np.random.default_rng(1).normal(0, 2.5, (300, 300))
+
+
+@pytest.mark.parametrize("light", [1.0, 0.6], ids=["even", "uneven"])
+@pytest.mark.parametrize("coloured", [False, True])
+def test_a_blank_sheet_has_no_strokes(light: float, coloured: bool) -> None:
+    sheet = SHEET * np.linspace(1, light, 300)
+    noise = np.random.default_rng(2).normal(0, 6, (300, 300, 3 if coloured else 1))
+    picture = (sheet[..., None] + noise).clip(0, 255).round().astype(np.uint8)
+    assert len(parse_picture(picture if coloured else picture[..., 0])) == 0
+
+
+@pytest.mark.parametrize("light", [1.0, 0.6], ids=["even", "uneven"])
+@pytest.mark.parametrize(("contrast", "noise"), [(0.9, 0.2), (0.3, 0.03), (0.15, 0.03)])
+def test_ink_is_told_from_noise(contrast: float, noise: float, light: float) -> None:
+    line = np.array([[40.0, 60], [260, 240]])
+    paper = 0.93 * np.linspace(1, light, 300) * np.ones((300, 1))
+    grain = np.random.default_rng(0).normal(0, noise, paper.shape)
+    picture = paper * (1 - contrast * draw_with_pen([line], paper.shape, 5.0)) + grain
+    drawing = parse_picture(picture.clip(0, 1))
+    right(drawing, [line])
 
 
 def test_inks_of_different_darkness() -> None:
@@ -258,10 +293,43 @@ def test_a_long_straight_stroke_is_one_curve() -> None:
     assert len(drawing[0].control) == 1
 
 
-def test_a_line_along_the_border_is_no_frame() -> None:
+@pytest.mark.parametrize("width", [3, 8])
+def test_a_line_along_the_border_is_no_frame(width: int) -> None:
     picture = np.ones((120, 160))
-    picture[:3] = 0
-    assert len(parse_picture(picture)) == 1
+    picture[:width] = 0
+    picture[60 : 60 + width, 30:120] = 0
+    drawing = parse_picture(picture)
+    assert [stroke.width for stroke in drawing] == pytest.approx([width, width], rel=0.15)
+    middles = sorted(float(stroke.points()[:, 1].mean()) for stroke in drawing)
+    assert middles == pytest.approx([width / 2, 60 + width / 2], abs=0.5)
+
+
+def test_a_line_half_outside_keeps_its_width() -> None:
+    lines = [np.array([[20.0, 30], [180, 60]]), np.array([[20.0, 99], [180, 99]])]
+    drawing = parse_picture(1 - draw_with_pen(lines, (100, 200), 8.0))
+    assert [stroke.width for stroke in drawing] == pytest.approx([8, 8], rel=0.15)
+
+
+@pytest.mark.parametrize("pen", [3.0, 6.0, 10.0])
+def test_letters_cropped_to_their_ink(pen: float) -> None:
+    """Their outer strokes look like a scan's frame."""
+    near, far, low = pen / 2, 80 - pen / 2, 120 - pen / 2
+    ell = [np.array([[near, near], [near, low], [far, low]])]
+    tee = [np.array([[near, near], [far, near]]), np.array([[40.0, near], [40, low]])]
+    for strokes in (ell, tee):
+        drawing = parse_picture(1 - draw_with_pen(strokes, (120, 80), pen))
+        assert len(drawing) == len(strokes) and drawing.explained > 0.99
+        assert [stroke.width for stroke in drawing] == pytest.approx([pen] * len(strokes), rel=0.1)
+
+
+def test_strokes_of_one_pen_have_one_colour() -> None:
+    lines = [np.array([[20.0, y], [180, y + 5]]) for y in range(20, 180, 20)]
+    blue = 1 - draw_with_pen(lines, (200, 200), 4.0)[..., None] * np.array([0.9, 0.8, 0.3])
+    file = io.BytesIO()
+    Image.fromarray((255 * blue).round().astype(np.uint8)).save(file, "JPEG", quality=80)
+    drawing = parse_picture(Image.open(file))
+    assert len(drawing) == len(lines)
+    assert len({stroke.colour for stroke in drawing}) == 1 and drawing[0].colour != "#000000"
 
 
 def test_opacity_as_people_have_it() -> None:

@@ -320,7 +320,9 @@ def _without_rules(strength: Picture, plain: bool) -> Picture:
         # A high quantile: squared paper has its other lines, too, between these.
         if plain and float(taken.max()) > RULE_STRENGTH * float(np.quantile(lines[~ruled], 0.995)):
             continue
-        result = (result - np.expand_dims(taken, axis)).clip(0, None)
+        # Ink lets through a share of the rule's light, as of the paper's.
+        light = 1 - np.expand_dims(taken.clip(0, 0.9), axis)
+        result = (1 - (1 - result) / light).clip(0, None)
     return result
 
 
