@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ import click
 from dood_pyro.errors import UserError
 from dood_pyro.files import write_atomically
 from dood_pyro.fonts import check_font, write_ufo
+from dood_pyro.progress import above_bars
 
 from . import options
 
@@ -42,7 +44,8 @@ class Formats(click.ParamType):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if isinstance(value, tuple):
             return value
-        found = tuple(each.strip().lstrip(".").lower() for each in str(value).split(","))
+        given = (each.strip().lstrip(".").lower() for each in str(value).split(","))
+        found = tuple(dict.fromkeys(given))
         for each in found:
             if each not in FORMATS:
                 self.fail(f"{each!r} is none of {', '.join(FORMATS)}", param, ctx)
@@ -172,7 +175,7 @@ def parse(
 ) -> None:
     """Turn PICTURES, or the pictures in folders, into pen strokes.
 
-    Pictures may have any size up to 8192 pixels a side.
+    Pictures may have up to 8192 pixels a side and 64 million in all.
     """
     from dood_pyro.files import unwritable
     from dood_pyro.parsing import InkOptions
@@ -222,15 +225,17 @@ def parse(
     for said, wrong, drawing in results:
         count += 1
         if wrong is None:
-            click.echo(said)
+            with above_bars():
+                click.echo(said)
             if font is not None and drawing is not None:
                 glyphs[work[count - 1].name] = drawing
         elif single:
             raise UserError(wrong)
         else:
             failed += 1
-            click.echo(f"dood-pyro: {wrong}", err=True)
-    if font is not None:
+            with above_bars():
+                click.echo(f"dood-pyro: {wrong}", err=True)
+    if font is not None and glyphs:
         write_ufo(glyphs, font)
         click.echo(f"{font}: {len(glyphs)} glyph{'s' * (len(glyphs) != 1)}")
     if failed:
@@ -258,7 +263,14 @@ def expanded(given: Iterable[Path]) -> list[Path]:
     found: list[Path] = []
     for path in given:
         if path.is_dir():
-            inside = sorted(each for each in path.iterdir() if each.suffix.lower() in SUFFIXES)
+            inside = sorted(
+                each
+                for each in path.iterdir()
+                if each.suffix.lower() in SUFFIXES
+                # macOS puts ._NAME beside what it copies; a folder may be called NAME.png
+                and not each.name.startswith("._")
+                and not each.is_dir()
+            )
             if not inside:
                 raise UserError(
                     f"there are no pictures ({', '.join(sorted(SUFFIXES))}) in the folder {path}"
@@ -318,8 +330,9 @@ def _page_count(path: Path) -> int:
 
     try:
         refuse_special(path)
-        with Image.open(path) as image:
-            return int(getattr(image, "n_frames", 1))
+        with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
+            # A phone's second picture is a preview, or the first once more.
+            return 1 if image.format == "MPO" else int(getattr(image, "n_frames", 1))
     except Exception:  # whatever is wrong with it is said when it is read
         return 1
 
@@ -393,12 +406,14 @@ def _written(page: Page, drawing: Drawing, writing: Writing) -> str:
     files = f"{stem}.{writing.formats[0]}"
     if len(writing.formats) > 1:
         files += f"{', ' if len(writing.formats) > 2 else ' and '}{endings}"
-    if drawing.explained < EXPLAINED:
-        click.echo(
-            f"dood-pyro: {page.path}: strokes explain {drawing.explained:.0%} of the ink", err=True
-        )
-    if drawing.limited:
-        click.echo(f"dood-pyro: {page.path}: --max-strokes left out the smaller strokes", err=True)
+    notes = (
+        ("there is no ink that stands out from the paper", not len(drawing)),
+        (f"strokes explain {drawing.explained:.0%} of the ink", drawing.explained < EXPLAINED),
+        ("--max-strokes left out the smaller strokes", drawing.limited),
+    )
+    for note in (text for text, holds in notes if holds):
+        with above_bars():
+            click.echo(f"dood-pyro: {page.path}: {note}", err=True)
     return f"{page.path}: {len(drawing)} stroke{'s' * (len(drawing) != 1)}, {files}"
 
 

@@ -113,7 +113,7 @@ def replacing(path: Path, verify: Callable[[Path], None] | None = None) -> Itera
                 os.fsync(file.fileno())
             if verify is not None:
                 verify(Path(temporary))
-            os.chmod(temporary, 0o644)
+            os.chmod(temporary, _mode(path))
             os.replace(temporary, path)
         except BaseException:
             with suppress(OSError):  # the folder may have been removed
@@ -121,6 +121,16 @@ def replacing(path: Path, verify: Callable[[Path], None] | None = None) -> Itera
             raise
     except OSError as error:
         raise unwritable(path, error) from None
+
+
+def _mode(path: Path) -> int:
+    """Permissions of a file that is written to a path: the old file's, or those that a new one gets."""
+    try:
+        return stat.S_IMODE(path.stat().st_mode)
+    except OSError:
+        mask = os.umask(0)
+        os.umask(mask)
+        return 0o666 & ~mask
 
 
 def named(path: str | Path) -> Path:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import re
+import tempfile
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -49,6 +50,10 @@ def check_font(path: Path, names: Iterable[str] = ()) -> None:
         raise UserError(f"there is no folder {path.parent} for {path.name}; create it")
     with extra("fonts"):
         import ufoLib2  # noqa: F401
+    names = list(names)
+    for name in names:
+        if not name.isprintable() or any("\ud800" <= each <= "\udfff" for each in name):
+            raise UserError(f"a glyph cannot be called {name!r}: rename that picture")
     named = Counter(map(glyph_name, names))
     if named and (most := named.most_common(1)[0])[1] > 1:
         raise UserError(f"{most[1]} pictures are of the glyph {most[0]}; keep one of them")
@@ -59,7 +64,9 @@ def glyph_name(name: str) -> str:
     from fontTools.agl import UV2AGL
 
     point = code_point(name)
-    return name if point is None else UV2AGL.get(point, f"uni{point:04X}")
+    if point is None:
+        return name
+    return UV2AGL.get(point, f"uni{point:04X}" if point <= 0xFFFF else f"u{point:04X}")
 
 
 def write_ufo(drawings: Mapping[str, Drawing], path: Path) -> None:
@@ -95,7 +102,9 @@ def write_ufo(drawings: Mapping[str, Drawing], path: Path) -> None:
                 pen.curveTo(*map(tuple, curve[1:]))
             pen.endPath()
     try:
-        font.save(path)
+        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as beside:
+            font.save(Path(beside) / path.name)
+            (Path(beside) / path.name).rename(path)
     except OSError as error:
         raise unwritable(path, error) from None
     except UFOLibError as error:

@@ -115,6 +115,11 @@ def print_across(bar: tqdm, text: str) -> None:
         bar.write(text, file=LossyStream(sys.stdout))
 
 
+def above_bars() -> contextlib.AbstractContextManager[None]:
+    """Within it, lines are printed above the bars that are shown."""
+    return tqdm.external_write_mode()
+
+
 def print_if_read(text: str) -> None:
     """Print a line on standard output, or drop it where nobody reads: for use after work is saved."""
     print(text, file=LossyStream(sys.stdout), flush=True)

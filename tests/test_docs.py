@@ -17,8 +17,12 @@ from PIL import Image, ImageDraw
 
 import dood_pyro
 from dood_pyro.registry import ESTIMATORS, GUIDES, MODELS, SEARCH_GUIDES, SOURCES, TASKS, Component
+from dood_pyro.run_folders.run import Run
+from tests.test_cli import run as run
 
 DOCS = Path(__file__).parent.parent / "docs"
+sys.path.insert(0, str(DOCS.parent / "experiments"))
+import departures  # noqa: E402
 
 
 def blocks_of(text: str, language: str) -> list[str]:
@@ -46,7 +50,8 @@ def test_the_page_on_strokes_runs() -> None:
 
 def commands_of(text: str) -> list[list[str]]:
     """The ``dood-pyro`` commands of a page, as words, in order."""
-    lines = [line for block in blocks_of(text, "") for line in block.splitlines()]
+    blocks = (block.replace("\\\n", " ") for block in blocks_of(text, ""))
+    lines = [line for block in blocks for line in block.splitlines()]
     return [shlex.split(line)[1:] for line in lines if line.startswith("dood-pyro ")]
 
 
@@ -100,6 +105,38 @@ def test_tables_list_what_the_registry_has(page: str, names: list[str]) -> None:
     cells = re.findall(r"^\| ([^|]+) \|", (DOCS / page).read_text(), re.MULTILINE)
     listed = {name for cell in cells for name in re.findall(r"`([^`]+)`", cell)}
     assert set(names) <= listed
+
+
+def test_the_papers_program_is_that_of_the_table() -> None:
+    (command,) = commands_of((DOCS / "departures.md").read_text())
+    at = command.index("--budget") + 2
+    assert command[:at] == ["train", "--model", "dood", "--source", "mnist", "--budget", "90m"]
+    assert command[at:] == list(departures.ROWS["paper"].options)
+
+
+@pytest.mark.parametrize("page", ["departures.md", "guides.md"])
+def test_trainings_of_other_pages_begin(
+    page: str,
+    run: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    source: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """With a run at hand, two steps and few images."""
+    monkeypatch.chdir(tmp_path)
+    commands = [each for each in commands_of((DOCS / page).read_text()) if each[0] == "train"]
+    assert commands
+    for index, words in enumerate(commands):
+        words = [str(run.path) if word == "RUN" else word for word in words]
+        words[words.index("--source") + 1] = str(source)
+        at = words.index("--budget")
+        words[at : at + 2] = ["--steps", "2", "--batch-size", "4", "--no-tensorboard"]
+        if "--out" not in words:
+            words += ["--out", f"runs/{index}"]
+        with pytest.raises(SystemExit) as ended:
+            main(words)
+        assert ended.value.code in (0, None), (words, capsys.readouterr().err)
 
 
 def test_files_to_copy_for_clusters(capsys: pytest.CaptureFixture[str]) -> None:

@@ -57,7 +57,9 @@ def fingerprint(folder: Path) -> str:
         f"{file.relative_to(folder)} {file.stat().st_size} {file.stat().st_mtime_ns}"
         for file in picture_files(folder)
     ]
-    return hashlib.sha256("\n".join([str(folder.resolve()), *lines]).encode()).hexdigest()[:16]
+    # A name may hold bytes that are no UTF-8.
+    text = "\n".join([str(folder.resolve()), *lines]).encode(errors="surrogateescape")
+    return hashlib.sha256(text).hexdigest()[:16]
 
 
 def prepare(folder: Path, skip_bad: bool = False) -> Arrays:

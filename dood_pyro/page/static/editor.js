@@ -50,6 +50,7 @@ export class Editor {
       hidden: false,
     }));
     this.selected = null;
+    this.edited = false;
     if (drawing) this.svg.setAttribute("viewBox", `0 0 ${drawing.width} ${drawing.height}`);
     this.render();
   }
@@ -59,8 +60,11 @@ export class Editor {
     const strokes = this.strokes
       .filter((stroke) => !stroke.hidden)
       .map(({ control, width, darkness, confidence, colour }) => ({ control, width, darkness, confidence, colour }));
-    const given = Math.min(this.drawing.given, strokes.length);
-    return { ...this.drawing, given, strokes };
+    const given = this.strokes.filter((stroke, index) => index < this.drawing.given && !stroke.hidden).length;
+    const found = { ...this.drawing, given, strokes };
+    // Of what was found, not of what was made of it.
+    if (this.edited || strokes.length < this.strokes.length) Object.assign(found, { explained: 1, log_density: null });
+    return found;
   }
 
   render() {
@@ -161,9 +165,10 @@ export class Editor {
   handle(stroke, row, column, size) {
     const [cx, cy] = stroke.control[row][column];
     const end = column === 0 || column === 3;
-    const circle = element("circle", { cx, cy, r: end ? size : size * 0.7, "stroke-width": size / 4, tabindex: 0 });
+    const circle = element("circle", { cx, cy, r: end ? size : size * 0.7, "stroke-width": size / 4, tabindex: 0, role: "button" });
     circle.setAttribute("aria-label", "Control point; move it by the arrow keys");
     const put = (x, y) => {
+      this.edited = true;
       stroke.control[row][column] = [x, y];
       if (column === 3 && stroke.control[row + 1]) stroke.control[row + 1][0] = [x, y];
     };

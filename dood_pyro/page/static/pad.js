@@ -152,6 +152,7 @@ export class Pad {
     const cursor = this.cursor;
     if (this.current && !cursor.down) return; // the pointer draws
     if (event.key === " ") {
+      if (event.repeat) return event.preventDefault(); // held: once is enough
       if (cursor.down) this.liftKeys();
       else {
         cursor.down = cursor.shown = true;

@@ -96,7 +96,11 @@ by("file").onchange = () => {
   by("file").value = ""; // or the same file could not be opened again
 };
 by("pen").oninput = () => (pad.penWidth = Number(by("pen").value));
-by("method").onchange = by("run").onchange = () => changed();
+by("method").onchange = () => changed();
+by("run").onchange = () => {
+  // By the ink a run has no part in the strokes, and what was edited stays.
+  if (by("method").value === "guide") changed();
+};
 document.addEventListener("paste", (event) => {
   const file = [...event.clipboardData.files].find((each) => each.type.startsWith("image/"));
   if (file) open(file);
