@@ -69,7 +69,7 @@ def parse_ways(picture: Any, count: int, options: InkOptions = BY_DEFAULT) -> li
         UserError: as for `parse_picture`; or ``count`` is below 1, or joins are not scored by what was
             learned: only that gives probabilities.
     """
-    if count < 1:
+    if not isinstance(count, int) or count < 1:
         raise UserError(f"the number of parses is 1 or more, not {count}")
     if options.joins != "learned":
         raise UserError("several parses need joins='learned': angles give no probabilities")
@@ -80,7 +80,7 @@ def parse_ways(picture: Any, count: int, options: InkOptions = BY_DEFAULT) -> li
 
 
 def _checked(max_strokes: int) -> int:
-    if max_strokes < 1:
+    if not isinstance(max_strokes, int) or max_strokes < 1:
         raise UserError(f"the most strokes are 1 or more, not {max_strokes}")
     return max_strokes
 

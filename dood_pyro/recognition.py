@@ -28,7 +28,7 @@ from dood_pyro.inference.guide_parses import ModelAndGuide, Parse, in_double, pa
 from dood_pyro.inference.ink.paper import Paper
 from dood_pyro.inference.ink.parse_ink import MAX_STROKES, Joins
 from dood_pyro.models.base import DrawingModel
-from dood_pyro.parsing import InkOptions, parse_picture, parse_ways
+from dood_pyro.parsing import BY_DEFAULT, InkOptions, parse_picture, parse_ways
 from dood_pyro.pictures import (
     CHANNELS,
     CHANNELS_FIRST,
@@ -191,11 +191,14 @@ class Recognizer:
         Raises:
             UserError: as for `parse`.
         """
-        read = [read_grey(picture, polarity) for picture in pictures]
-        squares = [padded(picture) for picture in read]
-        stack = torch.stack([resize(square, self.size) for square in squares]).clamp(0, 1)
+        resized, sizes = [], []
+        for picture in pictures:  # one after the other: scans are large, canvases are not
+            read = read_grey(picture, polarity)
+            resized.append(resize(padded(read), self.size))
+            sizes.append((read.shape[1], read.shape[0]))
+        stack = torch.stack(resized).clamp(0, 1)
         peak = stack.amax((-1, -2), keepdim=True)
-        return stack / peak.clamp(min=1e-6), [(each.shape[1], each.shape[0]) for each in read]
+        return stack / peak.clamp(min=1e-6), sizes
 
     def infer(self, images: Images) -> Parse:
         """Compute the guide's modes for images (`inference.guide_parses.parse`), in double precision,
@@ -262,17 +265,20 @@ class Recognizer:
 
         Raises:
             UserError: an entry is not a picture, or is blank, too small or too large; or the guide is
-                to parse, and the model draws no curves.
+                to parse, and the model draws no curves, or what is of ``"ink"`` is given.
         """
         if method not in (None, "ink", "guide"):
             raise UserError(f"a picture is parsed by 'ink' or 'guide', not {method!r}")
         many, pictures = as_pictures(images)
         if not pictures:
             return []
+        options = InkOptions(polarity, paper, joins, max_strokes)
         if method == "guide" or (method is None and self.prefers_guide):
+            for name, given, usual in zip(options._fields, options, BY_DEFAULT, strict=True):
+                if name != "polarity" and given != usual:
+                    raise UserError(f"{name} is of method 'ink', and the guide parses here")
             found = self._parse_by_guide(pictures, polarity)
         else:
-            options = InkOptions(polarity, paper, joins, max_strokes)
             found = [parse_picture(picture, options) for picture in pictures]
         return found if many else found[0]
 

@@ -241,7 +241,8 @@ def untrained() -> tuple[RunConfig, ModelAndGuide]:
 
 
 def parsing() -> dict[str, float]:
-    """Time of one parse, parses per second in bulk, and time of a cell of the transfer table.
+    """Time of one parse, by its ink and by the guide, parses per second of the guide in bulk, in double
+    precision, and time of a cell of the transfer table.
 
     The cell's time, 1,000 images with 200 samples each, is estimated from a fiftieth of the images.
     """
@@ -251,7 +252,8 @@ def parsing() -> dict[str, float]:
     some = many[:20]
     cell = seconds(lambda: importance_bound(dood.model, dood.guide, some, 200), 3, warm_up=1)
     return {
-        "parse_one_ms": 1000 * seconds(lambda: dood.parse(many[0]), 20),
+        "parse_ink_ms": 1000 * seconds(lambda: dood.parse(many[0]), 20),
+        "parse_guide_ms": 1000 * seconds(lambda: dood.parse(many[0], method="guide"), 20),
         "parse_bulk_per_second": len(many) / seconds(lambda: dood.drawings(many), 5),
         "transfer_cell_seconds": cell * 1000 / len(some),
     }

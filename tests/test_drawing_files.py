@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -83,6 +84,18 @@ def test_svg_is_rasterised_to_what_render_gives() -> None:
 def test_what_was_given_comes_back_from_svg() -> None:
     drawing = Drawing(a_drawing().strokes, 160, 80, given=1)
     assert Drawing.from_svg(drawing.svg()).given == 1
+
+
+def test_files_have_the_permissions_that_new_files_get(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        a_drawing().save(tmp_path / "a.svg")
+        assert (tmp_path / "a.svg").stat().st_mode & 0o777 == 0o640
+        (tmp_path / "a.svg").chmod(0o600)
+        a_drawing().save(tmp_path / "a.svg")
+        assert (tmp_path / "a.svg").stat().st_mode & 0o777 == 0o600
+    finally:
+        os.umask(before)
 
 
 def test_a_lone_dot_is_a_dot_for_quickdraw() -> None:

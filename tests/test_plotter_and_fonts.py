@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw
 
 from dood_pyro.drawing import Drawing, PenStroke
 from dood_pyro.errors import UserError
+from dood_pyro.fonts import glyph_name, write_ufo
 from dood_pyro.plotter import least_travel, travel
 
 
@@ -130,6 +131,36 @@ def test_a_font_has_a_glyph_for_each_picture(
     with pytest.raises(SystemExit) as stopped:
         main(words)
     assert stopped.value.code == 1 and "there already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["a\x07", "lat\udce9"])
+def test_a_glyph_has_a_name_that_can_be_written(name: str, tmp_path: Path) -> None:
+    line = PenStroke(np.array([[[10.0, 10], [20, 20], [30, 30], [40, 40]]]), 2.0)
+    with pytest.raises(UserError, match="rename that picture"):
+        write_ufo({name: Drawing([line], 50, 50)}, tmp_path / "a.ufo")
+    assert not list(tmp_path.iterdir())
+    assert glyph_name("uni0041") == "A" and glyph_name("u1F600") == "u1F600"
+
+
+def test_a_font_is_written_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ufoLib2
+
+    line = PenStroke(np.array([[[10.0, 10], [20, 20], [30, 30], [40, 40]]]), 2.0)
+
+    def cut_short(self: ufoLib2.Font, path: Path) -> None:
+        path.mkdir()
+        (path / "fontinfo.plist").write_text("<")
+        raise OSError(27, "File too large")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ufoLib2.Font, "save", cut_short)
+        with pytest.raises(UserError, match="File too large"):
+            write_ufo({"A": Drawing([line], 50, 50)}, tmp_path / "a.ufo")
+    assert not list(tmp_path.iterdir())
+    write_ufo({"A": Drawing([line], 50, 50)}, tmp_path / "a.ufo")
+    assert len(ufoLib2.Font.open(tmp_path / "a.ufo")) == 1
 
 
 def test_sizes_without_a_unit_are_refused() -> None:

@@ -80,6 +80,15 @@ def test_bad_pictures_are_refused(dood: Recognizer) -> None:
         dood.parse(np.zeros((20, 20)))
 
 
+@pytest.mark.parametrize("given", [{"paper": "flat"}, {"joins": "angles"}, {"max_strokes": 1}])
+def test_the_guide_takes_nothing_that_is_of_the_ink(
+    dood: Recognizer, given: dict[str, object]
+) -> None:
+    picture = random_pictures(1, 50)[0]
+    with pytest.raises(UserError, match=f"{next(iter(given))} is of method 'ink'"):
+        dood.parse(picture, method="guide", **given)  # type: ignore[arg-type]
+
+
 def test_unknown_weights() -> None:
     with pytest.raises(UserError, match="neither a run folder"):
         dood_pyro.load("nothing")

@@ -11,7 +11,6 @@ double precision (`in_double`). Bounds and samples, which are averaged, are not.
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 from itertools import count as count_from
@@ -31,6 +30,9 @@ from dood_pyro.inference.messengers import ModeMessenger, TemperatureMessenger, 
 from dood_pyro.inference.traces import model_and_guide_traces
 from dood_pyro.models.base import DrawingModel
 from dood_pyro.models.sites import IMAGES, canvas_site, on_site, parse_site
+
+HOTTEST = 1000.0
+"""Highest temperature of samples; at far higher ones numbers overflow."""
 
 
 class Parse(NamedTuple):
@@ -179,10 +181,12 @@ def sample_prior(
         temperature: of every conditional (`inference.messengers.TemperatureMessenger`).
 
     Raises:
-        UserError: the temperature is not above 0.
+        UserError: the temperature is not above 0, or above `HOTTEST`.
     """
-    if not 0 < temperature < math.inf:
-        raise UserError(f"the temperature must be more than 0; it is {temperature:g}")
+    if not 0 < temperature <= HOTTEST:
+        raise UserError(
+            f"the temperature must be more than 0 and at most {HOTTEST:g}; it is {temperature:g}"
+        )
     cooled = nullcontext() if temperature == 1 else TemperatureMessenger(temperature)
     with pyro.validation_enabled(False), cooled:
         trace: Any = poutine.trace(model).get_trace(count=count, native_size=native_size)
