@@ -14,7 +14,7 @@ from dood_pyro.files import locked
 from dood_pyro.recognition import open_run, trained_weights
 from dood_pyro.registry import canonical
 from dood_pyro.run_folders.budget import TrainingBudget
-from dood_pyro.run_folders.run import CONFIG, LOCK, Run
+from dood_pyro.run_folders.run import CONFIG, LOCK, STATE, Run
 from dood_pyro.tables import columns, html_table
 
 
@@ -111,6 +111,8 @@ def summary(name: str) -> RunSummary:
     source = name_of(canonical(config.train.source))
     best = max(bounds, default=None)
     state = state_of(budget, steps, seconds)
+    if steps and not (run.path / STATE).exists():
+        state = "kept"  # weights alone: nothing to go on from
     if (run.path / LOCK).exists() and is_locked(run.path / LOCK):
         state = state.replace("stopped", "training,").replace("not begun", "training")
     return RunSummary(

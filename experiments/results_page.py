@@ -47,6 +47,8 @@ PRIORS = {
     TRANSFORMER: "transformer prior with pointers and a deep chain",
 }
 """Titles, by key: the paper's prior first."""
+LONGER = "{}, trainable prior"
+"""Key of the paper's prior, trained alone for as long as the best that remembers: the control."""
 TWELVE = TRANSFORMER + ", max_strokes 12"
 """Key of the same with twelve strokes at most, over a run that has as many."""
 USELESS = 0.1
@@ -216,11 +218,16 @@ def fid_table() -> list[str]:
 
 def _of_priors(found: dict[str, Any]) -> list[tuple[str, str]]:
     """Keys of entries, source by source, with their titles."""
-    return [
-        (key, f"{source_title(source)}, {title}" if title else source_title(source))
-        for source in DATASETS
-        for key, title in _priors_of(source, found).items()
-    ]
+    titles = []
+    for source in DATASETS:
+        priors = _priors_of(source, found)
+        if (longer := LONGER.format(source)) in found:
+            priors[longer] = "paper's prior, as long alone"
+        titles += [
+            (key, ", ".join(filter(None, (source_title(source), title))))
+            for key, title in priors.items()
+        ]
+    return titles
 
 
 def _priors_of(source: str, found: dict[str, Any]) -> dict[str, str]:
@@ -234,25 +241,24 @@ def samples_table() -> list[str]:
     """The README's: the paper's prior, the best of those that remember, and training pictures."""
     found = result("sample_quality")
     lines = [
-        "| | paper's prior | a prior that remembers | training pictures, moved | recognised: paper's | "
-        "remembers | real |",
-        "|" + " --- |" * 7,
+        "| | paper's prior | for as long alone | a prior that remembers | training pictures, moved | "
+        "recognised: paper's | as long | remembers | real |",
+        "|" + " --- |" * 9,
     ]
     for source in DATASETS:
         entries = [found[key] for key in _priors_of(source, found)]
         before, now = entries[0], min(entries[1:], key=lambda entry: entry["ratio"])
+        compared = before, found.get(LONGER.format(source)), now
         sets, known = before["sets"], before["classifier"]
+        named = [each and each["sets"]["samples"]["recognised"] for each in compared]
         columns = [
             source_title(source),
-            *(f"{entry['ratio']:.2f}" for entry in (before, now)),
+            *(f"{entry['ratio']:.2f}" if entry else "" for entry in compared),
             f"{sets['moved']['frechet'] / sets['other']['frechet']:.2f}",
-            *(f"{100 * e['sets']['samples']['recognised']:.0f} %" for e in (before, now)),
-            f"{100 * known['real']:.0f} %",
+            *("" if each is None else f"{100 * each:.0f} %" for each in (*named, known["real"])),
         ]
-        if (
-            known["of"] != "test pictures"
-        ):  # the classifier knows other characters than are compared
-            columns[-3:] = [""] * 3
+        if known["of"] != "test pictures":  # the classifier knows other characters
+            columns[-4:] = [""] * 4
         lines.append(f"| {' | '.join(columns)} |")
     return lines
 

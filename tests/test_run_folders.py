@@ -42,6 +42,7 @@ def two(tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_runs_are_listed(two: Path, capsys: Out) -> None:
     found = {each.name: each for each in dood_pyro.runs()}
     assert set(found) == {"runs/one", "runs/deeper/two", "omniglot"}
+    assert found["omniglot"].state == "kept"
     one = found["runs/one"]
     assert (one.model, one.steps, one.state, one.seed) == ("dood", 2, "trained", 0)
     assert one.held_out is not None and one.open().path == Path("runs/one")

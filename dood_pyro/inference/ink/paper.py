@@ -47,6 +47,8 @@ SPECKLED = 0.002
 """Share of a picture's pixels that differ from all around them, from which it is speckled."""
 MEASURED_SIDE = 1200
 """Longer side, pixels, up to which the width of a thin pen is measured closely."""
+MEASURED_PIXELS = 1_000_000
+"""Number of pixels, about, by which the paper's noise is measured."""
 COARSE_SIDE = 120
 """Longer side, pixels, up to which a picture's lines may be hardly a pixel wide."""
 COARSE_WIDTH = 1.6
@@ -334,6 +336,7 @@ def _noise(strength: Picture, signed: bool) -> float:
     """
     if max(strength.shape) <= COARSE_SIDE:
         return 0.0  # edges of ink may be everywhere
+    strength = strength[:: max(1, strength.size // MEASURED_PIXELS)]
 
     def deviation(values: np.ndarray, share: float) -> float:
         """By the value up to which there is that share of all absolute values."""
