@@ -263,6 +263,30 @@ def samples_table() -> list[str]:
     return lines
 
 
+def priors_table() -> list[str]:
+    """The priors of each source: how long they learned, and how good their samples are."""
+    found, statistics = result("sample_quality"), result("statistics")
+    lines = [
+        "| | steps alone | samples / training | recognised | of real pictures | ends that meet | of "
+        "parses |",
+        "|" + " --- |" * 7,
+    ]
+    for key, title in _of_priors(found):
+        entry, known = found[key], found[key]["classifier"]
+        ends = statistics.get(key, {}).get("table", {}).get("ends that meet")
+        told = known["of"] == "test pictures"
+        columns = [
+            title,
+            "–" if key in DATASETS else number(entry["run"]["steps"]),
+            f"{entry['ratio']:.2f}",
+            f"{100 * entry['sets']['samples']['recognised']:.0f} %" if told else "",
+            f"{100 * known['real']:.0f} %" if told else "",
+            *((f"{ends['samples']:.2f}", f"{ends['train']:.2f}") if ends else ("", "")),
+        ]
+        lines.append(f"| {' | '.join(columns)} |")
+    return lines
+
+
 def quality_table() -> list[str]:
     """Other measures of samples, beside those of real pictures."""
     found = result("sample_quality")
@@ -413,6 +437,7 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "fid": fid_table,
     "quality": quality_table,
     "twelve strokes": twelve_table,
+    "priors": priors_table,
     "statistics": statistics_table,
     "clusters": clusters_table,
     "what holds back": holds_back_table,
@@ -534,47 +559,11 @@ def _claims_of_defaults() -> list[str]:
 
 def _claims_of_tasks() -> list[str]:
     quality, clusters = result("sample_quality"), result("clusters")
-    before, plain, shallow, deep = (quality[each.format("mnist")] for each in PRIORS)
-    named = [100 * each["sets"]["samples"]["recognised"] for each in (before, plain, shallow, deep)]
     return [
         f"{_packaged()['ratio']:.2f} times as far from the test alphabets as training alphabets are",
         f"of the paper's prior {quality['omniglot']['ratio']:.2f} times",
-        f"ratio to training pictures from {before['ratio']:.1f} to {plain['ratio']:.1f}, and with "
-        f"pointers to {shallow['ratio']:.1f}, and with a deep chain to {deep['ratio']:.1f}",
-        f"names {named[0]:.0f} % of the paper's prior's digits with confidence, {named[1]:.0f} % of "
-        f"those without pointers, {named[2]:.0f} % of those with, {named[3]:.0f} % of those of a deep "
-        f"chain, and "
-        f"{100 * before['classifier']['real']:.0f} % of real ones",
-        *_claims_of_priors(),
         f"{clusters['dood-mnist-0']['silhouette']:.3f} as the sites sample them",
     ]
-
-
-def _claims_of_priors() -> list[str]:
-    """Phrases on the transformer prior, by source: how far samples are from the test part, whether a
-    classifier names them, and how often ends meet."""
-    quality, statistics = result("sample_quality"), result("statistics")
-    lines = []
-    for source in DATASETS:
-        title = source_title(source)
-        keys = list(_priors_of(source, quality))
-        entries = [quality[key] for key in keys]
-        ends = [statistics[key]["table"]["ends that meet"] for key in keys]
-        meet = ", ".join(f"{each['samples']:.2f}" for each in ends)
-        lines.append(f"of {title}'s {meet} (parses {ends[0]['train']:.2f})")
-        if source == "mnist":
-            continue
-        ratios = " to ".join(f"{each['ratio']:.2f}" for each in entries)
-        steps = " and ".join(number(each["run"]["steps"]) for each in entries[1:])
-        lines.append(f"{title}'s from {ratios} ({steps} steps)")
-        if source == "omniglot":
-            continue  # the classifier knows training alphabets alone
-        named = " to ".join(
-            f"{100 * each['sets']['samples']['recognised']:.0f}" for each in entries
-        )
-        real = 100 * entries[0]["classifier"]["real"]
-        lines.append(f"from {named} % of {title}'s ({real:.0f} % of real ones)")
-    return lines
 
 
 def _claims_of_twelve() -> list[str]:
