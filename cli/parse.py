@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from dood_pyro.errors import UserError
-from dood_pyro.files import write_atomically
+from dood_pyro.files import check_output, write_atomically
 from dood_pyro.fonts import check_font, write_ufo
 from dood_pyro.progress import above_bars
 
@@ -213,6 +213,9 @@ def parse(
         chosen = chosen._replace(max_strokes=max_strokes)
     work = [Page(path, 0, path.stem) for path in found] if by_guide else list(_pages(found, pages))
     check_names(work, found, writing)
+    for page in work:
+        for suffix in formats:
+            check_output(out / f"{page.name}.{suffix}")
     if font is not None:
         check_font(font, [page.name for page in work])
     single = len(work) == 1

@@ -122,11 +122,14 @@ def test_command_writes_strokes_of_pictures(
     assert (out / "a.svg").read_text().startswith("<svg")
     strokes = json.loads((out / "b.json").read_text())["strokes"]
     assert f"{files[1]}: {len(strokes)} stroke" in capsys.readouterr().out
+    (tmp_path / "taken" / "b.json").mkdir(parents=True)
     for arguments, said in (
         ([*files, str(tmp_path / "other" / "a.gif")], "called a"),
         ([str(tmp_path / "none.png")], "none.png"),
         ([files[0], "--out", files[1]], "is a file"),
+        ([*files, "--out", str(tmp_path / "taken")], "b.json is a folder"),
     ):
         with pytest.raises(SystemExit) as status:
             main(["parse", *arguments])
         assert status.value.code and said in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "taken").iterdir()] == ["b.json"]  # before any work
