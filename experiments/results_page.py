@@ -17,6 +17,7 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any
 
 from dood_pyro.errors import exit_on_user_error
@@ -144,6 +145,32 @@ def own_table() -> list[str]:
         published_as = f"{number(paper.mean)} ± {number(paper.std or 0)}"
         cols = [what, trained, log_p, *values, strokes, published_as]
         lines.append(f"| {' | '.join(cols)} |")
+    return lines
+
+
+def seeds_table() -> list[str]:
+    """Cells of two seeds of training or more."""
+    found: dict[tuple[str, str, str], list[float]] = {}
+    for row in rows("seeds"):
+        where = row["model"], row["source"], row["target"]
+        found.setdefault(where, []).append(float(row["log_p"]))
+    lines = [
+        "| trained on, tested on | DooD | seeds | Difference-AIR | seeds | paper's DooD |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for source in DATASETS:
+        for target in DATASETS:
+            of_models = [found.get((model, source, target), []) for model in ("dood", "dair")]
+            paper = published("dood", source, target)
+            if max(map(len, of_models)) < 2 or paper is None:
+                continue
+            columns = [f"{source_title(source)}, {source_title(target)}"]
+            for values in of_models:
+                between = f" ± {number(stdev(values))}" if len(values) > 1 else ""
+                columns.append(f"{number(mean(values))}{between}" if values else "")
+                columns.append(str(len(values)))
+            columns.append(f"{number(paper.mean)} ± {number(paper.std or 0)}")
+            lines.append(f"| {' | '.join(columns)} |")
     return lines
 
 
@@ -432,6 +459,7 @@ def holds_back_table() -> list[str]:
 TABLES: dict[str, Callable[[], list[str]]] = {
     "transfer": transfer_table,
     "own": own_table,
+    "seeds": seeds_table,
     "guides": guides_table,
     "one-shot": one_shot_table,
     "fid": fid_table,
