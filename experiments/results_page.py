@@ -517,8 +517,8 @@ def main_claims() -> list[str]:
         f"above the published DooD in {counts['above']} of 25 cells, tied with it in "
         f"{counts['tie']} and below it in {counts['below']}",
         f"from {before} to {now} cells above the published means",
-        f"{len(of_mnist['mnist'])} seeds of DooD, whose standard deviation is {number(on_mnist)} nats on "
-        f"MNIST and up to {number(max(elsewhere))} elsewhere",
+        f"{len(of_mnist['mnist'])} seeds of DooD, whose standard deviation is {number(on_mnist)} nats "
+        f"on MNIST and up to {number(max(elsewhere))} elsewhere",
         f"above Difference-AIR in {above} of 25 cells",
         f"below its own published figure in {under} of 25 cells",
         f"DooD has {percent(shot['dood']['accuracy'])}, 95 % interval {low} to {high}",
