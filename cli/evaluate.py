@@ -41,7 +41,6 @@ def evaluate(
     import torch
 
     from dood_pyro import data
-    from dood_pyro.progress import Bars
     from dood_pyro.recognition import open_run
     from dood_pyro.tasks.evaluate import evaluate as measure
     from dood_pyro.tasks.rows import read_rows, record
@@ -51,7 +50,7 @@ def evaluate(
     if table is not None:
         read_rows(table)  # find a damaged table before the work, not after
     name = f"{options.run_name(run)} on {data.name_of(target)}"
-    with Bars(unit="image", bar_format=options.WHOLE_IMAGES, disable=as_json) as bars:
+    with options.image_bars(as_json) as bars:
         row = measure(
             open_run(run),
             target,

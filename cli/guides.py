@@ -55,7 +55,6 @@ def compare_guides(
     """
     from dood_pyro import data
     from dood_pyro.files import refuse_another_run, update_object
-    from dood_pyro.progress import Bars
     from dood_pyro.recognition import open_run
     from dood_pyro.tasks.compare_guides import compare_guides as compare
     from dood_pyro.tasks.compare_guides import draw_guides
@@ -68,7 +67,7 @@ def compare_guides(
         *("guides", "particles", "limit", "guide", "which"),
     )
     refuse_another_run(record, key, made_by)
-    with Bars(unit="image", bar_format=options.WHOLE_IMAGES, disable=as_json) as bars:
+    with options.image_bars(as_json) as bars:
         rows = compare(
             opened,
             target,

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import torch
 
     from dood_pyro.models.base import DrawingModel
+    from dood_pyro.progress import Bars
     from dood_pyro.recognition import Recognizer
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -275,6 +276,13 @@ WHOLE_IMAGES = (
     "{desc} {percentage:3.0f}%|{bar:20}| {n:.0f}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}]"
 )
 """Format of a progress bar over images; a search counts parts of an image."""
+
+
+def image_bars(as_json: bool) -> Bars:
+    """Bars over images, for use as a context; none where JSON alone is printed."""
+    from dood_pyro.progress import Bars
+
+    return Bars(unit="image", bar_format=WHOLE_IMAGES, disable=as_json)
 
 
 def trained_model(command: Callable[..., None]) -> Callable[..., None]:

@@ -206,8 +206,7 @@ def parse(
         raise UserError("--plotter is about the SVG: have svg among --formats")
     paper_colour = None if background == "none" else background
     writing = Writing(out, formats, size, paper_colour, plotter)
-    if size is not None or plotter:
-        _check_size(size, plotter)
+    _check_document(writing)
     chosen = InkOptions(polarity, paper, joins)
     if max_strokes is not None:
         chosen = chosen._replace(max_strokes=max_strokes)
@@ -245,14 +244,19 @@ def parse(
         raise UserError(f"{failed} of {count} pictures could not be parsed; the others are written")
 
 
-def _check_size(size: str | None, plotter: bool) -> None:
+def _check_document(writing: Writing) -> None:
+    """Refuse what no drawing can be written with, before any is parsed.
+
+    Raises:
+        UserError: the size or the background cannot be.
+    """
     from dood_pyro.drawing import Drawing
 
     blank = Drawing([], 1, 1)
-    if plotter:
-        blank.plotter_svg(size or PLOTTER_SIZE)
+    if writing.plotter:
+        blank.plotter_svg(writing.size or PLOTTER_SIZE)
     else:
-        blank.svg(size)
+        blank.svg(writing.size, background=writing.background)
 
 
 def expanded(given: Iterable[Path]) -> list[Path]:

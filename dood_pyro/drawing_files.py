@@ -77,23 +77,22 @@ def checked(drawing: Drawing) -> Drawing:
         ValueError: it has impossible values.
     """
     most = WIDEST * max(drawing.width, drawing.height)
-    within = {
-        "size": min(drawing.width, drawing.height) >= 1,
-        "explained": 0 <= drawing.explained <= ROUNDED,
-        "given": 0 <= drawing.given <= len(drawing),
-        "log_density": drawing.log_density is None or math.isfinite(drawing.log_density),
-    }
-    for stroke in drawing:
-        within |= {
-            "control": within.get("control", True) and bool(np.isfinite(stroke.control).all()),
-            "width": within.get("width", True) and 0 < stroke.width <= most,
-            "darkness": within.get("darkness", True) and 0 <= stroke.darkness <= ROUNDED,
-            "confidence": within.get("confidence", True) and 0 <= stroke.confidence <= ROUNDED,
-            "colour": within.get("colour", True)
-            and re.fullmatch("#[0-9a-fA-F]{6}", stroke.colour) is not None,
-        }
-    if wrong := [name for name, right in within.items() if not right]:
-        raise ValueError(wrong[0])
+    right = (
+        min(drawing.width, drawing.height) >= 1
+        and 0 <= drawing.explained <= ROUNDED
+        and 0 <= drawing.given <= len(drawing)
+        and (drawing.log_density is None or math.isfinite(drawing.log_density))
+        and all(
+            bool(np.isfinite(stroke.control).all())
+            and 0 < stroke.width <= most
+            and 0 <= stroke.darkness <= ROUNDED
+            and 0 <= stroke.confidence <= ROUNDED
+            and re.fullmatch("#[0-9a-fA-F]{6}", stroke.colour) is not None
+            for stroke in drawing
+        )
+    )
+    if not right:
+        raise ValueError("impossible values")
     return drawing
 
 

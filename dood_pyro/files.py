@@ -11,7 +11,7 @@ import fcntl
 import json
 import os
 import stat
-import tempfile
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -104,16 +104,18 @@ def replacing(path: Path, verify: Callable[[Path], None] | None = None) -> Itera
         UserError: the disk does not take the new file; the old one is still at ``path``.
     """
     try:
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        temporary = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}"
+        # The system applies the umask; to ask for it, it would have to be changed for all threads.
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         try:
-            os.close(descriptor)
+            with suppress(OSError):  # no old file
+                os.chmod(temporary, stat.S_IMODE(path.stat().st_mode))
             with open(temporary, "wb") as file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
             if verify is not None:
-                verify(Path(temporary))
-            os.chmod(temporary, _mode(path))
+                verify(temporary)
             os.replace(temporary, path)
         except BaseException:
             with suppress(OSError):  # the folder may have been removed
@@ -121,16 +123,6 @@ def replacing(path: Path, verify: Callable[[Path], None] | None = None) -> Itera
             raise
     except OSError as error:
         raise unwritable(path, error) from None
-
-
-def _mode(path: Path) -> int:
-    """Permissions of a file that is written to a path: the old file's, or those that a new one gets."""
-    try:
-        return stat.S_IMODE(path.stat().st_mode)
-    except OSError:
-        mask = os.umask(0)
-        os.umask(mask)
-        return 0o666 & ~mask
 
 
 def named(path: str | Path) -> Path:

@@ -98,6 +98,14 @@ def test_ruled_paper(thickness: int, squared: bool) -> None:
     right(parse_picture(paper * (1 - 0.9 * drawn)), strokes)
 
 
+def test_faintly_ruled_paper() -> None:
+    paper = np.ones((240, 260))
+    paper[20::30] = 0.8
+    strokes = [each + 20 for each in CROSS]
+    drawn = draw_with_pen(strokes, paper.shape, 5.0)
+    right(parse_picture(paper * (1 - drawn)), strokes)
+
+
 def test_bars_that_are_drawn_are_no_rules() -> None:
     lines = [np.array([[0.0, y], [200, y]]) for y in (30, 90, 150)]
     drawing = parse_picture(1 - draw_with_pen([*lines, CROSS[0]], (200, 200), 5.0))
@@ -297,6 +305,7 @@ def test_a_long_straight_stroke_is_one_curve() -> None:
 def test_a_line_along_the_border_is_no_frame(width: int) -> None:
     picture = np.ones((120, 160))
     picture[:width] = 0
+    assert len(parse_picture(picture)) == 1
     picture[60 : 60 + width, 30:120] = 0
     drawing = parse_picture(picture)
     assert [stroke.width for stroke in drawing] == pytest.approx([width, width], rel=0.15)

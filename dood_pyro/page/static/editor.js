@@ -87,7 +87,9 @@ export class Editor {
       path.setAttribute("d", pathOf(stroke.control));
       path.setAttribute("stroke", this.coloured ? stroke.colourOfOrder : stroke.colour);
       path.setAttribute("stroke-width", stroke.width);
-      path.setAttribute("stroke-opacity", stroke.darkness);
+      // Black ink is as dark as it was; a colour is as light as it is (`PenStroke.opacity`).
+      const black = this.coloured || stroke.colour === "#000000";
+      path.setAttribute("stroke-opacity", black ? stroke.darkness : 1);
       path.setAttribute("visibility", stroke.hidden ? "hidden" : "visible");
     });
     this.drawHandles();

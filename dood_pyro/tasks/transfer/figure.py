@@ -135,6 +135,7 @@ def draw_table(
 
 
 STRIP_IMAGES = 4
+"""Images per strip."""
 
 
 class Strips:
