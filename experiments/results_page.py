@@ -17,7 +17,7 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import stdev
 from typing import Any
 
 from dood_pyro.errors import exit_on_user_error
@@ -158,26 +158,10 @@ def of_seeds() -> dict[tuple[str, str, str], list[float]]:
 
 
 def seeds_table() -> list[str]:
-    """Cells of two seeds of training or more."""
-    found = of_seeds()
-    lines = [
-        "| trained on, tested on | DooD | seeds | Difference-AIR | seeds | paper's DooD |",
-        "| --- | --- | --- | --- | --- | --- |",
-    ]
-    for source in DATASETS:
-        for target in DATASETS:
-            of_models = [found.get((model, source, target), []) for model in ("dood", "dair")]
-            paper = published("dood", source, target)
-            if max(map(len, of_models)) < 2 or paper is None:
-                continue
-            columns = [f"{source_title(source)}, {source_title(target)}"]
-            for values in of_models:
-                between = f" ± {number(stdev(values))}" if len(values) > 1 else ""
-                columns.append(f"{number(mean(values))}{between}" if values else "")
-                columns.append(str(len(values)))
-            columns.append(f"{number(paper.mean)} ± {number(paper.std or 0)}")
-            lines.append(f"| {' | '.join(columns)} |")
-    return lines
+    """Cells over seeds of training."""
+    from seeds import table  # which writes numbers as this file does
+
+    return table()
 
 
 def guides_table() -> list[str]:
