@@ -1,34 +1,55 @@
 """What each departure from the paper is worth: trainings of equal time with one of them taken back.
 Run by hand; takes up where it was stopped.
 
+    python experiments/departures.py --costs            # first, with nothing beside: what a step costs
     python experiments/departures.py                    # every row, as many at once as there are cores
-    python experiments/departures.py --rows paper,taper --sources mnist --budget 30
+    python experiments/departures.py --rows paper,taper --sources mnist
 
-Each row is trained on each source by one core for the same time, and measured on all five datasets'
-test images: the importance-weighted log p(x), nats per image. What compares with the published figures
-is the row without native resolution, for the paper knows 50×50 pixels alone. Written to
+The default's row of seed 0 is the kept run, which had 30 minutes of one core. Each other row takes as
+many steps as it would take in that time, by what a step of it costs beside one of the default: so it
+does not matter how busy the machine is. All are measured on all five datasets' test images: the
+importance-weighted log p(x), nats per image. What compares with the published figures is the row
+without native resolution, for the paper knows 50×50 pixels alone. Written to
 experiments/results/departures.json, by row, source and seed.
 """
 
 from __future__ import annotations
 
-import argparse
+import statistics
 import threading
+import time
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import torch
+from click.core import ParameterSource
 from trainings import measure, options, side_by_side, train
 
-from dood_pyro.errors import exit_on_user_error
+from dood_pyro import data
+from dood_pyro.errors import UserError, exit_on_user_error
 from dood_pyro.files import read_object, update_object
+from dood_pyro.images import ImageBatch
+from dood_pyro.registry import TASKS, load_target
+from dood_pyro.research import configure
 from dood_pyro.run_folders.budget import TrainingBudget
 from dood_pyro.run_folders.run import Run
 from dood_pyro.tasks.transfer.engines import LocalEngine
 from dood_pyro.tasks.transfer.published import DATASETS
+from dood_pyro.training.trainer import Trainer
 
-RESULTS = Path(__file__).parent / "results" / "departures.json"
+HERE = Path(__file__).parent
+RESULTS = HERE / "results" / "departures.json"
+KEPT = HERE / "runs"
+MODEL = "dood"
 PARTICLES = 200
+COSTS = "seconds a step, {source}"
+"""Key of what steps cost."""
+LATE = 10_000
+"""Step past the start of training, after which a step of the same kind costs the same."""
+TURN = 8
+"""Steps measured at a time: random strokes come with every eighth."""
+TURNS = 5
 MEASURED = ("log_p", "log_p_se", "mean_strokes", "mean_absolute_error", "images")
 LOCK = threading.Lock()
 """Of the file of results."""
@@ -72,20 +93,76 @@ ROWS = {
 }
 
 
-def fill_in(
-    engine: LocalEngine, name: str, source: str, seed: str, given: argparse.Namespace
-) -> str:
+def settings(row: Row, source: str) -> dict[str, Any]:
+    """What a row's options set, by ``part.name``."""
+    words = ["--source", source, "--steps", "1", *row.options]
+    context = load_target(TASKS["train"].target).make_context("train", words)
+    return {
+        parameter.replace("__", "."): value
+        for parameter, value in context.params.items()
+        if "__" in parameter
+        and context.get_parameter_source(parameter) is ParameterSource.COMMANDLINE
+    }
+
+
+def costs(source: str) -> dict[str, float]:
+    """Seconds of a late training step of each row on one core, medians of `TURNS` turns."""
+    torch.set_num_threads(1)
+    dataset = data.load(source, "train", 50)
+    trainers = {}
+    for name, row in ROWS.items():
+        config = configure(MODEL, source, settings(row, source))
+        trainers[name] = Trainer.from_config(config, torch.device("cpu"), dataset.native_size)
+        trainers[name].step = LATE
+    batch = dataset.images[: config.train.batch_size].float() / 255
+    images = ImageBatch(batch, dataset.native_size)
+    times: dict[str, list[float]] = {name: [] for name in ROWS}
+    for turn in range(1 + TURNS):
+        for name, trainer in trainers.items():
+            began = time.perf_counter()
+            for _ in range(TURN):
+                trainer.train_step(images)
+            if turn:  # the first warms up
+                times[name].append((time.perf_counter() - began) / TURN)
+    return {name: statistics.median(each) for name, each in times.items()}
+
+
+def steps_of(name: str, source: str) -> int:
+    """Steps that a row takes in the time that the kept run of the source had.
+
+    Raises:
+        UserError: it is not known what they cost, or there is no such run.
+    """
+    kept = Run(KEPT / f"{MODEL}-{source}-0")
+    steps, _ = kept.progress()
+    if not steps:
+        raise UserError(f"{kept.path} is not kept, whose number of steps is to be taken")
+    cost = read_object(RESULTS).get(COSTS.format(source=source), {})
+    if not {name, "default"} <= cost.keys():
+        raise UserError(
+            f"{RESULTS} does not say what steps on {source} cost; first, with nothing beside it: "
+            f"python experiments/departures.py --costs --sources {source}"
+        )
+    return round(steps * cost["default"] / cost[name])
+
+
+def fill_in(engine: LocalEngine, name: str, source: str, seed: str, runs: Path, limit: int) -> str:
     """Train a row on a source, measure what is lacking, and say what came of it."""
-    run = Run(given.runs / f"{name.replace(' ', '-')}-{source}-{seed}")
-    words = ("--model", given.model, "--source", source, "--seed", seed, *ROWS[name].options)
-    train(engine, run, words, TrainingBudget(seconds=60 * given.budget))
+    if name == "default" and seed == "0":
+        run = Run(KEPT / f"{MODEL}-{source}-0")
+        if not (run.path / "best.safetensors").exists():
+            raise UserError(f"{run.path} has no weights: make restore-runs")
+    else:
+        run = Run(runs / f"{name.replace(' ', '-')}-{source}-{seed}")
+        words = ("--model", MODEL, "--source", source, "--seed", seed, *ROWS[name].options)
+        train(engine, run, words, TrainingBudget(steps=steps_of(name, source)))
     key = f"{name}, {source}, seed {seed}"
     for target in DATASETS:
         with LOCK:
             known = read_object(RESULTS).get(key, {}).get("targets", {})
         if target in known:
             continue
-        few = ("--limit", str(given.limit), "--particles", str(PARTICLES))
+        few = ("--limit", str(limit), "--particles", str(PARTICLES))
         row = measure(engine, run, "evaluate", "--target", target, "--json", *few)
         known[target] = {column: row[column] for column in MEASURED}
         with LOCK:
@@ -95,21 +172,25 @@ def fill_in(
 
 
 def main() -> None:
-    """Fill in all rows asked for."""
-    parser = options(__doc__, "runs/departures", 30.0)
+    """Fill in all rows asked for, or measure what their steps cost."""
+    parser = options(__doc__, "runs/departures")
     parser.add_argument("--rows", default=",".join(ROWS), help="separated by commas")
     parser.add_argument("--sources", default="mnist,omniglot", help="separated by commas")
     parser.add_argument("--limit", type=int, default=300, help="test images a cell")
-    parser.add_argument("--model", default="dood")
+    parser.add_argument("--costs", action="store_true", help="measure what a step of each costs")
     given = parser.parse_args()
     names = given.rows.split(",")
     if unknown := sorted(set(names) - set(ROWS)):
         parser.error(f"there is no row {unknown[0]}; the rows are {', '.join(ROWS)}")
+    if given.costs:
+        for source in given.sources.split(","):
+            update_object(RESULTS, {COSTS.format(source=source): costs(source)})
+        return
     engine = LocalEngine(given.jobs)
     side_by_side(
         engine,
         [
-            partial(fill_in, engine, name, source, seed, given)
+            partial(fill_in, engine, name, source, seed, given.runs, given.limit)
             for seed in given.seeds.split(",")
             for name in names
             for source in given.sources.split(",")

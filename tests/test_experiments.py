@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import csv
 import json
 import sys
@@ -25,7 +24,6 @@ from dood_pyro import data
 from dood_pyro.config import RunConfig, TrainConfig
 from dood_pyro.errors import UserError
 from dood_pyro.models.dood import DooD
-from dood_pyro.registry import TASKS, load_target
 from dood_pyro.research import begin_training, configure
 from dood_pyro.run_folders.budget import TrainingBudget
 from dood_pyro.run_folders.run import Run
@@ -55,17 +53,10 @@ class Recorded(LocalEngine):
 
 def test_rows_are_trainings_that_can_be() -> None:
     """Each takes one departure back; the paper's takes back all that there are in it."""
-    train = load_target(TASKS["train"].target)
     usual = configure("dood", "mnist")
     changed: dict[str, set[str]] = {}
     for name, row in departures.ROWS.items():
-        context = train.make_context("train", ["--source", "mnist", "--steps", "1", *row.options])
-        given = {
-            parameter.replace("__", "."): value
-            for parameter, value in context.params.items()
-            if "__" in parameter and context.get_parameter_source(parameter).name == "COMMANDLINE"  # type: ignore[union-attr]
-        }
-        config = configure("dood", "mnist", given)
+        config = configure("dood", "mnist", departures.settings(row, "mnist"))
         differs = [
             f"{part}.{setting}"
             for part in ("model", "train")
@@ -84,15 +75,48 @@ def test_rows_are_trainings_that_can_be() -> None:
     assert changed["paper"] == set().union({"train.estimator"}, *single.values())
 
 
+@pytest.mark.parametrize("source", ["mnist", "omniglot"])
+def test_the_kept_runs_are_of_the_default_that_departures_are_taken_from(source: str) -> None:
+    kept = Run(departures.KEPT / f"{departures.MODEL}-{source}-0")
+    assert kept.read_config()[0] == configure(departures.MODEL, source)
+    assert kept.progress()[1] == pytest.approx(1800, rel=0.01)
+
+
+def test_a_row_whose_steps_cost_twice_takes_half_as_many(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(departures, "RESULTS", tmp_path / "departures.json")
+    with pytest.raises(UserError, match=r"departures\.py --costs --sources mnist"):
+        departures.steps_of("taper", "mnist")
+    cost = {departures.COSTS.format(source="mnist"): {"default": 0.3, "taper": 0.6}}
+    (tmp_path / "departures.json").write_text(json.dumps(cost))
+    steps, _ = Run(departures.KEPT / "dood-mnist-0").progress()
+    assert departures.steps_of("default", "mnist") == steps
+    assert departures.steps_of("taper", "mnist") == steps / 2
+
+
+@pytest.mark.slow
+def test_rows_differ_in_what_their_steps_cost(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(departures, "TURNS", 1)
+    monkeypatch.setattr(departures, "TURN", 1)
+    few = {name: departures.ROWS[name] for name in ("default", "corrections")}
+    monkeypatch.setattr(departures, "ROWS", few)
+    cost = departures.costs(str(source))
+    assert 0 < cost["corrections"] < cost["default"]
+
+
 def test_a_row_goes_on_where_it_was_stopped(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(departures, "RESULTS", tmp_path / "departures.json")
     monkeypatch.setattr(Run, "provenance", lambda run, which: {"model": "dood"})
-    given = argparse.Namespace(runs=tmp_path / "runs", model="dood", budget=30.0, limit=3)
+    monkeypatch.setattr(departures, "steps_of", lambda name, source: 100)
+    given = "taper", "mnist", "0", tmp_path / "runs", 3
     engine = Recorded(source)
     with pytest.raises(UserError, match=r"taper-mnist-0: no room"):
-        departures.fill_in(engine, "taper", "mnist", "0", given)
+        departures.fill_in(engine, *given)
     trained, *measured = engine.words
     assert trained[:3] == ("train", "--model", "dood") and "--no-taper" in trained
     assert [words[3] for words in measured] == [
@@ -106,7 +130,7 @@ def test_a_row_goes_on_where_it_was_stopped(
     assert list(kept["targets"]) == ["emnist", "kmnist", "mnist", "quickdraw"]
     again = Recorded(source)
     with pytest.raises(UserError, match="no room"):
-        departures.fill_in(again, "taper", "mnist", "0", given)
+        departures.fill_in(again, *given)
     assert again.words[0][:2] == ("train", "--resume") and len(again.words) == 2
 
 
