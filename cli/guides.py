@@ -31,7 +31,7 @@ from . import options
 @options.figure("guides-TARGET")
 @options.record("File to add the rows to.")
 @options.as_json
-@options.trained
+@options.trained_guides
 @options.data_dir
 def compare_guides(
     run: str,

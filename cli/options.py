@@ -206,6 +206,12 @@ guide = click.option(
     "with module:Class, that name permits the class's code to be executed; module:Class+smc also puts "
     "smc over it.",
 )
+permitted_guide = click.option(
+    "--guide",
+    metavar="MODULE:CLASS",
+    help="Of a run that was trained with a guide module:Class: permits that class's code to be "
+    "executed.",
+)
 
 
 class Use(NamedTuple):
@@ -262,14 +268,22 @@ class Use(NamedTuple):
 
 def trained(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options of every command that takes trained runs, passed together as ``use``."""
+    return _trained(command, guide)
 
+
+def trained_guides(command: Callable[..., None]) -> Callable[..., None]:
+    """As `trained`, for a command that names the guides it uses by an option of its own."""
+    return _trained(command, permitted_guide)
+
+
+def _trained(command: Callable[..., None], guide_option: Callable[[F], F]) -> Callable[..., None]:
     @functools.wraps(command)
     def collected(
         which: str, guide: str | None, device: str, trusted: tuple[str, ...], **given: Any
     ) -> None:
         command(use=Use(which, guide, device, trusted), **given)
 
-    return which(guide(trust(device(collected))))
+    return which(guide_option(trust(device(collected))))
 
 
 WHOLE_IMAGES = (

@@ -210,7 +210,8 @@ def parse(
     chosen = InkOptions(polarity, paper, joins)
     if max_strokes is not None:
         chosen = chosen._replace(max_strokes=max_strokes)
-    work = [Page(path, 0, path.stem) for path in found] if by_guide else list(_pages(found, pages))
+    others = "the guide parses first pages" if by_guide else "--pages all for all"
+    work = list(_pages(found, pages, others))
     check_names(work, found, writing)
     for page in work:
         for suffix in formats:
@@ -315,7 +316,7 @@ class Result(NamedTuple):
     drawing: Drawing | None
 
 
-def _pages(files: Iterable[Path], pages: str) -> Iterator[Page]:
+def _pages(files: Iterable[Path], pages: str, others: str) -> Iterator[Page]:
     for path in files:
         count = _page_count(path)
         if count > 1 and pages == "all":
@@ -324,7 +325,7 @@ def _pages(files: Iterable[Path], pages: str) -> Iterator[Page]:
             continue
         if count > 1:
             click.echo(
-                f"dood-pyro: {path} has {count} pages; the first is parsed (--pages all for all)",
+                f"dood-pyro: {path} has {count} pages; the first is parsed ({others})",
                 err=True,
             )
         yield Page(path, 0, path.stem)

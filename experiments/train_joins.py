@@ -28,6 +28,7 @@ from torch import Tensor
 
 from dood_pyro.data.pen_strokes import FILES, PenDrawing, fit_to_square, load_pen_drawings
 from dood_pyro.errors import exit_on_user_error
+from dood_pyro.files import replacing, write_atomically
 from dood_pyro.inference.ink.join_scores import (
     JoinNetworks,
     JoinScores,
@@ -338,7 +339,7 @@ def main() -> None:
         else:
             data = make_examples(arguments.count, arguments.pictures, arguments.data_dir, pool)
             if arguments.examples is not None:
-                arguments.examples.write_bytes(pickle.dumps(data))
+                write_atomically(arguments.examples, pickle.dumps(data))
         pair = train_pairs(data["train"], data["held out"], arguments.epochs)
         branches: dict[str, Branches] = {}
         for part, sets in data.items():
@@ -359,7 +360,7 @@ def main() -> None:
         for index, weight in enumerate(network.weights):
             # Half the bytes; scores differ by 10⁻³.
             arrays[f"{name}.{index}"] = weight.astype(np.float16)
-    with arguments.out.open("wb") as file:
+    with replacing(arguments.out) as file:
         np.savez(file, **arrays)
     print(f"  {arguments.out}: {arguments.out.stat().st_size / 1024:.0f} KiB")
 

@@ -244,6 +244,9 @@ def test_pages_and_formats(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert {path.name for path in out.glob("*.json")} == {f"many-00{i}.json" for i in (1, 2, 3)}
     starts = [Drawing.open(out / f"many-00{i}.json")[0].control[0, 0, 1] for i in (1, 2, 3)]
     assert np.allclose(starts, [30, 35, 40], atol=0.5)
+    capsys.readouterr()
+    assert run(tmp_path / "many.tiff", "--out-dir", out, "--method", "guide") == 0
+    assert "3 pages; the first is parsed (the guide" in capsys.readouterr().err
 
 
 def test_options_reach_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

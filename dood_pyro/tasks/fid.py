@@ -60,8 +60,8 @@ class Reference:
         """Add features to the reference (``real``) or to the set compared with it."""
         if len(features) < self._least:
             raise UserError(
-                f"a Fréchet distance needs {self._least} pictures on either side; one has "
-                f"{len(features)}"
+                f"a Fréchet distance needs {self._least} pictures on either side, and hundreds to say "
+                f"much; one has {len(features)} (dood-pyro sample --count draws more)"
             )
         self._metric.update(features.float(), real=real)
 
