@@ -276,7 +276,9 @@ def trained_guides(command: Callable[..., None]) -> Callable[..., None]:
     return _trained(command, permitted_guide)
 
 
-def _trained(command: Callable[..., None], guide_option: Callable[[F], F]) -> Callable[..., None]:
+def _trained(
+    command: Callable[..., None], guide_option: Callable[[Any], Any]
+) -> Callable[..., None]:
     @functools.wraps(command)
     def collected(
         which: str, guide: str | None, device: str, trusted: tuple[str, ...], **given: Any

@@ -20,7 +20,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import NamedTuple
 
-from results_page import number
+from results_files import number
 from trainings import measure, options, side_by_side, train
 
 from dood_pyro.errors import UserError, exit_on_user_error

@@ -31,7 +31,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from results_page import PAGE, README, RESULTS, SHALLOW, problems, result, rows
+from results_files import RESULTS, SHALLOW, result, rows
+from results_page import PAGE, README, problems
 
 import dood_pyro
 from dood_pyro import data
