@@ -62,6 +62,8 @@ INK = 0.3
 """Strength from which what no stroke is near counts as ink."""
 LOCAL = 11
 """Unknowns that a pixel's darkness depends on: a curve's control points, width, darkness, blur."""
+BLOCK = 4096
+"""Pixels whose darknesses are computed together."""
 LEAST_BLUR = 0.28
 """Least blur, pixels: about that of a sharp edge on square pixels."""
 
@@ -425,11 +427,9 @@ class _CurveSums:
         Args:
             rows: each pixel's derivatives by its curve's control points, width, darkness and blur; last
                 the difference itself.
-            curve: of each.
+            curve: of each, in order.
         """
-        order = np.argsort(curve, kind="stable")
-        rows = rows[order]
-        edges = np.searchsorted(curve[order], np.arange(self.count + 1))
+        edges = np.searchsorted(curve, np.arange(self.count + 1))
         squares = np.zeros((self.count, LOCAL + 1, LOCAL + 1))
         for index, (first, last) in enumerate(itertools.pairwise(edges)):
             part = rows[first:last]
@@ -591,34 +591,22 @@ class _JointFit:
         limit = float(widths.max()) / 2 + REACH
         distance, nearest = cKDTree(points).query(self.pixels, distance_upper_bound=limit)
         near = np.isfinite(distance)
-        pixels, observed, nearest = self.pixels[near], self.observed[near], nearest[near]
+        reached, nearest = np.flatnonzero(near), nearest[near]
+        order = np.argsort(curve[nearest], kind="stable")
+        reached, nearest = reached[order], nearest[order]
         curve, t = curve[nearest], t[nearest]
-        powers = np.tensordot(by_curve, POWERS, (1, 1)).transpose(0, 2, 1)[curve]
-        # One Newton step along the curve, clamped to it: points lie SPACING apart.
-        slope = _velocities(powers, t)
-        ahead = _dot(pixels - _positions(powers, t), slope) / np.maximum(_dot(slope, slope), 1e-6)
-        t = np.clip(t + ahead.clip(-0.2, 0.2), 0, 1)
-        offset = pixels - _positions(powers, t)
-        distance = np.sqrt(_dot(offset, offset))
-        b = bernstein(t)
-        stroke = self.curves.stroke[curve]
-        w, a = widths[stroke] / 2, darknesses[stroke]
-        inner, outer = (w - distance) / blur, (-w - distance) / blur
-        cover = ndtr(inner) - ndtr(outer)
-        density_in, density_out = _density(inner), _density(outer)
-        difference = a * cover - observed
-        by_distance = a * (density_out - density_in) / blur
-        by_width = a * (density_in + density_out) / (2 * blur)
-        by_blur = -a * (density_in * inner - density_out * outer) / blur
-        normal = offset / np.maximum(distance, 1e-6)[:, None]
-        # Distance falls as the curve moves towards the pixel.
-        moved = -by_distance[:, None] * normal
+        powers = np.tensordot(by_curve, POWERS, (1, 1)).transpose(0, 2, 1)
+        stroke = self.curves.stroke
+        half_width, darkness = widths[stroke] / 2, darknesses[stroke]
         rows = np.empty((len(t), LOCAL + 1))
-        for k in range(4):
-            rows[:, 2 * k : 2 * k + 2] = b[:, k, None] * moved
-        for k, column in enumerate((by_width, cover, by_blur, difference)):
-            rows[:, 8 + k] = column
+        # What a block of pixels needs stays in the cache.
+        for first in range(0, len(t), BLOCK):
+            part = slice(first, first + BLOCK)
+            of, at = curve[part], reached[part]
+            pens = half_width[of], darkness[of], blur
+            rows[part] = _pixel_rows(self.pixels[at], self.observed[at], powers[of], t[part], *pens)
         gradient, hessian = self.system.sums(rows, curve)
+        difference = rows[:, -1]
         cost = 0.5 * float(difference @ difference)
         # Pixels that have gone out of reach count as if no ink lay there.
         cost += 0.5 * float(np.square(self.observed[~near]).sum())
@@ -645,6 +633,46 @@ class _JointFit:
             [to_values.ravel(), WIDTH_TIE * apart, DARKNESS_TIE * fainter, [0.0]]
         )
         return cost, gradient, hessian
+
+
+def _pixel_rows(
+    pixels: Points,
+    observed: Float[np.ndarray, "pixels"],
+    powers: Float[np.ndarray, "pixels 4 2"],
+    t: Float[np.ndarray, "pixels"],
+    half_width: Float[np.ndarray, "pixels"],
+    darkness: Float[np.ndarray, "pixels"],
+    blur: float,
+) -> Float[np.ndarray, "pixels 12"]:
+    """Derivatives of each pixel's ink by its nearest curve's control points, width and darkness, and by
+    the blur; last, how far the ink is above the observed.
+
+    Args:
+        powers: coefficients of each pixel's curve.
+        t: parameter of the curve's point near the pixel.
+    """
+    # One Newton step along the curve, clamped to it: points lie SPACING apart.
+    slope = _velocities(powers, t)
+    ahead = _dot(pixels - _positions(powers, t), slope) / np.maximum(_dot(slope, slope), 1e-6)
+    t = np.clip(t + ahead.clip(-0.2, 0.2), 0, 1)
+    offset = pixels - _positions(powers, t)
+    distance = np.sqrt(_dot(offset, offset))
+    b = bernstein(t)
+    inner, outer = (half_width - distance) / blur, (-half_width - distance) / blur
+    cover = ndtr(inner) - ndtr(outer)
+    density_in, density_out = _density(inner), _density(outer)
+    by_distance = darkness * (density_out - density_in) / blur
+    by_width = darkness * (density_in + density_out) / (2 * blur)
+    by_blur = -darkness * (density_in * inner - density_out * outer) / blur
+    normal = offset / np.maximum(distance, 1e-6)[:, None]
+    # Distance falls as the curve moves towards the pixel.
+    moved = -by_distance[:, None] * normal
+    rows = np.empty((len(t), LOCAL + 1))
+    for k in range(4):
+        rows[:, 2 * k : 2 * k + 2] = b[:, k, None] * moved
+    for k, column in enumerate((by_width, cover, by_blur, darkness * cover - observed)):
+        rows[:, 8 + k] = column
+    return rows
 
 
 POWERS = np.array([[1, 0, 0, 0], [-3, 3, 0, 0], [3, -6, 3, 0], [-1, 3, -3, 1]], dtype=float)
