@@ -256,8 +256,10 @@ def _train(training: Training, budget: Any, tensorboard: bool, cuda_graph: bool)
                 f"step {line['step']:>6}  held-out ELBO {_number(line['elbo'], 1):>8}  "
                 f"strokes {_number(line['strokes'], 2)}  after {line['seconds'] / 60:.1f} min",
             )
-            settings = trainer.config
-            if trainer.step > settings.train.exploration_steps() + settings.train.hold_steps:
+            settings, begun = trainer.config, trainer.config.train.exploration_steps()
+            if trainer.estimator.trains_baselines:
+                begun += settings.train.hold_steps
+            if trainer.step > begun:
                 said, before = collapse(line["strokes"], settings.model.max_strokes), said
                 if said and not before:  # once, until it is over
                     print_across(bar, said)

@@ -280,7 +280,8 @@ class TrainConfig(Config):
     )
     beta: float = setting(
         5.0,
-        "β: a stroke is drawn if it gains β times what it costs in KL (--beta-on).",
+        "β: a stroke is drawn if it gains β times what it costs in KL (--beta-on); iwae and rws go by "
+        "it while they explore, in the first explore_steps.",
         0,
         1e9,
         option=True,
@@ -318,7 +319,8 @@ class TrainConfig(Config):
     )
     explore_steps: int = setting(
         600,
-        "Steps over which strokes are explored that the guide would not draw, less and less.",
+        "Steps over which strokes are explored that the guide would not draw, less and less; none in a "
+        "run that starts from the weights of another.",
         0,
     )
     explore_always: float = setting(

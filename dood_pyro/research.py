@@ -13,7 +13,7 @@ import dataclasses
 import hashlib
 import os
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +31,10 @@ from dood_pyro.config import (
 from dood_pyro.data import name_of
 from dood_pyro.devices import choose_device
 from dood_pyro.errors import UserError
+from dood_pyro.estimators import load_estimator
 from dood_pyro.files import read_bytes
 from dood_pyro.recognition import open_run
-from dood_pyro.registry import MODELS, SOURCES, canonical, load_component
+from dood_pyro.registry import GUIDES, MODELS, SOURCES, canonical, load_component
 from dood_pyro.run_folders.budget import TrainingBudget
 from dood_pyro.run_folders.build import prior_can_learn_alone
 from dood_pyro.run_folders.run import Run
@@ -45,6 +46,13 @@ from dood_pyro.training.processes import Team
 
 __all__ = ["begin_training", "configure", "evaluate", "read_settings", "train"]
 
+OF_REFINERS = ("num_refiners", "gate_begin", "gate_full", "gate_stagger")
+"""Settings of `TrainConfig` that guides with refiners go by."""
+WITHOUT_EFFECT_ON_PRIOR = (
+    *("beta", "beta_on", "scale_learns", "scale_learning_rate_factor", "explore_always"),
+    *OF_REFINERS[1:],
+)
+"""Settings of `TrainConfig` that trainings of the prior alone on parses do not go by."""
 INHERITED = ("num_refiners", "guide_channels")
 """Training settings inherited from the run that training starts from."""
 
@@ -245,22 +253,45 @@ def absolute_source(source: str) -> str:
 
 
 def _refuse_without_effect(config: RunConfig, chosen: Mapping[str, Any]) -> None:
-    """Raise where a setting was chosen that the model does not go by.
+    """Raise where a setting was chosen that the training does not go by.
 
     Raises:
         SettingError: so it was.
     """
-    found = load_component("model", config.model_name)
-    for name in getattr(found, "settings_without_effect", ()):
-        default = getattr(ModelConfig, name)
-        if chosen.get(f"model.{name}", default) != default:
-            others = (load_component("model", each) for each in MODELS)
-            named = (getattr(each, "settings_without_effect", ()) for each in others)
-            fit = [each for each, without in zip(MODELS, named, strict=True) if name not in without]
-            raise SettingError(
-                name,
-                f"has no effect on {config.model_name}; name a model that it is for, such as {fit[0]}",
-            )
+    for name, why in _without_effect(config):
+        part, kind = (
+            ("model", ModelConfig) if hasattr(ModelConfig, name) else ("train", TrainConfig)
+        )
+        default = getattr(kind, name)
+        if chosen.get(f"{part}.{name}", default) != default:
+            raise SettingError(name, f"has no effect {why}")
+
+
+def _without_effect(config: RunConfig) -> Iterator[tuple[str, str]]:
+    """Names of settings that a training does not go by, each with the reason."""
+    without = {each: _by_model(each) for each in MODELS}
+    for name in _by_model(config.model_name):
+        fit = next(each for each in MODELS if name not in without[each])
+        yield name, f"on {config.model_name}; name a model that it is for, such as {fit}"
+    train, model = config.train, load_component("model", config.model_name)
+    if train.guide in GUIDES and not (
+        getattr(model, "sees_canvas", False) and getattr(model, "draws_curves", False)
+    ):
+        for name in OF_REFINERS:
+            yield name, f"on {config.model_name}, whose guide has no refiners"
+    for name in load_estimator(train.estimator).settings_without_effect:
+        yield name, f"with the estimator {train.estimator}"
+    if train.init_from:
+        for name in ("explore_steps", "hold_steps"):
+            yield name, "on a run that starts from the weights of another, which draws already"
+    if train.trainable == "prior" and prior_can_learn_alone(config):
+        for name in WITHOUT_EFFECT_ON_PRIOR:
+            yield name, "where the prior alone learns, from parses and by the bound itself"
+
+
+def _by_model(name: str) -> tuple[str, ...]:
+    found: tuple[str, ...] = getattr(load_component("model", name), "settings_without_effect", ())
+    return found
 
 
 def _once(settings: dict[str, Any], name: str, given: Any) -> Any:

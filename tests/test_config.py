@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from pyro import poutine
 
 import dood_pyro
 from dood_pyro.config import (
@@ -24,8 +26,13 @@ from dood_pyro.config import (
     setting,
 )
 from dood_pyro.errors import UserError
-from dood_pyro.research import configure, parse_assignment, read_settings
+from dood_pyro.images import ImageBatch
+from dood_pyro.models.dood import DooD
+from dood_pyro.registry import MODELS, load_component
+from dood_pyro.research import begin_training, configure, parse_assignment, read_settings
+from dood_pyro.run_folders.build import build
 from dood_pyro.run_folders.run import Run
+from tests.conftest import TINY, random_pictures
 from tests.test_cli import Out, call, refused
 
 
@@ -152,7 +159,6 @@ OTHER_MODEL: dict[str, Any] = {
     "taper": False,
     "likelihood": "gaussian",
     "native_resolution": False,
-    "part_dims": 5,
     "canvas_channels": 4,
     "glimpse_size": 9,
     "features": 8,
@@ -172,7 +178,6 @@ OTHER_TRAIN: dict[str, Any] = {
     "average_decay": 0.9,
     "explore_steps": 11,
     "explore_always": 0.2,
-    "hold_steps": 12,
     "num_refiners": 1,
     "gate_begin": 2,
     "gate_full": 4,
@@ -189,6 +194,7 @@ ELSEWHERE = {
     "estimator",
     "particles",
     "normalise",
+    "hold_steps",
     "prior_share",
 }
 """Settings that go with others, of which the tests below have one each."""
@@ -212,7 +218,7 @@ def test_the_values_tried_are_of_every_setting_and_not_the_defaults() -> None:
         {each.name: each.default for each in dataclasses.fields(config)}
         for config in (ModelConfig, TrainConfig)
     )
-    assert set(OTHER_MODEL) == set(model) - {"pointers", "chain"}  # of another model
+    assert set(OTHER_MODEL) == set(model) - set(DooD.settings_without_effect)
     assert set(OTHER_TRAIN) == set(train) - ELSEWHERE
     assert not [name for name, value in OTHER_MODEL.items() if value == model[name]]
     assert not [name for name, value in OTHER_TRAIN.items() if value == train[name]]
@@ -240,6 +246,87 @@ def test_a_setting_that_the_model_does_not_go_by_is_refused(source: Path, capsys
     assert "such as dood-transformer\n" in err
 
 
+@pytest.mark.parametrize(
+    ("model", "settings", "said"),
+    [
+        ("air", {"model.degree": 3}, "degree has no effect on air; .* such as dood"),
+        ("dood", {"model.part_dims": 3}, "part_dims has no effect on dood; .* such as dair"),
+        ("dair", {"train.num_refiners": 2}, "num_refiners has no effect on dair, whose guide"),
+        ("dood-no-guidance", {"train.gate_full": 900}, "gate_full has no effect on dood-no-g"),
+        ("dood", {"train.hold_steps": 9}, "hold_steps has no effect with the estimator stop-m"),
+        (
+            "dood",
+            {"train.estimator": "rws", "train.explore_always": 0.9},
+            "explore_always has no effect with the estimator rws",
+        ),
+        (
+            "dood",
+            {"train.estimator": "nvil", "train.scale_learns": "explored"},
+            "scale_learns has no effect with the estimator nvil",
+        ),
+    ],
+)
+def test_what_a_training_does_not_go_by_is_refused(
+    model: str, settings: dict[str, Any], said: str, source: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    with pytest.raises(SettingError, match=said):
+        begin_training(str(source), model, steps=1, out=out, settings=settings, device="cpu")
+    assert not out.exists()
+
+
+def test_what_a_training_of_the_prior_alone_does_not_go_by_is_refused(
+    source: Path, tmp_path: Path
+) -> None:
+    first, given = tmp_path / "first", {"device": "cpu", "steps": 1}
+    small = {f"model.{name}": value for name, value in OTHER_MODEL.items() if name != "pen"}
+    dood_pyro.train(str(source), "dood", out=first, settings=small, **given)
+    given |= {"init_from": first, "out": tmp_path / "second"}
+    alone = {"train.trainable": "prior", "train.beta": 7.0}
+    with pytest.raises(SettingError, match="beta has no effect where the prior alone learns"):
+        begin_training(str(source), "dood-transformer", settings=alone, **given)
+    explored = {"train.explore_steps": 7}
+    with pytest.raises(SettingError, match="explore_steps has no effect on a run that starts"):
+        begin_training(str(source), settings=explored, **given)
+    assert not (tmp_path / "second").exists()
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_settings_without_effect_are_those_that_change_nothing(model: str) -> None:
+    """Neither the weights that there are nor what is drawn by them."""
+
+    def program(**changed: Any) -> tuple[list[Any], list[float]]:
+        torch.manual_seed(0)
+        made, guide = build(
+            RunConfig(model, dataclasses.replace(TINY, **changed), TrainConfig("none"))
+        )
+        shapes = [
+            (name, each.shape) for part in (made, guide) for name, each in part.state_dict().items()
+        ]
+        torch.manual_seed(1)
+        with torch.no_grad():
+            drawn = poutine.trace(made).get_trace(count=9, native_size=8)
+            images = random_pictures(9, made.config.canvas_size)
+            parsed = poutine.trace(guide).get_trace(ImageBatch(images, 8))
+        sums = [
+            float(node["value"].sum())
+            for trace in (drawn, parsed)
+            for _, node in trace.nodes.items()
+            if node["type"] == "sample" and torch.is_tensor(node["value"])
+        ]
+        return shapes, sums
+
+    others = OTHER_MODEL | {"part_dims": 5, "pointers": False, "chain": "shallow"}
+    usual = program()
+    without = {
+        name
+        for name, value in others.items()
+        if value != getattr(TINY, name) and program(**{name: value}) == usual
+    }
+    found = load_component("model", model)
+    assert without == set(found.settings_without_effect)
+
+
 def test_settings_that_a_model_has_unless_told_otherwise() -> None:
     assert configure("dood-transformer", "none").model.pointers
     assert configure("dood-transformer", "none").model.chain == "deep"
@@ -261,14 +348,14 @@ def test_a_file_reaches_every_setting(source: Path, tmp_path: Path, capsys: Out)
         f"[{part}]\n" + "".join(f"{name} = {toml(value)}\n" for name, value in values.items())
         for part, values in tables.items()
     )
-    file.write_text(text.replace("[model]\n", '[model]\nname = "dood-no-renderer"\n'))
+    file.write_text(text.replace("[model]\n", '[model]\nname = "dood-independent-prior"\n'))
     later = ("--beta", 3, "--set", "train.seed=5", "--set", "model.features=9")
     status, _, err = call(capsys, "train", "--config", file, "--out", out, *QUICK, *later)
     assert status == 0, err
     changed = {"train.beta": 3.0, "train.seed": 5, "model.features": 9}
     expected = others() | changed | {"train.source": str(source)}
     assert expected.items() <= of_run(out).items()
-    assert Run(out).read_config()[0].model_name == "dood-no-renderer"
+    assert Run(out).read_config()[0].model_name == "dood-independent-prior"
 
 
 def toml(value: Any) -> str:
@@ -284,8 +371,8 @@ def toml(value: Any) -> str:
             {"train.estimator": "rws", "train.particles": 2},
         ),
         (
-            ("train.estimator=nvil", "train.normalise=false"),
-            {"train.normalise": False, "train.synthetic_ratio": 0.0},
+            ("train.estimator=nvil", "train.normalise=false", "train.hold_steps=12"),
+            {"train.normalise": False, "train.hold_steps": 12, "train.synthetic_ratio": 0.0},
         ),
     ],
 )

@@ -184,8 +184,6 @@ def test_a_training_whose_counts_collapse_says_so(
         "--steps",
         2,
         *TINY_OPTIONS,
-        "--set",
-        "train.hold_steps=0",
     )
     monkeypatch.setattr(log, "FEW", 99.0)
     for explored, says in ((0, True), (600, False)):

@@ -40,6 +40,8 @@ class Estimator(nn.Module):
     trains_baselines: ClassVar[bool] = False
     """Whether it trains the guide's learned baselines (`Guide.baseline_parameters`). These know one
     kind of images: such an estimator is given no random strokes beside the source's."""
+    settings_without_effect: ClassVar[tuple[str, ...]] = ()
+    """Settings of `TrainConfig` that it does not go by, which a user is not to give."""
 
     @classmethod
     def from_config(cls, config: TrainConfig, max_strokes: int) -> Estimator:

@@ -52,6 +52,7 @@ class MultiSampleEstimator(StopMarginalELBO):
 
     takes_particles: ClassVar[bool] = True
     bounds_one_sample: ClassVar[bool] = False
+    settings_without_effect: ClassVar[tuple[str, ...]] = ("hold_steps", "explore_always")
 
     def __init__(
         self,

@@ -63,6 +63,11 @@ class NVIL(Estimator):
     bounds_one_sample: ClassVar[bool] = True
     trains_baselines: ClassVar[bool] = True
     shares_batches: ClassVar[bool] = False  # running moments are of whole batches
+    settings_without_effect: ClassVar[tuple[str, ...]] = (
+        "explore_steps",
+        "explore_always",
+        "scale_learns",
+    )
 
     def __init__(
         self,

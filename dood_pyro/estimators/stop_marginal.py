@@ -33,6 +33,7 @@ class StopMarginalELBO(Estimator):
 
     capturable: ClassVar[bool] = True
     bounds_one_sample: ClassVar[bool] = True
+    settings_without_effect: ClassVar[tuple[str, ...]] = ("hold_steps",)
 
     def __init__(
         self,

@@ -48,6 +48,11 @@ class DifferenceAIR(DrawingModel[Parts]):
     title = "Difference-AIR"
     amortised_guide = "dood_pyro.guides.air:AIRGuide"
     part_sites: ClassVar[tuple[str, ...]] = ("part",)
+    settings_without_effect: ClassVar[tuple[str, ...]] = (
+        *DrawingModel.settings_without_effect,
+        *("degree", "layout_components", "stroke_components", "control_points", "pen", "taper"),
+        "canvas_channels",
+    )
 
     def __init__(self, config: ModelConfig, detach: bool = True) -> None:
         super().__init__(config, detach)

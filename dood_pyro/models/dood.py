@@ -98,6 +98,10 @@ class DooD(DrawingModel[State]):
     title = "DooD"
     amortised_guide = "dood_pyro.guides.amortised:AmortisedGuide"
     draws_curves: ClassVar[bool] = True
+    settings_without_effect: ClassVar[tuple[str, ...]] = (
+        *DrawingModel.settings_without_effect,
+        "part_dims",
+    )
     remembers_strokes: ClassVar[bool] = False
     """Whether the prior goes by all strokes before, which are kept in the state."""
 

@@ -44,6 +44,7 @@ class DooDTransformer(DooD):
     title = "DooD, transformer prior"
     else_like: ClassVar[tuple[str, ...]] = ("dood",)
     settings_without_effect: ClassVar[tuple[str, ...]] = (
+        "part_dims",
         "layout_components",
         "stroke_components",
         "control_points",
