@@ -17,7 +17,8 @@ round pen on 256×256 pixels, clean and degraded, and traced by
 The last two come by ``pip install 'dood-pyro[rivals]'`` and are left out where they are not installed.
 Scores: `dood_pyro.tasks.stroke_scores`; each is the mean over drawings, ``ms`` the median time.
 ``pixel_error`` is the mean absolute difference between the picture and what is drawn again: by the
-strokes' own pens, or by the true pen for tracers that know none. ``sure`` is the share of strokes
+strokes' own pens, or by the true pen for tracers that know none. ``length`` is that of all paths, in
+that of the true strokes. ``sure`` is the share of strokes
 claimed with a confidence of .9 or more, ``sure_and_right`` the share of these that match a true one.
 ``match_error`` is the match's standard error. Settings were chosen on other drawings, measured by
 ``--part for-choices --tracers dood --kinds clean --out experiments/results/strokes_for_choices.json``.
@@ -47,7 +48,7 @@ from dood_pyro.files import update_object, write_atomically
 from dood_pyro.inference.ink.joins import canonical, chain_branches, joins
 from dood_pyro.inference.ink.paper import find_ink
 from dood_pyro.inference.ink.parse_ink import enlarged_mask, parse_ink
-from dood_pyro.inference.ink.skeleton import skeleton_graphs
+from dood_pyro.inference.ink.skeleton import path_length, skeleton_graphs
 from dood_pyro.plots import new_figure, save_figure
 from dood_pyro.recognition import load
 from dood_pyro.rendering.round_pen import Polyline, draw_with_pen, resample
@@ -97,6 +98,17 @@ def unevenly_lit(picture: Picture) -> Picture:
     return 1 - (1 - 0.9 * picture) * light
 
 
+def in_shadow(picture: Picture) -> Picture:
+    """A picture on whose right half, about, lies a shadow of 40 % with a blurred, slanting edge."""
+    y, x = np.indices(picture.shape)
+    shadow = ndimage.gaussian_filter((x + 0.4 * y > 0.65 * SIDE).astype(float), 4.0)
+    return 1 - (1 - 0.9 * picture) * (1 - 0.4 * shadow)
+
+
+SWELLING = "swelling pen"
+SWELLS, SWELL_LENGTH = 0.4, 60.0
+"""By how much the pen of that kind swells and thins, as a share of its width, and over what length of a
+stroke, pixels."""
 DEGRADED: dict[str, tuple[float, Callable[[Picture], Picture]]] = {
     "clean": (PEN, lambda picture: picture),
     "64 pixels": (PEN, lambda picture: shrunk(picture, 64)),
@@ -107,8 +119,24 @@ DEGRADED: dict[str, tuple[float, Callable[[Picture], Picture]]] = {
     "blur": (PEN, lambda picture: ndimage.gaussian_filter(picture, 2.0)),
     "speckle": (PEN, speckled),
     "uneven light": (PEN, unevenly_lit),
+    "shadow": (PEN, in_shadow),
+    SWELLING: (PEN, lambda picture: picture),
 }
 """Kinds of pictures: the pen that draws them, and what is done to them then."""
+
+
+def drawn_picture(strokes: Sequence[Polyline], kind: str) -> Picture:
+    """Picture of one kind of a drawing."""
+    pen, degrade = DEGRADED[kind]
+    if kind != SWELLING:
+        return degrade(draw_with_pen(strokes, (SIDE, SIDE), pen))
+    lines = [resample(stroke) for stroke in strokes]
+    phases = np.random.default_rng(0).uniform(0, 2 * np.pi, len(lines))
+    widths = [
+        pen * (1 + SWELLS * np.sin(2 * np.pi * np.arange(len(line)) / SWELL_LENGTH + phase))
+        for line, phase in zip(lines, phases, strict=True)
+    ]
+    return draw_with_pen(lines, (SIDE, SIDE), widths)
 
 
 def tracers() -> dict[str, Tracer]:
@@ -244,12 +272,12 @@ def measured(
     trace: Tracer, drawings: Sequence[list[Polyline]], kind: str
 ) -> tuple[dict[str, float | None], list[dict[str, float]]]:
     """Scores of a tracer on one kind of pictures of the drawings: their means, and each."""
-    pen, degrade = DEGRADED[kind]
+    pen, _ = DEGRADED[kind]
     rows: list[dict[str, float]] = []
     claims: list[bool] = []
     right: list[bool] = []
     for strokes in drawings:
-        picture = degrade(draw_with_pen(strokes, (SIDE, SIDE), pen))
+        picture = drawn_picture(strokes, kind)
         began = time.perf_counter()
         found = trace(picture)
         spent = 1000 * (time.perf_counter() - began)
@@ -261,6 +289,7 @@ def measured(
                 [line / scale for line in lines], (picture.shape[0], picture.shape[1]), pen / scale
             )
         row: dict[str, float] = dict(compare_strokes(lines, strokes, SIDE)._asdict())
+        row["length"] = sum(map(path_length, lines)) / max(1.0, sum(map(path_length, strokes)))
         row["pixel_error"] = float(np.abs(drawn - picture).mean())
         row["log_density"] = np.nan if found.log_density is None else found.log_density
         row["ms"] = spent
@@ -341,6 +370,7 @@ ROWS = (
     ("direction", "direction", 2),
     ("order", "order", 2),
     ("paths_per_stroke", "paths a stroke", 2),
+    ("length", "length of the paths, in that of the strokes", 3),
     ("ms", "milliseconds", 0),
 )
 """Scores on the page: name, words, and digits after the point."""
@@ -371,12 +401,17 @@ def page_tables(table: dict[str, Any]) -> str:
     for kind in kinds:
         cells = [cell(kind, name, "match", 2) for name in names]
         match += f"| {kind} | {' | '.join(cells)} |\n"
+    lengths = head
+    for kind in kinds:
+        cells = [cell(kind, name, "length", 2) for name in names]
+        lengths += f"| {kind} | {' | '.join(cells)} |\n"
     sure = "| | sure (confidence ≥ .9) | of these, right |\n| --- | --- | --- |\n"
     for kind in kinds:
         both = [cell(kind, "dood", score, 2) for score in ("sure", "sure_and_right")]
         sure += f"| {kind} | {' | '.join(both)} |\n"
     return (
         f"On clean pictures:\n\n{clean}\nMatch F on every kind of picture:\n\n{match}\n"
+        f"Length of the paths, in that of the true strokes:\n\n{lengths}\n"
         f"Confidences of `dood`:\n\n{sure}"
     )
 
@@ -411,7 +446,7 @@ def main() -> None:
         name: chosen_drawings(name, arguments.count, arguments.data_dir, arguments.part)
         for name in FILES
     }
-    table: dict[str, Any] = {"drawings": arguments.count, "part": arguments.part, "by_strokes": {}}
+    table: dict[str, Any] = {"drawings": arguments.count, "part": arguments.part}
     for kind in arguments.kinds:
         table[kind] = {name: {} for name in drawings}
         for name, of_set in drawings.items():
@@ -419,7 +454,8 @@ def main() -> None:
                 scores, rows = measured(trace, of_set, kind)
                 table[kind][name][tracer] = scores
                 if kind == "clean":
-                    table["by_strokes"].setdefault(name, {})[tracer] = by_strokes(of_set, rows)
+                    of_numbers = table.setdefault("by_strokes", {}).setdefault(name, {})
+                    of_numbers[tracer] = by_strokes(of_set, rows)
                 shown = "  ".join(f"{key} {value}" for key, value in scores.items())
                 print(f"{kind:12}  {name:9}  {tracer:9}  {shown}", flush=True)
     update_object(arguments.out, table)

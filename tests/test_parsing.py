@@ -9,12 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from scipy import ndimage
 
 from dood_pyro.drawing import Drawing
 from dood_pyro.errors import UserError
 from dood_pyro.inference.ink.fit import Chain
+from dood_pyro.inference.ink.skeleton import path_length
 from dood_pyro.parsing import InkOptions, parse_picture, parse_ways
-from dood_pyro.rendering.round_pen import Polyline, draw_with_pen
+from dood_pyro.rendering.round_pen import Polyline, draw_with_pen, resample
 from dood_pyro.tasks.stroke_scores import compare_strokes
 
 
@@ -135,6 +137,31 @@ def test_ink_is_told_from_noise(contrast: float, noise: float, light: float) -> 
     right(drawing, [line])
 
 
+@pytest.mark.parametrize("depth", [0.1, 0.25, 0.45])
+@pytest.mark.parametrize("edge", [2.0, 25.0])
+@pytest.mark.parametrize("noise", [0.0, 0.02])
+def test_ink_is_told_from_a_shadow(depth: float, edge: float, noise: float) -> None:
+    """Of a hand or a phone, with an edge that slants across the strokes."""
+    y, x = np.mgrid[:400, :500]
+    shade = 1 - depth * ndimage.gaussian_filter((x + 0.4 * y > 400).astype(float), edge)
+    ink = draw_with_pen([2.0 * each for each in THREE], (400, 500), 8.0)
+    picture = shade * (0.88 * (1 - ink) + 0.2 * ink)
+    picture += noise * np.random.default_rng(0).normal(size=picture.shape)
+    right(parse_picture(picture.clip(0, 1)), THREE, 2.0)
+
+
+def test_a_broad_pale_stroke_is_no_shadow() -> None:
+    pale = arc((200, 200), 120, 200, 340)
+    strokes = [2.0 * CROSS[0], pale]
+    ink = np.maximum(
+        draw_with_pen(strokes[:1], (400, 400), 6.0), 0.35 * draw_with_pen([pale], (400, 400), 26.0)
+    )
+    found = parse_picture(1 - ink, InkOptions())
+    broad = max(found, key=lambda stroke: stroke.width)
+    assert broad.width == pytest.approx(26, rel=0.1)
+    assert broad.darkness < 0.6 < min(stroke.darkness for stroke in found if stroke is not broad)
+
+
 def test_inks_of_different_darkness() -> None:
     picture = np.maximum(ink_of(CROSS[:1]), 0.3 * ink_of(CROSS[1:]))
     drawing = parse_picture(1 - picture)
@@ -158,6 +185,22 @@ def test_widths_are_the_pens(pen: float) -> None:
     right(drawing, CROSS)
     assert [stroke.width for stroke in drawing] == pytest.approx([pen, pen], rel=0.1)
     assert all(stroke.darkness > 0.97 for stroke in drawing)
+
+
+@pytest.mark.parametrize("pen", [4.0, 6.0, 9.0])
+def test_a_pen_that_swells_leaves_lines_as_long(pen: float) -> None:
+    """What is thicker is not filled by a line that goes back and forth."""
+    straight = [[(40.0, 20), (46, 180)], [(40.0, 100), (120, 92)], [(120.0, 18), (124, 182)]]
+    strokes = [resample(np.array(each)) for each in straight]
+    strokes.append(resample(arc((165, 110), 30, 0, 360, 1.5)))
+    widths = [
+        pen * (1 + 0.5 * np.sin(np.arange(len(each)) / 12 + index))
+        for index, each in enumerate(strokes)
+    ]
+    found = parse_picture(draw_with_pen(strokes, (200, 210), widths)).polylines()
+    assert len(found) == len(strokes)
+    length = sum(path_length(each) for each in strokes)
+    assert sum(path_length(each) for each in found) == pytest.approx(length, rel=0.03)
 
 
 @pytest.mark.parametrize("pens", [(24.0, 3.0), (3.0, 8.0), (4.0, 12.0)])

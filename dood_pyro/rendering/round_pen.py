@@ -25,19 +25,36 @@ def resample(polyline: Polyline, spacing: float = 1.0) -> Polyline:
 
 
 def draw_with_pen(
-    strokes: Sequence[Polyline], shape: tuple[int, int], width: float
+    strokes: Sequence[Polyline],
+    shape: tuple[int, int],
+    width: float | Sequence[Float[np.ndarray, "points"]],
 ) -> Float[np.ndarray, "height width"]:
     """Picture of strokes by a round pen: the share of each pixel that ink covers, nearly.
 
     Args:
         strokes: in pixels.
         shape: height and width of the picture.
-        width: the pen's diameter, pixels.
+        width: the pen's diameter, pixels; or what it is at each point of each stroke.
     """
-    picture = np.zeros(shape)
     if not strokes:
-        return picture
-    points = np.concatenate([resample(stroke, 0.25) for stroke in strokes])
+        return np.zeros(shape)
+    if isinstance(width, (int, float)):
+        points = np.concatenate([resample(stroke, 0.25) for stroke in strokes])
+        return _draw_dots(points, shape, width)
+    swelling = [np.column_stack([*each]) for each in zip(strokes, width, strict=True)]
+    points = np.concatenate([resample(stroke, 0.25) for stroke in swelling])
+    # A swelling pen is many pens, each of which draws where it is as wide.
+    widths = np.round(8 * points[:, 2]) / 8
+    drawn = [_draw_dots(points[widths == each, :2], shape, each) for each in np.unique(widths)]
+    picture: np.ndarray = np.max(drawn, axis=0)
+    return picture
+
+
+def _draw_dots(
+    points: Float[np.ndarray, "points 2"], shape: tuple[int, int], width: float
+) -> Float[np.ndarray, "height width"]:
+    """Picture of dots of one pen, which lie close to one another along strokes."""
+    picture = np.zeros(shape)
     reach = int(np.ceil(width / 2)) + 2
     columns, rows = np.floor(points).astype(int).T
     # Only the box that the strokes lie in is looked at: a large page with a small drawing costs little.

@@ -6,9 +6,10 @@ strokes leave is the coverage of a round pen, blurred: at distance d from the ne
 
     a (Φ((w/2 − d) / b) − Φ((−w/2 − d) / b))
 
-with the stroke's width w and darkness a, the picture's blur b, and the normal distribution's Φ. All
-unknowns are moved together by damped Gauss-Newton steps that lower the squared difference to the
-picture, at pixels near a stroke alone: ink that no stroke explains pulls at none.
+with the width w there and the stroke's darkness a, the picture's blur b, and the normal distribution's
+Φ. A stroke's width may swell along it: if it could not, lines would go back and forth to fill what is
+thicker. All unknowns are moved together by damped Gauss-Newton steps that lower the squared difference
+to the picture, at pixels near a stroke alone: ink that no stroke explains pulls at none.
 """
 
 from __future__ import annotations
@@ -50,6 +51,13 @@ DRIFT = 1e-3
 """Weight of the squared distance from where a fit starts."""
 WIDTH_TIE, DARKNESS_TIE = 1.0, 20.0
 """Weights of how strokes' changes of width (pixels) and their darknesses differ from the mean."""
+SWELL_LENGTH = 3.0
+"""Length of the pieces of a stroke along which its width changes evenly, about, pen widths."""
+MOST_PIECES = 64
+"""Most pieces of a curve."""
+SWELL_TIE, SWELL_CHANGE = 0.1, 0.1
+"""Weights of how a stroke's width swells from its own (pixels), and of how that changes from piece to
+piece."""
 OTHER_PEN = 1.5
 """Ratio to the picture's pen from which a stroke is of another pen."""
 ALIKE = 0.2
@@ -60,10 +68,13 @@ WIDEST = 6.0
 """Width up to which it is measured, in widths of the picture's pen."""
 INK = 0.3
 """Strength from which what no stroke is near counts as ink."""
-LOCAL = 11
-"""Unknowns that a pixel's darkness depends on: a curve's control points, width, darkness, blur."""
+LOCAL = 13
+"""Unknowns that a pixel's darkness depends on: a curve's control points, its stroke's width and
+darkness, the blur, and the swelling at the ends of a piece."""
 BLOCK = 4096
 """Pixels whose darknesses are computed together."""
+LEAST_WIDTH = 0.5
+"""Least width, pixels."""
 LEAST_BLUR = 0.28
 """Least blur, pixels: about that of a sharp edge on square pixels."""
 
@@ -367,21 +378,84 @@ def starting_widths(
     return found
 
 
-class _CurveSums:
-    """Sums over pixels of what depends on the nearest curve alone, and the sparse system of all
-    unknowns that they make up: positions and tangents, strokes' widths, their darknesses, the blur.
+class _Pieces(NamedTuple):
+    """Pieces of the curves, along each of which a stroke's width changes evenly."""
+
+    per_curve: Int[np.ndarray, "curves"]
+    """How many a curve has, equal in its parameter."""
+    first: Int[np.ndarray, "curves"]
+    """Number of each curve's first piece."""
+    curve: Int[np.ndarray, "pieces"]
+    stroke: Int[np.ndarray, "pieces"]
+
+    @property
+    def start(self) -> Int[np.ndarray, "pieces"]:
+        """Number of the swelling at each piece's start; that at its end is the next: a stroke has one
+        more than it has pieces."""
+        start: np.ndarray = np.arange(len(self.curve)) + self.stroke
+        return start
+
+    @property
+    def swellings(self) -> Int[np.ndarray, "swellings"]:
+        """The stroke of each swelling."""
+        strokes = np.arange(int(self.stroke[-1]) + 1)
+        return np.sort(np.concatenate([self.stroke, strokes]))
+
+
+def _pieces(
+    curves: _Curves,
+    lengths: Float[np.ndarray, "curves"],
+    widths: Float[np.ndarray, "strokes"],
+) -> _Pieces:
+    wanted = lengths / (SWELL_LENGTH * widths[curves.stroke])
+    count = np.round(wanted).astype(int).clip(1, MOST_PIECES)
+    curve = np.repeat(np.arange(len(count)), count)
+    return _Pieces(count, count.cumsum() - count, curve, curves.stroke[curve])
+
+
+class _Unknowns(NamedTuple):
+    """All unknowns of a fit, apart."""
+
+    values: Float[np.ndarray, "values 2"]
+    widths: Float[np.ndarray, "strokes"]
+    darknesses: Float[np.ndarray, "strokes"]
+    blur: float
+    swells: Float[np.ndarray, "swellings"]
+    """By how much the width is above the stroke's own, pixels."""
+
+    def together(self) -> Float[np.ndarray, "unknowns"]:
+        """As one array."""
+        parts = self.values.ravel(), self.widths, self.darknesses, [self.blur], self.swells
+        return np.concatenate(parts)
+
+    def like(self, state: Float[np.ndarray, "unknowns"]) -> _Unknowns:
+        """An array of as many, apart."""
+        split, strokes = self.values.size, len(self.widths)
+        values, widths, darknesses, blur, swells = np.split(
+            state, [split, split + strokes, split + 2 * strokes, split + 2 * strokes + 1]
+        )
+        return _Unknowns(values.reshape(-1, 2), widths, darknesses, float(blur[0]), swells)
+
+
+class _PieceSums:
+    """Sums over pixels of what depends on the nearest piece of a curve alone, and the sparse system of
+    all unknowns that they make up.
 
     The system's pattern is found once; each step only adds entries up.
 
     Args:
+        unknowns: of the fit.
         penalty: Hessian of what depends on no pixel.
     """
 
     def __init__(
-        self, curves: _Curves, values: int, strokes: int, penalty: sparse.csr_matrix
+        self, curves: _Curves, pieces: _Pieces, unknowns: _Unknowns, penalty: sparse.csr_matrix
     ) -> None:
-        self.count, self.size = len(curves.stroke), 2 * values + 2 * strokes + 1
-        local, place = self._local(curves, 2 * values, strokes)
+        self.count, self.size = len(pieces.curve), len(unknowns.together())
+        local, place = self._local(curves, unknowns.values.size, len(unknowns.widths))
+        local, place = local[pieces.curve], place[pieces.curve]
+        place[:, 11] = self.size - len(unknowns.swells) + pieces.start
+        place[:, 12] = place[:, 11] + 1
         self.local, self.place = local, place
         kept = penalty.tocoo()
         rows = np.concatenate(
@@ -399,8 +473,8 @@ class _CurveSums:
 
     @staticmethod
     def _local(curves: _Curves, width_at: int, strokes: int) -> tuple[np.ndarray, np.ndarray]:
-        """For each curve, its control points, width, darkness and blur from its own unknowns (curves,
-        11, 11), and which unknowns these are (curves, 11)."""
+        """For each curve, its control points, width, darkness, blur and two swellings from its own
+        unknowns (curves, 13, 13), and which unknowns these are but for the swellings (curves, 13)."""
         count, unknowns = len(curves.stroke), curves.table.shape[1]
         table = curves.table.tocoo()
         # Places in a table of curves by unknowns, of which large pages have more than 2³¹.
@@ -416,20 +490,20 @@ class _CurveSums:
         place[:, 8] = width_at + curves.stroke
         place[:, 9] = width_at + strokes + curves.stroke
         place[:, 10] = width_at + 2 * strokes
-        local[:, (8, 9, 10), (8, 9, 10)] = 1
+        local[:, range(8, LOCAL), range(8, LOCAL)] = 1
         return local, place
 
     def sums(
-        self, rows: Float[np.ndarray, "pixels 12"], curve: Int[np.ndarray, "pixels"]
+        self, rows: Float[np.ndarray, "pixels 14"], piece: Int[np.ndarray, "pixels"]
     ) -> tuple[Float[np.ndarray, "unknowns"], Float[np.ndarray, "entries"]]:
         """Gradient and entries of the Gauss-Newton Hessian.
 
         Args:
-            rows: each pixel's derivatives by its curve's control points, width, darkness and blur; last
-                the difference itself.
-            curve: of each, in order.
+            rows: each pixel's derivatives by what its darkness depends on (`LOCAL`); last the
+                difference itself.
+            piece: of each, in order.
         """
-        edges = np.searchsorted(curve, np.arange(self.count + 1))
+        edges = np.searchsorted(piece, np.arange(self.count + 1))
         squares = np.zeros((self.count, LOCAL + 1, LOCAL + 1))
         for index, (first, last) in enumerate(itertools.pairwise(edges)):
             part = rows[first:last]
@@ -457,7 +531,12 @@ class _CurveSums:
 
 
 class _JointFit:
-    """Gauss-Newton over the unknowns of all chains, their widths and darknesses, and the blur."""
+    """Gauss-Newton over the unknowns of all chains, their widths and darknesses, and the blur.
+
+    Args:
+        values: where the chains start.
+        widths: of the strokes' pens, likewise.
+    """
 
     def __init__(
         self,
@@ -467,18 +546,16 @@ class _JointFit:
         widths: Float[np.ndarray, "strokes"],
     ) -> None:
         self.picture, self.curves = picture, curves
-        self.start = values
-        self.strokes = int(curves.stroke[-1]) + 1
-        self.bend = self._bend()
-        self.values = values
-        self.first_width = self.width = widths
-        self.darkness = np.ones(self.strokes)
-        self.blur = 0.5
-        self.system = _CurveSums(curves, len(values), self.strokes, self._penalty())
+        control = (curves.table @ values).reshape(-1, 4, 2)
+        lengths = np.hypot(*np.diff(control, axis=1).transpose(2, 0, 1)).sum(-1)
+        self.pieces = _pieces(curves, lengths, widths)
+        swells = np.zeros(len(self.pieces.swellings))
+        self.start = _Unknowns(values, widths, np.ones(len(widths)), 0.5, swells)
+        self.bend, self.swelling = self._bend(control), self._swelling()
+        self.system = _PieceSums(curves, self.pieces, self.start, self._penalty())
 
-    def _bend(self) -> sparse.csr_matrix:
-        count = len(self.curves.stroke)
-        control = (self.curves.table @ self.start).reshape(count, 4, 2)
+    def _bend(self, control: Float[np.ndarray, "curves 4 2"]) -> sparse.csr_matrix:
+        count = len(control)
         length = np.maximum(np.hypot(*(control[:, 3] - control[:, 0]).T), 1.0)
         rows, columns, entries = [], [], []
         for k, pattern in enumerate(((1.0, -2.0, 1.0, 0.0), (0.0, 1.0, -2.0, 1.0))):
@@ -490,17 +567,28 @@ class _JointFit:
         place = (np.concatenate(rows), np.concatenate(columns))
         return sparse.csr_matrix((np.concatenate(entries), place), shape) @ self.curves.table
 
+    def _swelling(self) -> sparse.csr_matrix:
+        """Hessian of what keeps widths even."""
+        start, count = self.pieces.start, len(self.pieces.swellings)
+        rows, ones = np.arange(len(start)), np.ones(len(start))
+        change = sparse.csr_matrix(
+            (np.concatenate([ones, -ones]), (np.tile(rows, 2), np.concatenate([start + 1, start]))),
+            (len(start), count),
+        )
+        return SWELL_CHANGE * (change.T @ change) + SWELL_TIE * sparse.identity(count)
+
     def _penalty(self) -> sparse.csr_matrix:
         """Hessian of all that keeps unknowns where they are, which is the same at every state."""
-        both = BEND * (self.bend.T @ self.bend) + DRIFT * sparse.identity(len(self.values))
-        ties = np.concatenate(
-            [np.full(self.strokes, WIDTH_TIE), np.full(self.strokes, DARKNESS_TIE), [1e-3]]
+        both = BEND * (self.bend.T @ self.bend) + DRIFT * sparse.identity(len(self.start.values))
+        strokes = len(self.start.widths)
+        ties = np.concatenate([np.full(strokes, WIDTH_TIE), np.full(strokes, DARKNESS_TIE), [1e-3]])
+        return sparse.block_diag(
+            [sparse.kron(both, np.eye(2)), sparse.diags(ties), self.swelling], format="csr"
         )
-        return sparse.block_diag([sparse.kron(both, np.eye(2)), sparse.diags(ties)], format="csr")
 
     def run(self, steps: int) -> Fit:
         """Fit, and the result."""
-        state = self._unknowns()
+        state = self.start.together()
         self._choose_pixels()
         damping = 1e-2
         cost, gradient, hessian = self._linearised(state)
@@ -517,35 +605,25 @@ class _JointFit:
                     break
             else:
                 damping *= 8
-        self._set(state)
-        control = (self.curves.table @ self.values).reshape(-1, 4, 2)
+        found = self.start.like(state)
+        control = (self.curves.table @ found.values).reshape(-1, 4, 2)
+        # Where strokes lie side by side a width may be of both: of most places it is the pen's.
+        ends = np.searchsorted(self.pieces.swellings, np.arange(len(found.widths)) + 1)
+        swollen = [np.median(part) for part in np.split(found.swells, ends[:-1])]
+        widths = (found.widths + swollen).clip(LEAST_WIDTH)
         chains = [
-            Chain(
-                control[self.curves.stroke == index],
-                float(self.width[index]),
-                float(self.darkness[index]),
-            )
-            for index in range(self.strokes)
+            Chain(control[self.curves.stroke == index], float(width), float(darkness))
+            for index, (width, darkness) in enumerate(zip(widths, found.darknesses, strict=True))
         ]
-        return Fit(chains, self.blur, misfit + self.elsewhere)
-
-    def _unknowns(self) -> np.ndarray:
-        return np.concatenate([self.values.ravel(), self.width, self.darkness, [self.blur]])
-
-    def _set(self, state: np.ndarray) -> None:
-        split = 2 * len(self.values)
-        self.values = state[:split].reshape(-1, 2)
-        self.width = state[split : split + self.strokes]
-        self.darkness = state[split + self.strokes : -1]
-        self.blur = float(state[-1])
+        return Fit(chains, found.blur, misfit + self.elsewhere)
 
     def _clipped(self, state: np.ndarray) -> np.ndarray:
-        split = 2 * len(self.values)
-        width = slice(split, split + self.strokes)
-        state[width] = state[width].clip(0.5, None)
-        state[split + self.strokes : -1] = state[split + self.strokes : -1].clip(0.05, 1.0)
-        state[-1] = max(state[-1], LEAST_BLUR)
-        return state
+        found = self.start.like(state)
+        return found._replace(
+            widths=found.widths.clip(LEAST_WIDTH),
+            darknesses=found.darknesses.clip(0.05, 1.0),
+            blur=max(found.blur, LEAST_BLUR),
+        ).together()
 
     def _samples(self, values: np.ndarray) -> tuple[Points, np.ndarray, np.ndarray, Points]:
         """Points on all curves: position, curve, parameter; and the control points."""
@@ -561,8 +639,8 @@ class _JointFit:
 
     def _choose_pixels(self) -> None:
         """Pixels that the pen, or its ink in the picture, may reach."""
-        points = self._samples(self.values)[0]
-        limit = float(self.width.max()) / 2 + REACH + MOVES
+        points = self._samples(self.start.values)[0]
+        limit = float(self.start.widths.max()) / 2 + REACH + MOVES
         height, width = self.picture.shape
         near = np.zeros((height, width), bool)
         columns, rows = np.floor(points).astype(int).T
@@ -583,54 +661,58 @@ class _JointFit:
 
     def _linearised(self, state: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
         """Half the cost, its gradient, and the Gauss-Newton Hessian's entries, at a state."""
-        split = 2 * len(self.values)
-        values = state[:split].reshape(-1, 2)
-        widths, darknesses = state[split : split + self.strokes], state[split + self.strokes : -1]
-        blur = float(state[-1])
-        points, curve, t, by_curve = self._samples(values)
-        limit = float(widths.max()) / 2 + REACH
+        now, pieces = self.start.like(state), self.pieces
+        points, curve, t, by_curve = self._samples(now.values)
+        limit = float((now.widths[pieces.swellings] + now.swells).max()) / 2 + REACH
         distance, nearest = cKDTree(points).query(self.pixels, distance_upper_bound=limit)
         near = np.isfinite(distance)
         reached, nearest = np.flatnonzero(near), nearest[near]
-        order = np.argsort(curve[nearest], kind="stable")
+        piece = pieces.first[curve] + (t * pieces.per_curve[curve]).astype(int).clip(
+            None, pieces.per_curve[curve] - 1
+        )
+        order = np.argsort(piece[nearest], kind="stable")
         reached, nearest = reached[order], nearest[order]
-        curve, t = curve[nearest], t[nearest]
+        piece, t = piece[nearest], t[nearest]
         powers = np.tensordot(by_curve, POWERS, (1, 1)).transpose(0, 2, 1)
-        stroke = self.curves.stroke
-        half_width, darkness = widths[stroke] / 2, darknesses[stroke]
+        ends = now.widths[pieces.stroke, None] + now.swells[pieces.start[:, None] + [0, 1]]
+        darkness = now.darknesses[pieces.stroke]
+        within = np.stack([pieces.per_curve[pieces.curve], np.arange(len(pieces.curve))], axis=-1)
+        within[:, 1] -= pieces.first[pieces.curve]
         rows = np.empty((len(t), LOCAL + 1))
         # What a block of pixels needs stays in the cache.
         for first in range(0, len(t), BLOCK):
             part = slice(first, first + BLOCK)
-            of, at = curve[part], reached[part]
-            pens = half_width[of], darkness[of], blur
-            rows[part] = _pixel_rows(self.pixels[at], self.observed[at], powers[of], t[part], *pens)
-        gradient, hessian = self.system.sums(rows, curve)
+            of, at = piece[part], reached[part]
+            pens = ends[of], within[of], darkness[of], now.blur
+            curve_powers = powers[pieces.curve[of]]
+            rows[part] = _pixel_rows(
+                self.pixels[at], self.observed[at], curve_powers, t[part], *pens
+            )
+        gradient, hessian = self.system.sums(rows, piece)
         difference = rows[:, -1]
         cost = 0.5 * float(difference @ difference)
         # Pixels that have gone out of reach count as if no ink lay there.
         cost += 0.5 * float(np.square(self.observed[~near]).sum())
         self.misfit = float(np.abs(difference).sum() + self.observed[~near].sum())
-        return self._regularised(state, cost, gradient, hessian)
+        return self._regularised(now, cost, gradient, hessian)
 
     def _regularised(
-        self, state: np.ndarray, cost: float, gradient: np.ndarray, hessian: np.ndarray
+        self, now: _Unknowns, cost: float, gradient: np.ndarray, hessian: np.ndarray
     ) -> tuple[float, np.ndarray, np.ndarray]:
-        split = 2 * len(self.values)
-        values = state[:split].reshape(-1, 2)
-        bent, moved = self.bend @ values, values - self.start
-        widths, darknesses = state[split : split + self.strokes], state[split + self.strokes : -1]
-        change = widths - self.first_width
-        apart, fainter = change - change.mean(), darknesses - darknesses.mean()
+        bent, moved = self.bend @ now.values, now.values - self.start.values
+        change = now.widths - self.start.widths
+        apart, fainter = change - change.mean(), now.darknesses - now.darknesses.mean()
+        uneven = self.swelling @ now.swells
         cost += 0.5 * (
             BEND * float(np.square(bent).sum())
             + DRIFT * float(np.square(moved).sum())
             + WIDTH_TIE * float(apart @ apart)
             + DARKNESS_TIE * float(fainter @ fainter)
+            + float(uneven @ now.swells)
         )
         to_values = BEND * (self.bend.T @ bent) + DRIFT * moved
         gradient = gradient + np.concatenate(
-            [to_values.ravel(), WIDTH_TIE * apart, DARKNESS_TIE * fainter, [0.0]]
+            [to_values.ravel(), WIDTH_TIE * apart, DARKNESS_TIE * fainter, [0.0], uneven]
         )
         return cost, gradient, hessian
 
@@ -640,16 +722,19 @@ def _pixel_rows(
     observed: Float[np.ndarray, "pixels"],
     powers: Float[np.ndarray, "pixels 4 2"],
     t: Float[np.ndarray, "pixels"],
-    half_width: Float[np.ndarray, "pixels"],
+    ends: Float[np.ndarray, "pixels 2"],
+    within: Int[np.ndarray, "pixels 2"],
     darkness: Float[np.ndarray, "pixels"],
     blur: float,
-) -> Float[np.ndarray, "pixels 12"]:
-    """Derivatives of each pixel's ink by its nearest curve's control points, width and darkness, and by
-    the blur; last, how far the ink is above the observed.
+) -> Float[np.ndarray, "pixels 14"]:
+    """Derivatives of each pixel's ink by what it depends on (`LOCAL`); last, how far the ink is above
+    the observed.
 
     Args:
         powers: coefficients of each pixel's curve.
         t: parameter of the curve's point near the pixel.
+        ends: widths at the ends of its piece.
+        within: how many pieces its curve has, and the number of its piece among them.
     """
     # One Newton step along the curve, clamped to it: points lie SPACING apart.
     slope = _velocities(powers, t)
@@ -658,6 +743,9 @@ def _pixel_rows(
     offset = pixels - _positions(powers, t)
     distance = np.sqrt(_dot(offset, offset))
     b = bernstein(t)
+    later = (t * within[:, 0] - within[:, 1]).clip(0, 1)
+    width = ends[:, 0] + later * (ends[:, 1] - ends[:, 0])
+    half_width = np.maximum(width, LEAST_WIDTH) / 2
     inner, outer = (half_width - distance) / blur, (-half_width - distance) / blur
     cover = ndtr(inner) - ndtr(outer)
     density_in, density_out = _density(inner), _density(outer)
@@ -670,7 +758,9 @@ def _pixel_rows(
     rows = np.empty((len(t), LOCAL + 1))
     for k in range(4):
         rows[:, 2 * k : 2 * k + 2] = b[:, k, None] * moved
-    for k, column in enumerate((by_width, cover, by_blur, darkness * cover - observed)):
+    by_end = (1 - later) * by_width, later * by_width
+    difference = darkness * cover - observed
+    for k, column in enumerate((by_width, cover, by_blur, *by_end, difference)):
         rows[:, 8 + k] = column
     return rows
 

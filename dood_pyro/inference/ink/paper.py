@@ -67,6 +67,16 @@ FRAME_WIDTHS = 2.0
 """Least depth of a frame in widths of the pen within it; what is thinner may be of that pen."""
 FRAME_JOINED = 0.5
 """Share of the ink within a frame that may touch it; where more does, it is of the drawing."""
+SHADOW_SIDE = 0.04
+"""Side of the squares that a shadow has and a pen's line has not, as a share of the picture's."""
+SHADOW_BLOCKS = 8
+"""Blocks that such a square is looked at by, per side."""
+SHADOW_LEAST = 0.04
+"""Least darkness of a shadow."""
+SHADOW_MOST = 0.6
+"""Most of it, in the strength of the ink."""
+SHADOW_AREA = 0.1
+"""Least share of the picture of a shadow that does not come in from its border."""
 RULES = 3
 """Least number of ruled lines."""
 RULE_STRENGTH = 0.6
@@ -119,7 +129,7 @@ def find_ink(
     for blur in BLURS:
         blurred = ndimage.gaussian_filter(colours, (blur, blur, 0)) if blur else colours
         strength, plain = _difference(blurred, polarity, paper)
-        strength = _without_rules(strength, plain)
+        strength = _without_rules(_without_shadows(strength), plain)
         noise, peak = _noise(strength, signed), _peak(strength)
         if NOISE_FACTOR * noise < 0.5 * peak:
             break
@@ -296,6 +306,33 @@ def _are_drawn(solid: Bool[np.ndarray, "height width"], sides: list[tuple[int, i
     pieces, _ = ndimage.label(solid, np.ones((3, 3)))
     touching = np.unique(pieces[solid & ~inside])
     return float(np.isin(pieces[inside], touching).mean()) > FRAME_JOINED
+
+
+def _without_shadows(strength: Picture) -> Picture:
+    """A picture without shadows whose edges the slow surface cannot follow: what is dark over more than
+    a pen's width, fainter than the ink, and comes in from the border or is large."""
+    if max(strength.shape) <= COARSE_SIDE:
+        return strength
+    small = _shrunk(strength, round(SHADOW_BLOCKS / SHADOW_SIDE))
+    # Dark all over a square: a grey opening.
+    square = (SHADOW_BLOCKS, SHADOW_BLOCKS)
+    dark = ndimage.grey_opening(small, square, mode="nearest")
+    most = SHADOW_MOST * _peak(small - dark)
+    pieces, count = ndimage.label(dark > SHADOW_LEAST)
+    if not count:
+        return strength
+    at_border = np.unique(np.concatenate([pieces[0], pieces[-1], pieces[:, 0], pieces[:, -1]]))
+    shadows = [
+        piece
+        for piece in range(1, count + 1)
+        if (piece in at_border or float((pieces == piece).mean()) > SHADOW_AREA)
+        and float(np.quantile(dark[pieces == piece], 0.9)) < most
+    ]
+    if not shadows:
+        return strength
+    shadow = _enlarged(np.where(np.isin(pieces, shadows), dark, 0.0), strength.shape)
+    # Ink takes away a share of the light that is left.
+    return ((strength - shadow) / (1 - shadow)).clip(0, None)
 
 
 def _without_rules(strength: Picture, plain: bool) -> Picture:
