@@ -34,6 +34,7 @@ PLOTTER_SIZE = "100mm"
 """Width of a plotter's drawing unless told."""
 EXPLAINED = 0.95
 """Share of ink below which it is said how much the strokes explain."""
+NO_INK = "there is no ink that stands out from the paper"
 
 
 class Formats(click.ParamType):
@@ -60,6 +61,8 @@ class Writing(NamedTuple):
     size: str | None
     background: str | None
     plotter: bool = False
+    nothing: str = NO_INK
+    """What is said of a drawing without strokes."""
 
 
 class Page(NamedTuple):
@@ -193,6 +196,8 @@ def parse(
                 raise UserError(f"{name} belongs to --method ink, and this parse is by the guide")
     elif run is not None or use.guide is not None:
         raise UserError("--run and --guide belong to --method guide; --method ink uses neither")
+    elif use.device != "auto":
+        raise UserError("--device belongs to --method guide; --method ink uses the CPU alone")
     found = expanded(pictures)
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -205,7 +210,8 @@ def parse(
     if plotter and "svg" not in formats:
         raise UserError("--plotter is about the SVG: have svg among --formats")
     paper_colour = None if background == "none" else background
-    writing = Writing(out, formats, size, paper_colour, plotter)
+    nothing = "the guide draws nothing" if by_guide else NO_INK
+    writing = Writing(out, formats, size, paper_colour, plotter, nothing)
     _check_document(writing)
     chosen = InkOptions(polarity, paper, joins)
     if max_strokes is not None:
@@ -415,7 +421,7 @@ def _written(page: Page, drawing: Drawing, writing: Writing) -> str:
     if len(writing.formats) > 1:
         files += f"{', ' if len(writing.formats) > 2 else ' and '}{endings}"
     notes = (
-        ("there is no ink that stands out from the paper", not len(drawing)),
+        (writing.nothing, not len(drawing)),
         (f"strokes explain {drawing.explained:.0%} of the ink", drawing.explained < EXPLAINED),
         ("--max-strokes left out the smaller strokes", drawing.limited),
     )

@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
+from click.core import ParameterSource
+
+from dood_pyro.errors import UserError
 
 from . import options
 
@@ -141,6 +144,16 @@ def exemplars(
         **{name: affine_noise * getattr(default, name) for name in affine},
     )
     dood = use.load(run)
+    if not dood.model.draws_curves:
+        for name in ("control_noise", "pen_noise"):
+            if (
+                click.get_current_context().get_parameter_source(name)
+                is ParameterSource.COMMANDLINE
+            ):
+                raise UserError(
+                    f"--{name.replace('_', '-')} is for models that draw curves; {dood.model.title} "
+                    "draws parts, whose noise is fixed"
+                )
     out = start.png(run, "exemplars", out)
     save_png(out, draw_exemplars(dood, start.load(dood), each, noise, seed))
     click.echo(out)

@@ -1,9 +1,10 @@
 """Drawing out of Distribution (DooD, NeurIPS 2022) as a Pyro program: the names that users import.
 
 >>> import dood_pyro
->>> dood = dood_pyro.load("omniglot")        # trained weights, or a run folder
->>> drawing = dood.parse("character.png")    # strokes out of pixels
+>>> drawing = dood_pyro.parse("character.png")    # strokes out of pixels
 >>> drawing.svg(), drawing.json(), drawing.render(200)
+>>> dood = dood_pyro.load("omniglot")             # trained weights, or a run folder
+>>> dood.sample(8), dood.complete("character.png")
 
 Research goes by the same names as the commands: `train`, `resume`, `evaluate`, `Run`, `configure`.
 Models, guides and estimators are Pyro programs and torch modules to subclass (docs/extending.md,
@@ -30,12 +31,13 @@ if TYPE_CHECKING:
     from dood_pyro.listing import Runs, runs
     from dood_pyro.models.base import DrawingModel, Trajectory
     from dood_pyro.models.dood import DooD, StepValues
+    from dood_pyro.parsing import parse
     from dood_pyro.recognition import Recognizer, load
-    from dood_pyro.research import begin_training, configure, evaluate, train
+    from dood_pyro.research import begin_training, configure, evaluate, resume, train
     from dood_pyro.run_folders.budget import TrainingBudget
     from dood_pyro.run_folders.run import Run
     from dood_pyro.stroke import Stroke
-    from dood_pyro.training.loop import Training, resume
+    from dood_pyro.training.loop import Training
 
 _MODULES = {
     "config": ("ModelConfig", "RunConfig", "SettingError", "TrainConfig"),
@@ -53,13 +55,14 @@ _MODULES = {
     "images": ("ImageBatch",),
     "models.base": ("DrawingModel", "Trajectory"),
     "models.dood": ("DooD", "StepValues"),
+    "parsing": ("parse",),
     "recognition": ("Recognizer", "load"),
-    "research": ("begin_training", "configure", "evaluate", "train"),
+    "research": ("begin_training", "configure", "evaluate", "resume", "train"),
     "run_folders.budget": ("TrainingBudget",),
     "run_folders.run": ("Run",),
     "listing": ("Runs", "runs"),
     "stroke": ("Stroke",),
-    "training.loop": ("Training", "resume"),
+    "training.loop": ("Training",),
 }
 _PUBLIC = {name: module for module, names in _MODULES.items() for name in names}
 
@@ -98,6 +101,7 @@ __all__ = [
     "evaluate",
     "load",
     "make_source",
+    "parse",
     "resume",
     "runs",
     "train",

@@ -135,14 +135,18 @@ def _in_words(kind: Any) -> str:
     return words.get(kind, "of another kind")
 
 
+def _number(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:,g}"
+
+
 def _check_range(each: dataclasses.Field[Any], value: Any) -> None:
     low, high = each.metadata.get("low"), each.metadata.get("high")
     open_low = each.metadata.get("open_low")
     below = low is not None and (value <= low if open_low else value < low)
     if not below and (high is None or value <= high):
         return
-    least = f"must be {'more than' if open_low else 'at least'} {low:,g}"
-    most = "" if high is None else f" and at most {high:,g}"
+    least = f"must be {'more than' if open_low else 'at least'} {_number(low)}"
+    most = "" if high is None else f" and at most {_number(high)}"
     raise SettingError(each.name, f"{least}{most}; it is {value!r}")
 
 

@@ -23,6 +23,11 @@ MAX_RENDERED = 16_384
 """Longest side that a drawing is rendered at, pixels."""
 BLACK = "#000000"
 """Ink without a colour."""
+OTHER_FORMATS = (
+    *(".pdf", ".eps", ".ai", ".dxf", ".html", ".txt", ".csv"),
+    *(".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"),
+)
+"""Suffixes of formats that a drawing is not saved as; others are taken for a part of its name."""
 UNITS = "pixels of the picture, x to the right, y down; pixel i covers [i, i + 1)"
 
 
@@ -267,12 +272,16 @@ class Drawing:
             colours, size, background: as for `svg`.
 
         Raises:
-            UserError: ``path`` is empty, or a file cannot be written.
+            UserError: ``path`` is empty or of another format, or a file cannot be written.
         """
         if not str(path):
             raise UserError("a drawing is saved under a name: give one")
         path = Path(path)
         known = path.suffix.lower() in drawing_files.WRITERS or path.suffix.lower() == ".svg"
+        if path.suffix.lower() in OTHER_FORMATS:
+            raise UserError(
+                f"{path}: a drawing is saved as .svg or {', '.join(drawing_files.WRITERS)}"
+            )
         paths = [path] if known else [Path(f"{path}{suffix}") for suffix in (".svg", ".json")]
         for each in paths:
             suffix = each.suffix.lower()

@@ -122,7 +122,8 @@ class ClassifierFit(NamedTuple):
     """How well a classifier has learned."""
 
     accuracy: float
-    """On features that it has not seen."""
+    """On features that the classifier has not seen; the features' network may have seen their pictures,
+    where these are of the training part."""
     unseen: Float[Tensor, "count 64"]
     """These."""
     of: str

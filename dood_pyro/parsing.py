@@ -47,6 +47,28 @@ CHOICES = (("auto", "bright-ink", "dark-ink"), ("auto", "flat"), ("learned", "an
 """Values of the first options."""
 
 
+def parse(
+    picture: Any,
+    polarity: Polarity = "auto",
+    paper: Paper = "auto",
+    joins: Joins = "learned",
+    max_strokes: int = MAX_STROKES,
+    page: int = 0,
+) -> Drawing:
+    """Strokes of one picture by its ink, in its own pixels; no trained model is needed.
+
+    Args:
+        picture: path, PIL image, numpy array or tensor: (height, width), or with 1, 3 or 4 channels
+            first or last.
+        polarity, paper, joins, max_strokes: as in `InkOptions`.
+        page: of a file that has several, from 0.
+
+    Raises:
+        UserError: as for `parse_picture`.
+    """
+    return parse_picture(picture, InkOptions(polarity, paper, joins, max_strokes), page)
+
+
 def parse_picture(picture: Any, options: InkOptions = BY_DEFAULT, page: int = 0) -> Drawing:
     """Strokes of one picture, in its own pixels.
 
@@ -95,15 +117,12 @@ def _ink(picture: Any, options: InkOptions, page: int) -> tuple[Colours, Ink]:
         # What nothing can be seen of has no contrast.
         planes = [plane * colours.alpha for plane in planes] + [colours.alpha]
     if max(float(plane.max() - plane.min()) for plane in planes) < MIN_CONTRAST:
-        name = (
-            str(picture)
-            if isinstance(picture, str) or hasattr(picture, "__fspath__")
-            else "the picture"
-        )
+        if isinstance(picture, str) or hasattr(picture, "__fspath__"):
+            raise UserError(f"{picture} is blank: its pixels are all of about one colour")
         low, high = float(colours.pixels.min()), float(colours.pixels.max())
         raise UserError(
-            f"{name} is blank: its pixels run from {low:.3g} to {high:.3g}, where black is 0 and the "
-            "white of its kind of pixels is 1 (a mask is given as bools, or as floats)"
+            f"the picture is blank: its pixels run from {low:.3g} to {high:.3g}, where black is 0 and "
+            "the white of its kind of pixels is 1 (a mask is given as bools, or as floats)"
         )
     ink = find_ink(colours.pixels, colours.alpha, options.polarity, options.paper)
     return colours, ink

@@ -304,6 +304,10 @@ def _scaled(array: np.ndarray, name: str, deep: bool = False) -> np.ndarray:
             # Wide integers hold 8- or 16-bit pictures.
             few = array.size and array.max() <= 255 and not deep
             most = 255 if few else min(most, 65535)
+        if deep and most == 65535 and array.size:
+            # What a camera or scanner gives has 10, 12 or 14 bits in the room of 16.
+            fits = (each for each in (1023, 4095, 16383) if array.max() <= each)
+            most = next(fits, most)
         if array.size and (array.min() < 0 or array.max() > most):
             raise UserError(f"{name} has pixels outside 0…{most}")
         array = array.astype(np.float32) / most

@@ -69,6 +69,11 @@ def open_run(run: Run | str | os.PathLike[str]) -> Run:
     """
     if isinstance(run, Run):
         return run
+    if not isinstance(run, (str, os.PathLike)):
+        raise UserError(
+            f"name a run, by its folder or as a dood_pyro.Run, in place of a {type(run).__name__}"
+            + "; what is loaded measures itself: evaluate(...)" * isinstance(run, Recognizer)
+        )
     if str(run) == "":
         raise UserError("the run has no name: give a run folder's path or the name of weights")
     if is_on_hub(str(run)):

@@ -44,7 +44,7 @@ from dood_pyro.training.log import Show
 from dood_pyro.training.loop import Training
 from dood_pyro.training.processes import Team
 
-__all__ = ["begin_training", "configure", "evaluate", "read_settings", "train"]
+__all__ = ["begin_training", "configure", "evaluate", "read_settings", "resume", "train"]
 
 OF_REFINERS = ("num_refiners", "gate_begin", "gate_full", "gate_stagger")
 """Settings of `TrainConfig` that guides with refiners go by."""
@@ -98,6 +98,38 @@ def train(
         trusted=trusted,
     )
     training.train(show, tensorboard)
+    return training.run
+
+
+def resume(
+    run: Run | str | os.PathLike[str],
+    *,
+    steps: int | None = None,
+    seconds: float | None = None,
+    device: str = "auto",
+    data_dir: str | Path | None = None,
+    trusted: Sequence[str] = (),
+    show: Show | None = None,
+    tensorboard: bool = False,
+) -> Run:
+    """Go on with the training of a run that was stopped or killed, or train it for longer.
+
+    Args:
+        run: run folder, or its path.
+        steps, seconds: training budget in all, in place of the run's own, which it may not lower.
+        trusted: names ``module:Class`` of code that the run may run.
+        device, data_dir: as for `begin_training`.
+        show, tensorboard: as for `train`.
+
+    Raises:
+        UserError: there is no such run, it cannot be gone on with, or the training diverged.
+    """
+    run = open_run(run)
+    _, budget = run.read_config()
+    run.trusted_config(None, trusted, training=True)
+    budget = budget.extended(steps, seconds, *run.progress())
+    training = Training.open(run, choose_device(device), data_dir, trusted)
+    training.train(show, tensorboard, budget)
     return training.run
 
 

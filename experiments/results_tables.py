@@ -184,11 +184,11 @@ def _priors_of(source: str, found: dict[str, Any]) -> dict[str, str]:
 
 
 def samples_table() -> list[str]:
-    """The README's: the paper's prior, the best of those that remember, and training pictures."""
+    """The README's: the paper's prior, the best of the transformers, and training pictures."""
     found = result("sample_quality")
     lines = [
-        "| | paper's prior | for as long alone | a prior that remembers | training pictures, moved | "
-        "recognised: paper's | as long | remembers | real |",
+        "| | paper's prior | the same, trained as long | transformer prior | training pictures, "
+        "moved | recognised: paper's prior | trained as long | transformer | real pictures |",
         "|" + " --- |" * 9,
     ]
     for source in DATASETS:

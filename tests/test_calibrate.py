@@ -179,6 +179,16 @@ def test_of_the_real_models(
     assert [path.suffix for path in paths] == [".png", ".pdf"]
 
 
+def test_few_ranks_fill_few_bins() -> None:
+    """The chi-squared distribution does not hold for bins of hardly any."""
+    rng = np.random.default_rng(0)
+    for count, bins in ((10, 2), (50, 10), (100, 20), (1000, 20)):
+        drawn = [Ranks("all", rng.integers(0, 100, count), 99) for _ in range(2000)]
+        assert {len(each.histogram()) for each in drawn} == {bins}
+        level = 0.01
+        assert np.mean([each.p_value() < level for each in drawn]) < 2 * level
+
+
 def test_uniform_ranks_pass_however_many_there_are() -> None:
     for draws in (9, 19, 99, 100, 16):
         ranks = Ranks("all", np.arange(draws + 1).repeat(3), draws)

@@ -6,12 +6,14 @@ import json
 import math
 import re
 import xml.etree.ElementTree as ElementTree
+from pathlib import Path
 
 import pytest
 import torch
 
 from dood_pyro import geometry
 from dood_pyro.canvas_drawing import PIECES, CanvasDrawing
+from dood_pyro.drawing import Drawing
 from dood_pyro.errors import UserError
 from dood_pyro.models.networks import glimpse
 from dood_pyro.rendering import bernstein
@@ -113,3 +115,12 @@ def test_svg_is_the_curve(taper: float) -> None:
 def test_an_empty_drawing_is_a_blank_svg() -> None:
     document = ElementTree.fromstring(CanvasDrawing([], 50).svg())
     assert list(document.iter(f"{SVG}path")) == []
+
+
+def test_a_drawing_is_not_saved_as_what_it_is_not(tmp_path: Path) -> None:
+    drawing = Drawing([], 50, 50)
+    with pytest.raises(UserError, match=r"x\.pdf: a drawing is saved as \.svg or"):
+        drawing.save(tmp_path / "x.pdf")
+    assert list(tmp_path.iterdir()) == []
+    names = [path.name for path in drawing.save(tmp_path / "version.2")]
+    assert names == ["version.2.svg", "version.2.json"]

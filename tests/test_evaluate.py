@@ -33,7 +33,8 @@ def test_a_row_is_the_same_however_many_processes_measure_it(
     def loaded(run: Run, *arguments: Any) -> Any:
         model, guide, settings = load(run, *arguments)
         with torch.no_grad():
-            for parameter in (*model.parameters(), *guide.parameters()):
+            under = module._with_weights((model, guide))[1]  # of smc, the trained guide
+            for parameter in (*model.parameters(), *under.parameters()):
                 parameter += 0.1 * torch.randn(parameter.shape, generator=torch.manual_seed(0))
         return model, guide, settings
 

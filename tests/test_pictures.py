@@ -109,6 +109,12 @@ def test_16_bit_files(tmp_path: Path) -> None:
     torch.testing.assert_close(read_picture(tmp_path / "x.png"), EXPECTED, atol=2e-3, rtol=0)
 
 
+@pytest.mark.parametrize("bits", [10, 12, 14])
+def test_16_bit_files_of_fewer(bits: int, tmp_path: Path) -> None:
+    Image.fromarray(stroke(np.uint16, 2**bits - 1)).save(tmp_path / "x.tif")
+    torch.testing.assert_close(read_picture(tmp_path / "x.tif"), EXPECTED, atol=2e-3, rtol=0)
+
+
 def test_polarity_can_be_said(tmp_path: Path) -> None:
     bright = stroke()
     assert read_picture(bright, "dark-ink").mean() > 0.5

@@ -198,10 +198,8 @@ def test_what_train_returns_is_taken_everywhere(source: Path, tmp_path: Path) ->
     rows = [dood_pyro.evaluate(each, str(source), 2, 3) for each in (run, run.path, str(run.path))]
     assert rows[0] == rows[1] == rows[2]
     assert json.loads((run.path / "config.json").read_text())["tensorboard"] is False
-    longer = dood_pyro.resume(
-        run, torch.device("cpu"), tensorboard=False, budget=TrainingBudget(steps=2)
-    )
-    assert longer.step == 2 and run.read_config()[1].steps == 2
+    longer = dood_pyro.resume(run, steps=2, device="cpu")
+    assert longer.progress()[0] == 2 and run.read_config()[1].steps == 2
 
 
 def test_a_setting_is_given_once(source: Path, tmp_path: Path) -> None:
@@ -214,6 +212,27 @@ def test_a_setting_is_given_once(source: Path, tmp_path: Path) -> None:
         dood_pyro.configure("dair", settings=given)
     training = dood_pyro.begin_training(None, steps=1, out=tmp_path / "run", settings=given)
     assert training.run.read_config()[0] == config
+
+
+def test_a_run_goes_on_as_it_began(source: Path, tmp_path: Path) -> None:
+    given: dict[str, Any] = {"settings": SETTINGS, "device": "cpu", "model": "dood"}
+    whole = dood_pyro.train(str(source), steps=6, out=tmp_path / "whole", **given)
+    parts = dood_pyro.train(str(source), steps=3, out=tmp_path / "parts", **given)
+    assert dood_pyro.resume(str(parts.path), steps=6, device="cpu").progress()[0] == 6
+    for name, value in whole.read_tensors("last.safetensors")[0].items():
+        assert torch.equal(value, parts.read_tensors("last.safetensors")[0][name])
+    with pytest.raises(SettingError, match="it was 6"):
+        dood_pyro.resume(parts, steps=5, device="cpu")
+
+
+def test_what_is_no_run_is_named(source: Path, tmp_path: Path) -> None:
+    run = dood_pyro.train(
+        str(source), "dood", steps=1, out=tmp_path / "run", settings=SETTINGS, device="cpu"
+    )
+    with pytest.raises(UserError, match=r"in place of a Recognizer; .*evaluate\(\.\.\.\)"):
+        dood_pyro.evaluate(dood_pyro.load(run), str(source))  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"in place of a int$"):
+        dood_pyro.load(3)  # type: ignore[arg-type]
 
 
 def test_a_folder_that_lost_its_facts_says_so(source: Path, tmp_path: Path) -> None:

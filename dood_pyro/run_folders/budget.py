@@ -54,9 +54,12 @@ class TrainingBudget:
         Raises:
             SettingError: that would lower it.
         """
-        for new, old, limit in ((steps, self.steps, "steps"), (seconds, self.seconds, "budget")):
+        for new, old, limit, unit in (
+            (steps, self.steps, "steps", ""),
+            (seconds, self.seconds, "budget", " s"),
+        ):
             if new is not None and old is not None and new < old:
-                what = f"can be raised, not lowered, for a run that is resumed: it was {old:g}"
+                what = f"can be raised, not lowered, for a run that is resumed: it was {old:,.0f}{unit}"
                 raise SettingError(limit, what)
         if steps is None and seconds is None:
             return self

@@ -41,6 +41,8 @@ from dood_pyro.plots import new_figure, save_figure
 
 BINS = 20
 """Largest number of histogram bins."""
+PER_BIN = 5
+"""Least number of ranks per bin, from which the chi-squared distribution holds well."""
 AT_ONCE = 3000
 """Drawings in memory at once."""
 SPARE = 3
@@ -67,7 +69,7 @@ class Ranks(NamedTuple):
     """Number of draws that each true value is ranked among."""
 
     def histogram(self) -> Int[np.ndarray, "bins"]:
-        """Number of ranks in each of at most `BINS` bins."""
+        """Number of ranks in each of at most `BINS` bins: fewer, where few ranks would fill them."""
         bins = self._bins()
         return np.bincount(bins[self.ranks], minlength=bins[-1] + 1)
 
@@ -83,7 +85,8 @@ class Ranks(NamedTuple):
 
     def _bins(self) -> Int[np.ndarray, "ranks"]:
         """Bin index of each rank 0…draws."""
-        return np.arange(self.draws + 1) * min(BINS, self.draws + 1) // (self.draws + 1)
+        bins = min(BINS, self.draws + 1, max(2, len(self.ranks) // PER_BIN))
+        return np.arange(self.draws + 1) * bins // (self.draws + 1)
 
     def p_value(self) -> float:
         """p-value of the chi-squared test that ranks are uniform."""

@@ -27,6 +27,7 @@ from dood_pyro.errors import UserError
 from dood_pyro.images import ImageBatch
 from dood_pyro.inference.guide_parses import ModelAndGuide, in_double, parse
 from dood_pyro.inference.importance import ImportanceBound, bound_of
+from dood_pyro.inference.search.base import SearchGuide
 from dood_pyro.recognition import open_run
 from dood_pyro.registry import is_own_code
 from dood_pyro.run_folders.run import Run, parse_guide_name
@@ -199,7 +200,7 @@ def _by_processes(
     # The weights, too: a run in training may have saved others by the time a worker reads its files.
     weights = [
         {name: value.numpy() for name, value in program.state_dict().items()}
-        for program in programs
+        for program in _with_weights(programs)
     ]
     with context.Manager() as manager:
         done = manager.Queue()
@@ -232,6 +233,12 @@ def _by_processes(
     return [_Measured(ImportanceBound(*columns[:-1]), columns[-1]) for columns in found]
 
 
+def _with_weights(programs: ModelAndGuide) -> tuple[torch.nn.Module, torch.nn.Module]:
+    """The model, and the guide or, of a guide that searches, the trained one under it."""
+    model, guide = programs
+    return model, guide.guide if isinstance(guide, SearchGuide) else guide
+
+
 _programs: ModelAndGuide
 """A worker's model and guide."""
 
@@ -257,7 +264,7 @@ def _start_worker(arguments: LoadArguments, weights: list[dict[str, np.ndarray]]
     pyro.enable_validation(False)
     model, guide, _ = Run(arguments.path).load(*arguments[1:])
     _programs = model, guide
-    for program, arrays in zip(_programs, weights, strict=True):
+    for program, arrays in zip(_with_weights(_programs), weights, strict=True):
         program.load_state_dict({name: torch.from_numpy(each) for name, each in arrays.items()})
 
 

@@ -69,9 +69,11 @@ class Settings:
 
     def __post_init__(self) -> None:
         counts = min(self.parses, self.steps + 1, self.points)
-        if counts < 1 or not 0 < self.scale < 100 or not self.blurs:
+        rates = 0 < self.scale < 100 and self.learning_rate > 0
+        if counts < 1 or not rates or not self.blurs or min(self.blurs) <= 0:
             raise UserError(
-                "one-shot: parses, points, scale and blurs must be positive, steps not negative"
+                "one-shot: parses, points, learning_rate, scale and blurs must be positive, steps not "
+                "negative"
             )
 
 
@@ -147,7 +149,8 @@ def scores(
 def _fitted(
     types: Types, pictures: Float[Tensor, "*batch #parses size size"], settings: Settings
 ) -> Float[Tensor, "*batch"]:
-    """log p(picture | type), up to a constant: maximum over parses, token variables fitted."""
+    """log p(picture | type), up to a constant of the type's number of strokes: maximum over parses,
+    token variables fitted."""
     size = pictures.shape[-1]
     like, alive = types.latent[0], types.latent[-1]
     shape = alive.shape[:-1]

@@ -239,7 +239,8 @@ def report(
         samples' Fréchet distance to that of the other part and of the other half; ``pictures``,
         the number in each set; ``classifier``: its ``accuracy`` on pictures that it has not learned
         from, and whose ``recognised`` share, ``real``, the sets' compare with (``of``: the test part,
-        or held-out training pictures where the test part has other classes).
+        or held-out training pictures where the test part has other classes: most of these the
+        features' network has learned from, so that both numbers are somewhat high).
 
     Raises:
         UserError: the target cannot be had, is too small, or a classifier does not learn it.
