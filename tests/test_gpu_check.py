@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -32,6 +33,8 @@ def test_dry_run(tmp_path: Path) -> None:
     assert found["training_omniglot"]["log_p"] < 1e6
     del found["steps"]["took_seconds"]
     assert "graph, compiled networks" in found["steps"]
+    if not any(map(shutil.which, ("g++", "c++", "clang++"))):  # torch compiles for a CPU by one
+        assert "InductorError" in found["steps"].pop("graph, compiled networks")["failed"]
     assert all(entry["steps_per_second"] > 0 for entry in found["steps"].values())
     assert found["parsing"]["largest_difference_from_cpu"] < 1e-4
     assert found["profile"]["top"] and "passed" in found["tests"]["summary"]
