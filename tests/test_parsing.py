@@ -150,6 +150,18 @@ def test_ink_is_told_from_a_shadow(depth: float, edge: float, noise: float) -> N
     right(parse_picture(picture.clip(0, 1)), THREE, 2.0)
 
 
+def test_chalk_has_grain() -> None:
+    rng = np.random.default_rng(3)
+    strokes = [2.0 * each for each in THREE]
+    ink = draw_with_pen(strokes, (400, 400), 9.0)
+    grain = ndimage.gaussian_filter(rng.normal(size=ink.shape), 1.0)
+    board = 0.15 + 0.65 * ink * (grain > -0.7 * grain.std()) + 0.02 * rng.normal(size=ink.shape)
+    found = parse_picture(board.clip(0, 1))
+    assert len(found) <= 8
+    scores = compare_strokes(found.polylines(), strokes, 400)
+    assert scores.recall > 0.98 and scores.chamfer < 0.6
+
+
 def test_a_broad_pale_stroke_is_no_shadow() -> None:
     pale = arc((200, 200), 120, 200, 340)
     strokes = [2.0 * CROSS[0], pale]

@@ -77,6 +77,12 @@ SHADOW_MOST = 0.6
 """Most of it, in the strength of the ink."""
 SHADOW_AREA = 0.1
 """Least share of the picture of a shadow that does not come in from its border."""
+GRAIN_BLURS = (1.0, 2.0, 3.0)
+"""Standard deviations, pixels, of the blurs that are tried until lines are whole."""
+GRAINS, GRAINY = 10, 0.03
+"""Number of holes beyond which ink is grainy: in all, and for each of its pens side by side."""
+GRAIN_PEN = 3.0
+"""Width of a pen, pixels, whose square is the least area up to which holes are grains."""
 RULES = 3
 """Least number of ruled lines."""
 RULE_STRENGTH = 0.6
@@ -138,7 +144,21 @@ def find_ink(
     if blur:  # what light does to the paper is drowned as well, and is as strong as faint ink
         noise = max(noise, DROWNED * peak)
     clean = plain and blur == 0 and noise < NOISELESS
-    return _measured(strength, noise, clean, mend=True)
+    ink = _measured(strength, noise, clean, mend=True)
+    for grain in GRAIN_BLURS:
+        if not _is_grainy(ink):
+            break
+        ink = _measured(ndimage.gaussian_filter(strength, grain), noise, False, mend=True)
+    return ink
+
+
+def _is_grainy(ink: Ink) -> bool:
+    """Whether lines are full of holes far smaller than what pens draw around, as chalk's are."""
+    if max(ink.strength.shape) <= COARSE_SIDE:
+        return False
+    mask, pen = ink.mask, max(ink.width, GRAIN_PEN) ** 2
+    holes = int(ndimage.label(specks(~mask, pen))[1])
+    return holes > max(GRAINS, GRAINY * float(mask.sum()) / pen)
 
 
 def _without_alpha(colours: Colours, alpha: Picture) -> tuple[Colours, Picture | None]:
