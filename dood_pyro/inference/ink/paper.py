@@ -75,8 +75,9 @@ SHADOW_LEAST = 0.04
 """Least darkness of a shadow."""
 SHADOW_MOST = 0.6
 """Most of it, in the strength of the ink."""
-SHADOW_AREA = 0.1
-"""Least share of the picture of a shadow that does not come in from its border."""
+SHADOW_AREA, SHADOW_BROAD = 0.1, 3
+"""Least share of the picture of a shadow that does not come in from its border, and the side of the
+largest square in it, in that of those squares."""
 GRAIN_BLURS = (1.0, 2.0, 3.0)
 """Standard deviations, pixels, of the blurs that are tried until lines are whole."""
 GRAINS, GRAINY = 10, 0.03
@@ -337,22 +338,25 @@ def _without_shadows(strength: Picture) -> Picture:
     # Dark all over a square: a grey opening.
     square = (SHADOW_BLOCKS, SHADOW_BLOCKS)
     dark = ndimage.grey_opening(small, square, mode="nearest")
-    most = SHADOW_MOST * _peak(small - dark)
+    most = SHADOW_MOST * _peak((small - dark) / (1 - dark.clip(0, 0.9)))
     pieces, count = ndimage.label(dark > SHADOW_LEAST)
     if not count:
         return strength
+    # One that comes from no border is broad somewhere; ink that is merely dense, or blurred, is not.
+    broad = np.full((SHADOW_BROAD * SHADOW_BLOCKS,) * 2, True)
+    deep = np.unique(pieces[ndimage.binary_erosion(dark > SHADOW_LEAST, broad, border_value=1)])
     at_border = np.unique(np.concatenate([pieces[0], pieces[-1], pieces[:, 0], pieces[:, -1]]))
     shadows = [
         piece
         for piece in range(1, count + 1)
-        if (piece in at_border or float((pieces == piece).mean()) > SHADOW_AREA)
+        if (piece in at_border or (piece in deep and float((pieces == piece).mean()) > SHADOW_AREA))
         and float(np.quantile(dark[pieces == piece], 0.9)) < most
     ]
     if not shadows:
         return strength
     shadow = _enlarged(np.where(np.isin(pieces, shadows), dark, 0.0), strength.shape)
     # Ink takes away a share of the light that is left.
-    return ((strength - shadow) / (1 - shadow)).clip(0, None)
+    return ((strength - shadow) / (1 - shadow.clip(0, 0.9))).clip(0, None)
 
 
 def _without_rules(strength: Picture, plain: bool) -> Picture:
