@@ -29,7 +29,7 @@ from dood_pyro.tokens import (
     strokes_from_parse,
 )
 from tests.conftest import TINY, random_pictures
-from tests.test_cli import call, refused
+from tests.test_cli import TINY_OPTIONS, call, refused
 
 
 def untrained(model: str) -> Recognizer:
@@ -161,3 +161,16 @@ def test_commands(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
     refused(capsys, "complete", run.path, "--image", mine, "--count", 3)
     refused(capsys, "exemplars", run.path, "--target", source, "--control-noise", "-3")
     refused(capsys, "complete", run.path, "--target", source, "--out", tmp_path / "x.gif")
+
+
+def test_noise_of_curves_is_refused_for_models_that_draw_parts(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    begin = ("train", "--model", "dair", "--source", source, "--steps", 1, "--out", out)
+    assert call(capsys, *begin, *TINY_OPTIONS)[0] == 0
+    ask = ("exemplars", out, "--target", source, "--count", 1, "--out", tmp_path / "sheet.png")
+    err = refused(capsys, *ask, "--pen-noise", 0.2)
+    assert "--pen-noise is for models that draw curves; Difference-AIR draws parts" in err
+    assert not (tmp_path / "sheet.png").exists()
+    assert call(capsys, *ask, "--affine-noise", 0.5)[0] == 0
