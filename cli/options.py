@@ -72,6 +72,13 @@ def runs_dir(what: str) -> Callable[[F], F]:
     )
 
 
+def typed(ctx: click.Context, name: str) -> Any:
+    """Value of an option if it was typed, else None."""
+    return (
+        ctx.params[name] if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE else None
+    )
+
+
 def names(kind: str, *also: str) -> str:
     """List of the registry's names of a kind, and of further forms, for help texts."""
     return ", ".join([*KINDS[kind], *also[:-1]]) + (f", or {also[-1]}" if also else "") + "."

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
-from click.core import ParameterSource
 
 from dood_pyro.errors import UserError
 
@@ -146,10 +145,7 @@ def exemplars(
     dood = use.load(run)
     if not dood.model.draws_curves:
         for name in ("control_noise", "pen_noise"):
-            if (
-                click.get_current_context().get_parameter_source(name)
-                is ParameterSource.COMMANDLINE
-            ):
+            if options.typed(click.get_current_context(), name) is not None:
                 raise UserError(
                     f"--{name.replace('_', '-')} is for models that draw curves; {dood.model.title} "
                     "draws parts, whose noise is fixed"

@@ -122,7 +122,7 @@ def _with_team(ctx: click.Context, given: dict[str, Any], team: Team) -> None:
         training.train(tensorboard=False, budget=budget, cuda_graph=given["cuda_graph"])
         return
     training = begun[0]
-    tensorboard = _typed(ctx, "tensorboard")
+    tensorboard = options.typed(ctx, "tensorboard")
     if tensorboard is None:  # not typed: as for the run so far
         tensorboard = training.run.logs_for_tensorboard()
     trainer = _train(training, budget, tensorboard, given["cuda_graph"])
@@ -146,12 +146,6 @@ MAY_CHANGE = {
 (`Run.trusted_config`)."""
 
 
-def _typed(ctx: click.Context, name: str) -> Any:
-    """Value of an option if it was typed, else None."""
-    typed = ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
-    return ctx.params[name] if typed else None
-
-
 def _resume(
     ctx: click.Context, given: dict[str, Any], team: Team
 ) -> tuple[Training, TrainingBudget]:
@@ -162,7 +156,7 @@ def _resume(
 
     device = choose_device(given["device"])
     for name in ctx.params.keys() - MAY_CHANGE:
-        if _typed(ctx, name) not in (None, ()):
+        if options.typed(ctx, name) not in (None, ()):
             raise UserError(
                 f"{options.typed_name(ctx, name)} cannot change when a run is resumed; leave it out, "
                 "or train a new run with --out"
@@ -173,7 +167,7 @@ def _resume(
             f"{run.path} names weights that come with dood-pyro, without the state that resuming "
             f"needs; start from them: --init-from {run.path}"
         )
-    guide = _typed(ctx, "train__guide")
+    guide = options.typed(ctx, "train__guide")
     run.trusted_config(guide, given["trusted"], training=True)
     _, budget = run.read_config()
     budget = budget.extended(given["steps"], given["budget"], *run.progress())
@@ -191,10 +185,10 @@ def _begin(
     settings = {} if file is None else read_settings(file)
     for name in ctx.params:
         setting = options.setting_of(name)
-        if setting is not None and _typed(ctx, name) is not None:
+        if setting is not None and options.typed(ctx, name) is not None:
             settings[setting] = ctx.params[name]
     for name in ("source", "init_from", "seed"):
-        if _typed(ctx, name) is not None:
+        if options.typed(ctx, name) is not None:
             settings[f"train.{name}"] = given[name]
     settings |= dict(parse_assignment(text) for text in given["assignments"])
     if given["skip_bad"]:

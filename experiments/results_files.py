@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,11 @@ def percent(value: float) -> str:
 def spread(entry: dict[str, Any], name: str, digits: int = 2) -> str:
     """A mean and its standard deviation."""
     return f"{entry[name]:.{digits}f} ± {entry[f'{name}_std']:.{digits}f}"
+
+
+def line_of(columns: Iterable[str]) -> str:
+    """A line of a table in Markdown."""
+    return f"| {' | '.join(columns)} |"
 
 
 def result(name: str) -> Any:

@@ -15,6 +15,7 @@ from results_files import (
     TRANSFORMER,
     TWELVE,
     cells,
+    line_of,
     number,
     percent,
     quickdraw_row,
@@ -84,7 +85,7 @@ def own_table() -> list[str]:
         strokes = f"{float(row['mean_strokes']):.2f}"
         published_as = f"{number(paper.mean)} ± {number(paper.std or 0)}"
         cols = [what, trained, log_p, *values, strokes, published_as]
-        lines.append(f"| {' | '.join(cols)} |")
+        lines.append(line_of(cols))
     return lines
 
 
@@ -158,7 +159,7 @@ def fid_table() -> list[str]:
             *(f"**{entry['ratio']:.2f}**", f"{entry['ratio_halves']:.0f}"),
             *(moved, rewritten, of.get("rival", ""), of["shuffled"]),
         ]
-        lines.append(f"| {' | '.join(columns)} |")
+        lines.append(line_of(columns))
     return lines
 
 
@@ -205,7 +206,7 @@ def samples_table() -> list[str]:
         ]
         if known["of"] != "test pictures":  # the classifier knows other characters
             columns[-4:] = [""] * 4
-        lines.append(f"| {' | '.join(columns)} |")
+        lines.append(line_of(columns))
     return lines
 
 
@@ -229,7 +230,7 @@ def priors_table() -> list[str]:
             f"{100 * known['real']:.0f} %" if told else "",
             *((f"{ends['samples']:.2f}", f"{ends['train']:.2f}") if ends else ("", "")),
         ]
-        lines.append(f"| {' | '.join(columns)} |")
+        lines.append(line_of(columns))
     return lines
 
 
@@ -258,7 +259,7 @@ def quality_table() -> list[str]:
                 cells["least_class"] = "–"
             if name == "halves" and known["of"] != "test pictures":
                 cells["recognised"] = f"{known['real']:.2f} of {known['of']}"
-            lines.append(f"| {' | '.join([what, *cells.values()])} |")
+            lines.append(line_of([what, *cells.values()]))
     return lines
 
 
@@ -276,7 +277,7 @@ def statistics_table() -> list[str]:
         numbers = (paper[name]["train"], paper[name]["samples"], other[name]["samples"])
         unlike = (paper[name]["unlike"], other[name]["unlike"], paper[name]["floor"])
         columns = [name, *(f"{value:.2f}" for value in (*numbers, *unlike))]
-        lines.append(f"| {' | '.join(columns)} |")
+        lines.append(line_of(columns))
     return lines
 
 
@@ -337,7 +338,7 @@ def clusters_table() -> list[str]:
             for kind in ("re_oriented", "along_curves")
         ]
         columns = [title, f"{entry['silhouette']:.3f}", *others, paper.get(name, "")]
-        lines.append(f"| {' | '.join(columns)} |")
+        lines.append(line_of(columns))
     return lines
 
 
@@ -364,7 +365,7 @@ def holds_back_table() -> list[str]:
                 *gains,
                 *thirds,
             ]
-            lines.append(f"| {' | '.join(columns)} |")
+            lines.append(line_of(columns))
     return lines
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import NamedTuple
 
-from results_files import number
+from results_files import line_of, number
 from trainings import measure, options, side_by_side, train
 
 from dood_pyro.errors import UserError, exit_on_user_error
@@ -136,7 +136,7 @@ def table() -> list[str]:
                 # The paper's images are others: those of a cell are a sample, too.
                 welch(own, theirs, Part(0.0, dood.of_images**2, LIMIT - 1)),
             ]
-            lines.append(f"| {' | '.join(cols)} |")
+            lines.append(line_of(cols))
     return lines
 
 

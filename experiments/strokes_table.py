@@ -105,38 +105,47 @@ def in_shadow(picture: Picture) -> Picture:
     return 1 - (1 - 0.9 * picture) * (1 - 0.4 * shadow)
 
 
-SWELLING = "swelling pen"
-SWELLS, SWELL_LENGTH = 0.4, 60.0
-"""By how much the pen of that kind swells and thins, as a share of its width, and over what length of a
-stroke, pixels."""
-DEGRADED: dict[str, tuple[float, Callable[[Picture], Picture]]] = {
-    "clean": (PEN, lambda picture: picture),
-    "64 pixels": (PEN, lambda picture: shrunk(picture, 64)),
-    "28 pixels": (PEN, lambda picture: shrunk(picture, 28)),
-    "pen 2": (2.0, lambda picture: picture),
-    "pen 8": (8.0, lambda picture: picture),
-    "pen 16": (16.0, lambda picture: picture),
-    "blur": (PEN, lambda picture: ndimage.gaussian_filter(picture, 2.0)),
-    "speckle": (PEN, speckled),
-    "uneven light": (PEN, unevenly_lit),
-    "shadow": (PEN, in_shadow),
-    SWELLING: (PEN, lambda picture: picture),
+SWELL_LENGTH = 60.0
+"""Length of a stroke over which a pen swells and thins once, pixels."""
+
+
+class Kind(NamedTuple):
+    """A kind of pictures: the pen that draws them, and what is done to them then."""
+
+    pen: float = PEN
+    degrade: Callable[[Picture], Picture] = lambda picture: picture
+    swells: float = 0.0
+    """By how much the pen swells and thins along a stroke, as a share of its width."""
+
+
+DEGRADED: dict[str, Kind] = {
+    "clean": Kind(),
+    "64 pixels": Kind(degrade=lambda picture: shrunk(picture, 64)),
+    "28 pixels": Kind(degrade=lambda picture: shrunk(picture, 28)),
+    "pen 2": Kind(2.0),
+    "pen 8": Kind(8.0),
+    "pen 16": Kind(16.0),
+    "blur": Kind(degrade=lambda picture: ndimage.gaussian_filter(picture, 2.0)),
+    "speckle": Kind(degrade=speckled),
+    "uneven light": Kind(degrade=unevenly_lit),
+    "shadow": Kind(degrade=in_shadow),
+    "swelling pen": Kind(swells=0.4),
 }
-"""Kinds of pictures: the pen that draws them, and what is done to them then."""
+"""Kinds of pictures by name."""
 
 
 def drawn_picture(strokes: Sequence[Polyline], kind: str) -> Picture:
     """Picture of one kind of a drawing."""
-    pen, degrade = DEGRADED[kind]
-    if kind != SWELLING:
+    pen, degrade, swells = DEGRADED[kind]
+    if not swells:
         return degrade(draw_with_pen(strokes, (SIDE, SIDE), pen))
     lines = [resample(stroke) for stroke in strokes]
     phases = np.random.default_rng(0).uniform(0, 2 * np.pi, len(lines))
     widths = [
-        pen * (1 + SWELLS * np.sin(2 * np.pi * np.arange(len(line)) / SWELL_LENGTH + phase))
+        pen * (1 + swells * np.sin(2 * np.pi * np.arange(len(line)) / SWELL_LENGTH + phase))
         for line, phase in zip(lines, phases, strict=True)
     ]
-    return draw_with_pen(lines, (SIDE, SIDE), widths)
+    return degrade(draw_with_pen(lines, (SIDE, SIDE), widths))
 
 
 def tracers() -> dict[str, Tracer]:
@@ -272,7 +281,7 @@ def measured(
     trace: Tracer, drawings: Sequence[list[Polyline]], kind: str
 ) -> tuple[dict[str, float | None], list[dict[str, float]]]:
     """Scores of a tracer on one kind of pictures of the drawings: their means, and each."""
-    pen, _ = DEGRADED[kind]
+    pen = DEGRADED[kind].pen
     rows: list[dict[str, float]] = []
     claims: list[bool] = []
     right: list[bool] = []

@@ -396,6 +396,14 @@ class _Pieces(NamedTuple):
         return start
 
     @property
+    def within(self) -> Int[np.ndarray, "pieces 2"]:
+        """How many pieces each one's curve has, and its number among them."""
+        return np.stack(
+            [self.per_curve[self.curve], np.arange(len(self.curve)) - self.first[self.curve]],
+            axis=-1,
+        )
+
+    @property
     def swellings(self) -> Int[np.ndarray, "swellings"]:
         """The stroke of each swelling."""
         strokes = np.arange(int(self.stroke[-1]) + 1)
@@ -676,8 +684,7 @@ class _JointFit:
         powers = np.tensordot(by_curve, POWERS, (1, 1)).transpose(0, 2, 1)
         ends = now.widths[pieces.stroke, None] + now.swells[pieces.start[:, None] + [0, 1]]
         darkness = now.darknesses[pieces.stroke]
-        within = np.stack([pieces.per_curve[pieces.curve], np.arange(len(pieces.curve))], axis=-1)
-        within[:, 1] -= pieces.first[pieces.curve]
+        within = pieces.within
         rows = np.empty((len(t), LOCAL + 1))
         # What a block of pixels needs stays in the cache.
         for first in range(0, len(t), BLOCK):
