@@ -72,6 +72,8 @@ class Page(NamedTuple):
     page: int
     name: str
     """Of the files written."""
+    of_several: bool = False
+    """Whether its file has several pages, all of which are parsed."""
 
 
 @click.command()
@@ -83,7 +85,8 @@ class Page(NamedTuple):
     type=options.PathTo(),
     default=Path("."),
     show_default=True,
-    help="Folder for the files, which are named after the pictures.",
+    help="Folder for the files, which are named after the pictures: x.svg of x.png; x.png.svg and "
+    "x.jpg.svg where there is an x.jpg, too.",
 )
 @click.option(
     "--formats",
@@ -217,7 +220,8 @@ def parse(
     if max_strokes is not None:
         chosen = chosen._replace(max_strokes=max_strokes)
     others = "the guide parses first pages" if by_guide else "--pages all for all"
-    work = list(_pages(found, pages, others))
+    names = {path: path.stem for path in found} if font is not None else file_names(found)
+    work = list(_pages(found, names, pages, others))
     check_names(work, found, writing)
     for page in work:
         for suffix in formats:
@@ -226,7 +230,7 @@ def parse(
         check_font(font, [page.name for page in work])
     single = len(work) == 1
     if by_guide:
-        results = _by_guide(found, run or "omniglot", polarity, writing, use)
+        results = _by_guide(work, run or "omniglot", polarity, writing, use)
     else:
         results = _by_ink(work, chosen, writing, jobs)
     failed = count = 0
@@ -295,6 +299,12 @@ def expanded(given: Iterable[Path]) -> list[Path]:
     return found
 
 
+def file_names(files: Iterable[Path]) -> dict[Path, str]:
+    """Name of each picture's drawing: the picture's without its ending, where no other has the same."""
+    count = Counter(path.stem for path in files)
+    return {path: path.stem if count[path.stem] == 1 else path.name for path in files}
+
+
 def check_names(work: list[Page], files: list[Path], writing: Writing) -> None:
     """Refuse names by which one picture's files would overwrite another's, or a picture itself.
 
@@ -322,19 +332,21 @@ class Result(NamedTuple):
     drawing: Drawing | None
 
 
-def _pages(files: Iterable[Path], pages: str, others: str) -> Iterator[Page]:
+def _pages(
+    files: Iterable[Path], names: dict[Path, str], pages: str, others: str
+) -> Iterator[Page]:
     for path in files:
         count = _page_count(path)
         if count > 1 and pages == "all":
             for page in range(count):
-                yield Page(path, page, f"{path.stem}-{page + 1:03d}")
+                yield Page(path, page, f"{names[path]}-{page + 1:03d}", of_several=True)
             continue
         if count > 1:
             click.echo(
                 f"dood-pyro: {path} has {count} pages; the first is parsed ({others})",
                 err=True,
             )
-        yield Page(path, 0, path.stem)
+        yield Page(path, 0, names[path])
 
 
 def _page_count(path: Path) -> int:
@@ -362,29 +374,21 @@ def _by_ink(
         for each in progress_bar(iterable=work, desc="parse", unit="picture", leave=False):
             yield _parsed(each)
         return
-    import multiprocessing
-    from concurrent.futures import ProcessPoolExecutor
     from concurrent.futures.process import BrokenProcessPool
 
-    # Spawned: a forked process may hang in torch's threads.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, context, initializer=_one_thread) as pool:
-        results = pool.map(_parsed, work)
-        try:
+    from dood_pyro.worker_pool import WorkerPool
+
+    try:
+        with WorkerPool(jobs) as pool:
+            results = pool.map(_parsed, work)
             yield from progress_bar(
                 iterable=results, total=len(work), desc="parse", unit="picture", leave=False
             )
-        except BrokenProcessPool:
-            raise UserError(
-                "a process that parsed died, perhaps for lack of memory; what was said to be written "
-                "is; parse the rest with fewer --jobs"
-            ) from None
-
-
-def _one_thread() -> None:
-    import torch
-
-    torch.set_num_threads(1)
+    except BrokenProcessPool:
+        raise UserError(
+            "a process that parsed died, perhaps for lack of memory; what was said to be written is; "
+            "parse the rest with fewer --jobs"
+        ) from None
 
 
 def _parsed(work: tuple[Page, InkOptions, Writing]) -> Result:
@@ -396,7 +400,7 @@ def _parsed(work: tuple[Page, InkOptions, Writing]) -> Result:
         drawing = parse_picture(page.path, chosen, page.page)
         return Result(_written(page, drawing, writing), None, drawing)
     except UserError as error:
-        at = f"page {page.page + 1}: " if page.name != page.path.stem else ""
+        at = f"page {page.page + 1}: " if page.of_several else ""
         return Result("", at + str(error), None)
     except MemoryError:
         wrong = f"{page.path} needs more memory than there is; scale it down"
@@ -432,24 +436,23 @@ def _written(page: Page, drawing: Drawing, writing: Writing) -> str:
 
 
 def _by_guide(
-    files: list[Path], run: str, polarity: Polarity, writing: Writing, use: options.Use
+    pages: list[Page], run: str, polarity: Polarity, writing: Writing, use: options.Use
 ) -> Iterator[Result]:
     dood = use.load(run)
     together = SEARCHED if use.guide else BATCH
-    for first in range(0, len(files), together):
-        batch = files[first : first + together]
+    for first in range(0, len(pages), together):
+        batch = pages[first : first + together]
         try:
-            drawings = dood.parse(list(batch), polarity, method="guide")
+            drawings = dood.parse([page.path for page in batch], polarity, method="guide")
         except UserError:  # one by one, to say which
             drawings = []
-            for path in batch:
+            for page in batch:
                 try:
-                    drawings.append(dood.parse(path, polarity, method="guide"))
+                    drawings.append(dood.parse(page.path, polarity, method="guide"))
                 except UserError as error:
                     drawings.append(error)
-        for path, drawing in zip(batch, drawings, strict=True):
+        for page, drawing in zip(batch, drawings, strict=True):
             if isinstance(drawing, UserError):
                 yield Result("", str(drawing), None)
             else:
-                said = _written(Page(path, 0, path.stem), drawing, writing)
-                yield Result(said, None, drawing)
+                yield Result(_written(page, drawing, writing), None, drawing)

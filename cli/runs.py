@@ -11,6 +11,8 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from dood_pyro.errors import UserError
+
 from . import options
 
 
@@ -65,7 +67,6 @@ def show(run: str, out: Path | None, as_json: bool) -> None:
 
 
 def _draw_curves(held_out: list[dict[str, Any]], run: str, out: Path) -> list[Path]:
-    from dood_pyro.errors import UserError
     from dood_pyro.plots import new_figure, save_figure
 
     if not held_out:
@@ -102,7 +103,6 @@ def compare(names: tuple[str, ...], as_json: bool) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def delete(names: tuple[str, ...], yes: bool) -> None:
     """Delete run folders, weights and all, after asking."""
-    from dood_pyro.errors import UserError
     from dood_pyro.files import locked, unwritable
     from dood_pyro.hub import is_on_hub
     from dood_pyro.recognition import trained_weights
@@ -121,7 +121,7 @@ def delete(names: tuple[str, ...], yes: bool) -> None:
         chosen.append(run)
     for run in chosen:
         if not yes:
-            click.confirm(f"delete {run.path} and all that is in it?", abort=True)
+            _confirm(run.path)
         try:
             with locked(run.path / LOCK, wait=False):
                 shutil.rmtree(run.path)
@@ -130,3 +130,22 @@ def delete(names: tuple[str, ...], yes: bool) -> None:
         except OSError as error:
             raise unwritable(run.path, error) from None
         click.echo(f"deleted {run.path}")
+
+
+def _confirm(path: Path) -> None:
+    """Ask whether to delete a run folder.
+
+    Raises:
+        UserError: the answer is no, or nobody answers.
+    """
+    try:
+        if click.confirm(f"delete {path} and all that is in it?"):
+            return
+    except click.Abort as error:
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise
+        click.echo(err=True)  # ends the line of the question
+        raise UserError(
+            f"nobody answered: {path} is kept; --yes deletes without a question"
+        ) from None
+    raise UserError(f"{path} is kept")

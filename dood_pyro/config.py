@@ -383,6 +383,11 @@ class TrainConfig(Config):
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "estimator", canonical(self.estimator))
+        _require(
+            self.gate_begin <= self.gate_full,
+            "gate_full",
+            f"is the step at which a gate is open, so not below gate_begin, {self.gate_begin}",
+        )
         # What a run folder names is not run to check its settings, all of which it holds.
         settled = self.particles is not UNSET and self.synthetic_ratio is not UNSET
         if settled and is_own_code(self.estimator):

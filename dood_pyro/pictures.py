@@ -120,8 +120,6 @@ class Colours(NamedTuple):
     """In [0, 1]; one channel, or red, green and blue."""
     alpha: Float[np.ndarray, "height width"] | None
     """Opacity, in [0, 1]; None where all is opaque."""
-    pages: int = 1
-    """Pages or frames of the file."""
 
 
 def read_colours(picture: Any, page: int = 0) -> Colours:
@@ -135,14 +133,14 @@ def read_colours(picture: Any, page: int = 0) -> Colours:
         UserError: as for `read_grey`, save for blank pictures.
     """
     name = str(picture) if isinstance(picture, str | Path) else "the picture"
-    array, pages = _read(picture, name, lambda image, name: _array_from_pil(image, name, page))
+    array = _read(picture, name, lambda image, name: _array_from_pil(image, name, page))
     array = array[..., None] if array.ndim == 2 else array
     _check_sides(name, array.shape[1], array.shape[0])
     if not np.isfinite(array).all():
         raise UserError(f"{name} has pixels that are not finite numbers")
     if array.shape[-1] in (2, 4):
-        return Colours(array[..., :-1], array[..., -1], pages)
-    return Colours(array, None, pages)
+        return Colours(array[..., :-1], array[..., -1])
+    return Colours(array, None)
 
 
 def _check_sides(name: str, width: int, height: int) -> None:
@@ -157,14 +155,12 @@ def _check_sides(name: str, width: int, height: int) -> None:
 
 
 def _grey(picture: Any, name: str) -> Tensor:
-    found, _ = _read(picture, name, lambda image, name: (_grey_from_pil(image, name), 1))
+    found = _read(picture, name, _grey_from_pil)
     return found if isinstance(found, Tensor) else _grey_of(found)
 
 
-def _read(
-    picture: Any, name: str, from_pil: Callable[[Any, str], tuple[Any, int]]
-) -> tuple[Any, int]:
-    """What ``from_pil`` makes of an image, or an array in [0, 1] of one given as numbers; and pages."""
+def _read(picture: Any, name: str, from_pil: Callable[[Any, str], Any]) -> Any:
+    """What ``from_pil`` makes of an image, or an array in [0, 1] of one given as numbers."""
     if isinstance(picture, str | Path):
         return _from_file(Path(picture), from_pil)
     if isinstance(picture, Tensor):
@@ -176,9 +172,9 @@ def _read(
             raise UserError(
                 f"{name} is no plain tensor of numbers: {str(error).splitlines()[0]}"
             ) from None
-        return _scaled(array, name), 1
+        return _scaled(array, name)
     if isinstance(picture, np.ndarray):
-        return _scaled(picture, name), 1
+        return _scaled(picture, name)
     from PIL import Image
 
     if isinstance(picture, Image.Image):
@@ -192,7 +188,7 @@ def _read(
     )
 
 
-def _from_file(path: Path, from_pil: Callable[[Any, str], tuple[Any, int]]) -> tuple[Any, int]:
+def _from_file(path: Path, from_pil: Callable[[Any, str], Any]) -> Any:
     from PIL import Image, UnidentifiedImageError
 
     refuse_special(path)
@@ -234,7 +230,7 @@ def _is_deep(image: Any) -> bool:
     return image.mode.startswith("I") or image.mode == "F"
 
 
-def _array_from_pil(image: Any, name: str, page: int) -> tuple[np.ndarray, int]:
+def _array_from_pil(image: Any, name: str, page: int) -> np.ndarray:
     pages = int(getattr(image, "n_frames", 1))
     if not 0 <= page < pages:
         raise UserError(f"{name} has {pages} pages; there is no page {page + 1}")
@@ -242,7 +238,7 @@ def _array_from_pil(image: Any, name: str, page: int) -> tuple[np.ndarray, int]:
         image.seek(page)
     image = _turned(image, name)
     if _is_deep(image):
-        return _scaled(np.asarray(image), name, deep=True), pages
+        return _scaled(np.asarray(image), name, deep=True)
     if "A" in image.getbands() or "transparency" in image.info:
         image = image.convert("LA" if image.mode in ("LA", "L") else "RGBA")
     elif image.mode not in ("L", "RGB"):
@@ -250,7 +246,7 @@ def _array_from_pil(image: Any, name: str, page: int) -> tuple[np.ndarray, int]:
     array = np.asarray(image)
     if array.ndim == 3 and array.shape[-1] >= 3 and _colourless(array):
         array = array[..., [0, *range(3, array.shape[-1])]]
-    return array.astype(np.float32) / 255, pages
+    return array.astype(np.float32) / 255
 
 
 def _colourless(array: np.ndarray) -> bool:

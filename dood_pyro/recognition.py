@@ -37,7 +37,7 @@ from dood_pyro.pictures import (
     read_grey,
     resize,
 )
-from dood_pyro.registry import canonical
+from dood_pyro.registry import canonical, code_name
 from dood_pyro.rendering import peak_ink
 from dood_pyro.run_folders.run import Run, make_search_guide
 from dood_pyro.stroke import Stroke, visible_width
@@ -93,8 +93,8 @@ def load(
     run: Run | str | os.PathLike[str],
     device: str | torch.device = "cpu",
     which: str = "best",
-    guide: str | None = None,
-    trusted: Sequence[str] = (),
+    guide: str | type | None = None,
+    trusted: Sequence[str | type] = (),
 ) -> Recognizer:
     """Load a run to parse and draw with: by its folder, by the name of trained weights
     (``"omniglot"``), or from the Hugging Face hub (``"hf://user/repository"``).
@@ -104,19 +104,22 @@ def load(
         which: ``"best"`` or ``"last"`` checkpoint.
         guide: ``"refined"``, ``"smc"`` or ``"per-image"`` to parse by one of these search guides
             over the run's own guide: slower, and closer to the posterior. Or the name
-            ``module:Class`` of a guide that is not built in and that the run was trained with: code
-            that a run folder names runs only if its name is repeated here.
-        trusted: other names ``module:Class`` of code that the run folder may run.
+            ``module:Class`` of a guide that is not built in and that the run was trained with, or its
+            class: code that a run folder names runs only if its name is repeated here.
+        trusted: other names ``module:Class`` of code that the run folder may run, or the classes.
 
     Raises:
         UserError: there is no such run, or the run is damaged or of another version.
     """
     chosen = choose_device(device)
     opened = open_run(run)
-    model, recognition, config = opened.load(which, guide, trusted)
+    if guide is not None:
+        guide = code_name("guide", guide)
+    names = tuple(code_name("model", each) for each in trusted)
+    model, recognition, config = opened.load(which, guide, names)
     native_size = opened.read_facts().native_size
     dood = Recognizer(model.to(chosen), recognition.to(chosen), config, native_size)
-    dood.loaded = Loaded(opened, which, guide, tuple(trusted))
+    dood.loaded = Loaded(opened, which, guide, names)
     return dood
 
 

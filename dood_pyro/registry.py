@@ -177,6 +177,33 @@ def is_own_code(name: str) -> bool:
     return bool(colon) and all(part.isidentifier() for part in parts)
 
 
+def code_name(kind: str, given: Any) -> str:
+    """Name under which a run refers to code that a caller named, or gave as a class.
+
+    Args:
+        kind: a key of `KINDS`.
+        given: a name, which stays as it is; or a class or function at the top of a module, a script or
+            a notebook.
+
+    Raises:
+        UserError: it is neither.
+    """
+    if isinstance(given, str):
+        return given
+    module, name = getattr(given, "__module__", None), getattr(given, "__qualname__", None)
+    if not isinstance(module, str) or not isinstance(name, str):
+        raise UserError(
+            f"give the {kind} by its name, as module:Class or as its class; not {given!r:.60}"
+        )
+    target = f"{module}:{name}"
+    if getattr(sys.modules.get(module), name, None) is not given:
+        raise UserError(
+            f"{target} does not lead to the {kind} that was given, so that a run could not name it; "
+            "define it at the top of a module or notebook"
+        )
+    return next((each for each, line in KINDS[kind].items() if line.target == target), target)
+
+
 def load_component(kind: str, name: str) -> Any:
     """The code of a name.
 
@@ -199,6 +226,10 @@ def load_component(kind: str, name: str) -> Any:
         top = name.partition(":")[0].partition(".")[0]
         here = f"call from the folder that holds {top}.py, or add that folder to PYTHONPATH"
         remedy = f"; {here}" if error.name == top else ""
+        raise UserError(f"cannot load the {kind} {name!r}: {first_line(error)}{remedy}") from None
+    except AttributeError as error:
+        notebook = "; it was defined in a notebook or a script: load the run there, after it"
+        remedy = notebook * name.startswith("__main__:")
         raise UserError(f"cannot load the {kind} {name!r}: {first_line(error)}{remedy}") from None
     # Whatever somebody's module raises is about that module.
     except Exception as error:

@@ -34,7 +34,7 @@ from dood_pyro.errors import UserError
 from dood_pyro.estimators import load_estimator
 from dood_pyro.files import read_bytes
 from dood_pyro.recognition import open_run
-from dood_pyro.registry import GUIDES, MODELS, SOURCES, canonical, load_component
+from dood_pyro.registry import GUIDES, MODELS, SOURCES, canonical, code_name, load_component
 from dood_pyro.run_folders.budget import TrainingBudget
 from dood_pyro.run_folders.build import prior_can_learn_alone
 from dood_pyro.run_folders.run import Run
@@ -59,8 +59,11 @@ INHERITED = ("num_refiners", "guide_channels")
 
 def train(
     source: str,
-    model: str | None = None,
+    model: str | type | None = None,
     *,
+    guide: str | type | None = None,
+    estimator: str | type | None = None,
+    seed: int | None = None,
     steps: int | None = None,
     seconds: float | None = None,
     out: str | Path | None = None,
@@ -88,6 +91,9 @@ def train(
     training = begin_training(
         source,
         model,
+        guide=guide,
+        estimator=estimator,
+        seed=seed,
         steps=steps,
         seconds=seconds,
         out=out,
@@ -108,7 +114,7 @@ def resume(
     seconds: float | None = None,
     device: str = "auto",
     data_dir: str | Path | None = None,
-    trusted: Sequence[str] = (),
+    trusted: Sequence[str | type] = (),
     show: Show | None = None,
     tensorboard: bool = False,
 ) -> Run:
@@ -117,7 +123,7 @@ def resume(
     Args:
         run: run folder, or its path.
         steps, seconds: training budget in all, in place of the run's own, which it may not lower.
-        trusted: names ``module:Class`` of code that the run may run.
+        trusted: names ``module:Class`` of code that the run may run, or the classes.
         device, data_dir: as for `begin_training`.
         show, tensorboard: as for `train`.
 
@@ -126,17 +132,21 @@ def resume(
     """
     run = open_run(run)
     _, budget = run.read_config()
-    run.trusted_config(None, trusted, training=True)
+    names = [code_name("guide", each) for each in trusted]
+    run.trusted_config(None, names, training=True)
     budget = budget.extended(steps, seconds, *run.progress())
-    training = Training.open(run, choose_device(device), data_dir, trusted)
+    training = Training.open(run, choose_device(device), data_dir, names)
     training.train(show, tensorboard, budget)
     return training.run
 
 
 def begin_training(
     source: str | None,
-    model: str | None = None,
+    model: str | type | None = None,
     *,
+    guide: str | type | None = None,
+    estimator: str | type | None = None,
+    seed: int | None = None,
     steps: int | None = None,
     seconds: float | None = None,
     out: str | Path | None = None,
@@ -152,8 +162,10 @@ def begin_training(
     Args:
         source: name of a data source, path of a folder or file, or ``module:function`` of a user's own
             source.
-        model: a name in `dood_pyro.registry.MODELS`, or ``module:Class``; default
+        model: a name in `dood_pyro.registry.MODELS`, ``module:Class``, or the class; default
             `dood_pyro.config.DEFAULT_MODEL`.
+        guide, estimator: likewise, of `GUIDES` and `ESTIMATORS`; default: the settings'.
+        seed: of all random numbers; the setting ``train.seed``.
         steps, seconds: training budget; at least one of the two.
         out: run folder; default runs/MODEL-SOURCE-SEED.
         settings: values in place of the defaults, by names such as ``"model.features"`` or
@@ -171,21 +183,27 @@ def begin_training(
     """
     budget = TrainingBudget(steps, seconds)
     chosen = dict(settings or {})
-    model = _once(chosen, "model.name", model)
+    name = None if model is None else code_name("model", model)
+    name = _once(chosen, "model.name", name)
+    for kind, code in (("guide", guide), ("estimator", estimator)):
+        if code is not None:
+            chosen[f"train.{kind}"] = _once(chosen, f"train.{kind}", code_name(kind, code))
+    if seed is not None:
+        chosen["train.seed"] = _once(chosen, "train.seed", seed)
     source = _once(chosen, "train.source", source) or ""
     init_from = _once(chosen, "train.init_from", init_from)
     own, initial, sha256 = tuple(chosen.items()), None, ""
     if init_from is not None:
         theirs, initial, sha256 = _initial_weights(str(init_from), trusted, chosen)
         their_model = theirs.pop("model.name")
-        model = _their_model(model, their_model, chosen, str(init_from))
-        if model != their_model:  # what theirs did not go by, it does not determine
+        name = _their_model(name, their_model, chosen, str(init_from))
+        if name != their_model:  # what theirs did not go by, it does not determine
             found = load_component("model", their_model)
-            for name in getattr(found, "settings_without_effect", ()):
-                theirs.pop(f"model.{name}", None)
-        for name, value in theirs.items():
-            chosen[name] = _same(name, chosen.get(name), value, str(init_from))
-    config = configure(model, absolute_source(source), chosen)
+            for setting in getattr(found, "settings_without_effect", ()):
+                theirs.pop(f"model.{setting}", None)
+        for setting, value in theirs.items():
+            chosen[setting] = _same(setting, chosen.get(setting), value, str(init_from))
+    config = configure(name, absolute_source(source), chosen)
     _refuse_without_effect(config, dict(own))
     stem = f"{name_of(config.model_name)}-{name_of(source)}-{config.train.seed}"
     path = Path("runs") / stem if out is None else out

@@ -38,6 +38,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
+from PIL import Image, ImageDraw
 from scipy import ndimage
 from train_joins import split_drawings
 
@@ -105,6 +106,19 @@ def in_shadow(picture: Picture) -> Picture:
     return 1 - (1 - 0.9 * picture) * (1 - 0.4 * shadow)
 
 
+SHEET = ((6, 12), (246, 5), (251, 248), (9, 243))
+"""Corners of a sheet of paper that shows the table beneath it along its edges, x and y, pixels."""
+
+
+def on_table(picture: Picture) -> Picture:
+    """A picture on a slanting sheet of paper on a dark table, both with the noise of a photograph."""
+    mask = Image.new("L", (4 * SIDE, 4 * SIDE))
+    ImageDraw.Draw(mask).polygon([(4 * x, 4 * y) for x, y in SHEET], fill=255)
+    sheet = np.asarray(mask.resize((SIDE, SIDE), Image.Resampling.BOX)) / 255
+    noise = np.random.default_rng(0).normal(0, 0.01, picture.shape)
+    return (1 - (sheet * (0.95 - 0.85 * picture) + (1 - sheet) * 0.25 + noise)).clip(0, 1)
+
+
 SWELL_LENGTH = 60.0
 """Length of a stroke over which a pen swells and thins once, pixels."""
 
@@ -129,6 +143,7 @@ DEGRADED: dict[str, Kind] = {
     "speckle": Kind(degrade=speckled),
     "uneven light": Kind(degrade=unevenly_lit),
     "shadow": Kind(degrade=in_shadow),
+    "on a table": Kind(degrade=on_table),
     "swelling pen": Kind(swells=0.4),
 }
 """Kinds of pictures by name."""

@@ -180,7 +180,7 @@ OTHER_TRAIN: dict[str, Any] = {
     "explore_always": 0.2,
     "num_refiners": 1,
     "gate_begin": 2,
-    "gate_full": 4,
+    "gate_full": 900,
     "gate_stagger": 1,
     "guide_channels": 4,
     "sleep_steps": 1,
@@ -253,6 +253,7 @@ def test_a_setting_that_the_model_does_not_go_by_is_refused(source: Path, capsys
         ("dood", {"model.part_dims": 3}, "part_dims has no effect on dood; .* such as dair"),
         ("dair", {"train.num_refiners": 2}, "num_refiners has no effect on dair, whose guide"),
         ("dood-no-guidance", {"train.gate_full": 900}, "gate_full has no effect on dood-no-g"),
+        ("dood", {"train.gate_begin": 900}, "gate_full is the step .* gate_begin, 900"),
         ("dood", {"train.hold_steps": 9}, "hold_steps has no effect with the estimator stop-m"),
         (
             "dood",

@@ -307,6 +307,31 @@ def test_names_that_would_overwrite(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "called m-001" in capsys.readouterr().err
 
 
+def test_pictures_of_one_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """x.png and x.bmp of a folder are two drawings; x.png of two folders would be one file."""
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    picture(folder / "x.png")
+    picture(folder / "y.png", 5.0)
+    frame = Image.open(folder / "y.png")
+    frame.save(folder / "x.bmp")
+    for method in ("ink", "guide"):
+        to = out / method
+        assert run(folder, "--out-dir", to, "--formats", "json", "--method", method) == 0
+        assert {path.name for path in to.iterdir()} == {"x.png.json", "x.bmp.json", "y.json"}
+    drawn = out / "ink" / "x.bmp.json"
+    assert Drawing.open(drawn)[0].control[0, 0, 1] == pytest.approx(35, abs=0.5)
+    other = tmp_path / "other"
+    other.mkdir()
+    picture(other / "x.png")
+    capsys.readouterr()
+    assert run(folder / "x.png", other / "x.png", "--out-dir", out) != 0
+    assert "called x.png" in capsys.readouterr().err
+    glyphs = ("--font", tmp_path / "f.ufo")
+    assert run(folder, "--out-dir", out, *glyphs) != 0
+    assert "2 pictures are called x;" in capsys.readouterr().err
+
+
 def test_a_blank_page_does_not_end_the_others(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

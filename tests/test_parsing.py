@@ -8,12 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFilter
 from scipy import ndimage
 
 from dood_pyro.drawing import Drawing
 from dood_pyro.errors import UserError
 from dood_pyro.inference.ink.fit import Chain
+from dood_pyro.inference.ink.sheet import find_sheet
 from dood_pyro.inference.ink.skeleton import path_length
 from dood_pyro.parsing import InkOptions, parse_picture, parse_ways
 from dood_pyro.rendering.round_pen import Polyline, draw_with_pen, resample
@@ -148,6 +149,56 @@ def test_ink_is_told_from_a_shadow(depth: float, edge: float, noise: float) -> N
     picture = shade * (0.88 * (1 - ink) + 0.2 * ink)
     picture += noise * np.random.default_rng(0).normal(size=picture.shape)
     right(parse_picture(picture.clip(0, 1)), THREE, 2.0)
+
+
+TABLES = {
+    "dark": (0.2, 0.18, 0.17),
+    "grey": (0.62, 0.62, 0.6),
+    "wooden": (0.55, 0.37, 0.23),
+}
+CORNERS = {
+    "whole": ((70, 40), (660, 90), (630, 730), (25, 690)),
+    "cut off below": ((60, 50), (650, 30), (670, 900), (30, 900)),
+}
+
+
+def on_table(ink: np.ndarray, table: str, corners: str) -> np.ndarray:
+    """A photograph, 700 by 760 pixels, of a sheet on a table; the light falls off."""
+    mask = Image.new("L", (700, 760))
+    ImageDraw.Draw(mask).polygon(CORNERS[corners], fill=255)
+    sheet = np.asarray(mask.filter(ImageFilter.GaussianBlur(1)))[..., None] / 255
+    rng = np.random.default_rng(0)
+    grain = 0.03 * ndimage.gaussian_filter1d(rng.normal(size=(760, 1)), 2, axis=0)[..., None]
+    picture = sheet * 0.92 * (1 - 0.8 * ink[..., None]) + (1 - sheet) * (TABLES[table] + grain)
+    picture *= np.linspace(1, 0.8, 700)[:, None]
+    return (picture + rng.normal(0, 0.01, picture.shape)).clip(0, 1)
+
+
+@pytest.mark.parametrize("corners", CORNERS)
+@pytest.mark.parametrize("table", TABLES)
+def test_a_sheet_is_told_from_the_table_that_it_lies_on(table: str, corners: str) -> None:
+    strokes = [2 * each + [150, 180] for each in THREE]
+    picture = on_table(draw_with_pen(strokes, (760, 700), 7.0), table, corners)
+    found = parse_picture(picture)
+    scores = compare_strokes(found.polylines(), strokes, 760)
+    assert len(found) == 3 and scores.exact == 1 and scores.chamfer < 0.4
+    blank = on_table(np.zeros((760, 700)), table, corners)
+    assert len(parse_picture(blank)) == 0
+
+
+def test_no_drawing_is_taken_for_a_sheet() -> None:
+    """Neither a large closed line, nor a dense drawing, nor the paper beside a shadow."""
+    around = [np.array([[30.0, 40], [260, 30], [270, 265], [25, 255], [30, 40]])]
+    hatched = [np.array([[60.0 + x, 60], [70 + x, 240]]) for x in range(0, 180, 14)]
+    x = np.mgrid[:300, :300][1]
+    shadow = 1 - 0.45 * (x > 170)
+    for ink, light in (
+        (draw_with_pen(around, (300, 300), 18.0), 1.0),
+        (draw_with_pen(hatched, (300, 300), 12.0), 1.0),
+        (draw_with_pen(around, (300, 300), 3.0), shadow),
+    ):
+        picture = ((1 - 0.9 * ink) * light)[..., None]
+        assert find_sheet(picture) is None and find_sheet(1 - picture) is None
 
 
 def test_chalk_has_grain() -> None:

@@ -15,6 +15,8 @@ import dood_pyro
 import dood_pyro.research
 from dood_pyro.config import DEFAULT_MODEL, SettingError
 from dood_pyro.errors import UserError
+from dood_pyro.guides.amortised import AmortisedGuide
+from dood_pyro.models.dood import DooD
 from dood_pyro.run_folders.budget import TrainingBudget
 from dood_pyro.run_folders.run import Run
 
@@ -265,3 +267,54 @@ def test_an_interrupted_training_keeps_what_it_learned(source: Path, tmp_path: P
     assert len(dood.sample(3)) == 3
     (told,) = [each for each in dood_pyro.runs(tmp_path) if each.name == str(out)]
     assert told.state.startswith("stopped at") and told.steps == steps
+
+
+class OwnGuide(AmortisedGuide):
+    """A guide by a class of its own."""
+
+
+def test_classes_in_place_of_names(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A class is trained, measured and resumed with as its name would be; a run keeps the name."""
+
+    def train(name: str, guide: Any, **options: Any) -> Run:
+        return dood_pyro.train(
+            str(source), DooD, guide=guide, steps=1, out=tmp_path / name, device="cpu", **options
+        )
+
+    tiny = {"settings": SETTINGS}
+    run = train("own", OwnGuide, estimator="iwae", seed=3, **tiny)
+    config, _ = run.read_config()
+    name = f"{__name__}:OwnGuide"
+    assert (config.model_name, config.train.guide) == ("dood", name)
+    assert (config.train.estimator, config.train.seed) == ("iwae", 3)
+    assert isinstance(dood_pyro.load(run, guide=OwnGuide).guide, OwnGuide)
+    few = {"particles": 1, "limit": 2}
+    rows = [dood_pyro.evaluate(run, str(source), guide=each, **few) for each in (OwnGuide, name)]
+    assert rows[0] == rows[1] and rows[0]["guide"] == name
+    with pytest.raises(UserError, match=r"in Python guide="):
+        dood_pyro.load(run)
+    assert dood_pyro.resume(run, steps=2, trusted=[OwnGuide], device="cpu").progress()[0] == 2
+
+    class Inside(AmortisedGuide):
+        pass
+
+    for guide, said in ((Inside, "at the top of a module"), (5, "by its name")):
+        with pytest.raises(UserError, match=said):
+            train("refused", guide, **tiny)
+    with pytest.raises(SettingError, match="twice"):
+        train("refused", OwnGuide, settings=SETTINGS | {"train.guide": "amortised"})
+    assert not (tmp_path / "refused").exists()
+    notebook = types.ModuleType("__main__")
+    monkeypatch.setitem(sys.modules, "__main__", notebook)
+    cell = (
+        "from dood_pyro.guides.amortised import AmortisedGuide\n\nclass Cell(AmortisedGuide): pass"
+    )
+    exec(cell, notebook.__dict__)
+    run = train("notebook", notebook.__dict__["Cell"], **tiny)
+    options = {"particles": 200, "limit": 100, "guide": notebook.__dict__["Cell"]}
+    assert dood_pyro.evaluate(run, "digits", jobs=2, **options)["guide"] == "__main__:Cell"
+    del notebook.__dict__["Cell"]
+    with pytest.raises(UserError, match="defined in a notebook"):
+        dood_pyro.load(run, guide="__main__:Cell")

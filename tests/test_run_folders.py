@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -113,12 +114,18 @@ def test_what_runs_differ_in_is_said(two: Path, capsys: Out) -> None:
     assert status == 2 and err.count("\n") == 1
 
 
-def test_runs_are_deleted_and_nothing_else(two: Path, capsys: Out) -> None:
+def test_runs_are_deleted_and_nothing_else(
+    two: Path, capsys: Out, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (two / "notes").mkdir()
     for name in (two / "notes", "omniglot", two / "none"):
         status, _, err = call(capsys, "runs", "delete", "--yes", name)
         assert status == 1 and err.count("\n") == 1
     assert (two / "notes").is_dir()
+    for answer, said in (("", "nobody answered"), ("n\n", "is kept")):
+        monkeypatch.setattr("sys.stdin", io.StringIO(answer))
+        status, _, err = call(capsys, "runs", "delete", two / "one")
+        assert status == 1 and said in err and (two / "one").is_dir()
     status, _, _ = call(capsys, "runs", "delete", "--yes", two / "one")
     assert status == 0 and not (two / "one").exists() and (two / "deeper" / "two").is_dir()
 

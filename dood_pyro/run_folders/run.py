@@ -319,10 +319,11 @@ class Run:
     ) -> None:
         for name in names:
             if is_own_code(name) and name not in trusted:
-                option, what = ("--guide", "guide") if name == guide else ("--trust", "code")
+                option, what = ("guide", "guide") if name == guide else ("trust", "code")
+                argument = f"guide={name!r}" if name == guide else f"trusted=[{name!r}]"
                 raise UserError(
                     f"{self.path} has {what} of its own, {name}; if you trust that code, name it: "
-                    f"{option} {name}"
+                    f"--{option} {name}, or in Python {argument}"
                 )
 
     def load(

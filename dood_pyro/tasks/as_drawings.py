@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from numbers import Integral
 from typing import Any
 
 from dood_pyro.drawing import Drawing, Drawings
@@ -75,10 +76,10 @@ def new_exemplars(
 
 
 def _check(dood: Recognizer, count: int, seed: int) -> None:
-    if not 0 <= seed < 2**63:
-        raise UserError(f"a seed is a whole number from 0 to 2⁶³ − 1, not {seed}")
-    if not 1 <= count <= MOST:
-        raise UserError(f"1 to {MOST} drawings are made at once, not {count}")
+    if not isinstance(seed, Integral) or not 0 <= seed < 2**63:
+        raise UserError(f"a seed is a whole number from 0 to 2⁶³ − 1, not {seed!r}")
+    if not isinstance(count, Integral) or not 1 <= count <= MOST:
+        raise UserError(f"1 to {MOST} drawings are made at once, not {count!r}")
     if not dood.model.draws_curves:
         raise UserError(f"a {dood.config.model_name} model draws no pen strokes")
 

@@ -4,17 +4,14 @@ Used by ``dood-pyro evaluate``, which the transfer table calls, and by `dood_pyr
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import queue
-import signal
-import threading
+import sys
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pyro
@@ -29,9 +26,13 @@ from dood_pyro.inference.guide_parses import ModelAndGuide, in_double, parse
 from dood_pyro.inference.importance import ImportanceBound, bound_of
 from dood_pyro.inference.search.base import SearchGuide
 from dood_pyro.recognition import open_run
-from dood_pyro.registry import is_own_code
+from dood_pyro.registry import code_name, is_own_code
 from dood_pyro.run_folders.run import Run, parse_guide_name
 from dood_pyro.tasks.rows import COLUMNS, Row
+from dood_pyro.worker_pool import CONTEXT, WorkerPool
+
+if TYPE_CHECKING:
+    from multiprocessing.queues import Queue
 
 SHARD = 64
 """Images that share a seed, so that a row does not depend on the number of processes."""
@@ -64,16 +65,16 @@ def evaluate(
     device: torch.device | None = None,
     data_dir: str | Path | None = None,
     which: str = "best",
-    guide: str | None = None,
+    guide: str | type | None = None,
     progress: Callable[[float, int], None] | None = None,
     jobs: int = 1,
-    trusted: Sequence[str] = (),
+    trusted: Sequence[str | type] = (),
 ) -> Row:
     """Measure a run on the first ``limit`` test images of the target's shuffle of seed 0.
 
     Args:
         run: a run, its folder, or the name of weights that come with the package.
-        which, guide, trusted: as for `Run.load`.
+        which, guide, trusted: as for `dood_pyro.load`.
         progress: called with images done since the last call, and images in all.
         jobs: processes that share the images, on a CPU; the row does not depend on their number. More
             than one need a main module that can be imported (``if __name__ == "__main__"``).
@@ -92,8 +93,11 @@ def evaluate(
     device = device or torch.device("cpu")
     if device.type == "cpu":
         keep_freed_memory()
-    arguments = LoadArguments(str(run.path), which, guide, tuple(trusted))
-    model, recognition, config = run.load(which, guide, trusted)
+    if guide is not None:
+        guide = code_name("guide", guide)
+    names = tuple(code_name("model", each) for each in trusted)
+    arguments = LoadArguments(str(run.path), which, guide, names)
+    model, recognition, config = run.load(which, guide, names)
     made_by = run.provenance(which)  # read at once: the run may be in training
     model, recognition = model.to(device), recognition.to(device)
     dataset = data.load(target, "test", config.model.canvas_size, data_dir)
@@ -103,6 +107,8 @@ def evaluate(
         if progress is not None:
             progress(done, len(images))
 
+    if _only_here(config.own_code()):
+        jobs = 1
     with pyro.validation_enabled(False), torch.random.fork_rng():
         programs = model, recognition
         bound, errors = _measure(arguments, programs, images, particles, jobs, show)
@@ -125,6 +131,12 @@ def evaluate(
         "data_sha256": dataset.sha256,
     }
     return Row({column: row[column] for column in COLUMNS})
+
+
+def _only_here(names: Sequence[str]) -> bool:
+    """Whether code is defined in a notebook or at a prompt, which other processes cannot import."""
+    at_prompt = not hasattr(sys.modules["__main__"], "__file__")
+    return at_prompt and any(name.startswith("__main__:") for name in names)
 
 
 def _guide_name(named: str | None, own: str) -> str:
@@ -195,21 +207,18 @@ def _by_processes(
     show: Callable[[float], None],
 ) -> list[_Measured]:
     """Compute the shards' bounds and errors in worker processes."""
-    context = torch.multiprocessing.get_context("spawn")
-    others = torch.multiprocessing.active_children()
     # The weights, too: a run in training may have saved others by the time a worker reads its files.
     weights = [
         {name: value.numpy() for name, value in program.state_dict().items()}
         for program in _with_weights(programs)
     ]
-    with context.Manager() as manager:
-        done = manager.Queue()
-        pool = ProcessPoolExecutor(jobs, context, _start_worker, (arguments, weights))
-        try:
+    done: Queue[float] = CONTEXT.Queue()
+    try:
+        with WorkerPool(jobs, _start_worker, arguments, weights, done) as pool:
             futures = [
                 # Arrays rather than tensors, which would travel by shared memory, of which containers
                 # have little.
-                pool.submit(_work, index, s.pixels.numpy(), s.native_size, particles, done)
+                pool.submit(_work, index, s.pixels.numpy(), s.native_size, particles)
                 for index, s in enumerate(shards)
             ]
             while any(not future.done() for future in futures) or not done.empty():
@@ -218,18 +227,11 @@ def _by_processes(
                 if any(future.done() and future.exception() for future in futures):
                     break
             found = [list(map(torch.from_numpy, future.result())) for future in futures]
-        except BrokenProcessPool:
-            raise UserError(
-                "a process that measured died, perhaps for lack of memory; free some memory, or let "
-                "one process measure: OMP_NUM_THREADS=1"
-            ) from None
-        except BaseException:
-            for process in torch.multiprocessing.active_children():
-                if process not in others:
-                    process.terminate()
-            raise
-        finally:
-            pool.shutdown(cancel_futures=True)
+    except BrokenProcessPool:
+        raise UserError(
+            "a process that measured died, perhaps for lack of memory; free some memory, or let one "
+            "process measure: OMP_NUM_THREADS=1"
+        ) from None
     return [_Measured(ImportanceBound(*columns[:-1]), columns[-1]) for columns in found]
 
 
@@ -241,25 +243,22 @@ def _with_weights(programs: ModelAndGuide) -> tuple[torch.nn.Module, torch.nn.Mo
 
 _programs: ModelAndGuide
 """A worker's model and guide."""
+_done: Queue[float]
+"""Shares of its shards that a worker has measured, for the parent's bar."""
 
 
-def _start_worker(arguments: LoadArguments, weights: list[dict[str, np.ndarray]]) -> None:
-    """Set up a worker process: one thread, ended by its parent alone.
+def _start_worker(
+    arguments: LoadArguments,
+    weights: list[dict[str, np.ndarray]],
+    done: Queue[float],
+) -> None:
+    """Load what a worker process measures with.
 
     Args:
         weights: of model and guide.
     """
-    global _programs
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers
-
-    def exit_with_parent() -> None:
-        parent = multiprocessing.parent_process()
-        if parent is not None:
-            parent.join()
-        os._exit(1)
-
-    threading.Thread(target=exit_with_parent, daemon=True).start()
-    torch.set_num_threads(1)
+    global _programs, _done
+    _done = done
     keep_freed_memory()
     pyro.enable_validation(False)
     model, guide, _ = Run(arguments.path).load(*arguments[1:])
@@ -273,10 +272,9 @@ def _work(
     pixels: np.ndarray,
     native_size: int,
     particles: int,
-    done: Any,
 ) -> tuple[np.ndarray, ...]:
     """Measure one shard in a worker; return the fields of `_Measured` as arrays, the error last."""
     images = ImageBatch(torch.from_numpy(pixels), native_size)
     with torch.no_grad():
-        bound, error = _shard(_programs, index, images, particles, done.put)
+        bound, error = _shard(_programs, index, images, particles, _done.put)
     return tuple(values.numpy() for values in (*bound, error))

@@ -16,6 +16,9 @@ from jaxtyping import Bool, Float
 from scipy import ndimage
 from scipy.special import ndtri
 
+from .blocks import enlarged, shrunk
+from .sheet import find_sheet
+
 Picture = Float[np.ndarray, "height width"]
 Colours = Float[np.ndarray, "height width channels"]
 Polarity = Literal["auto", "bright-ink", "dark-ink"]
@@ -127,17 +130,31 @@ def find_ink(
         colours, given = _without_alpha(colours, alpha)
         if given is not None:
             return _measured(given, 0.0, clean=True, mend=paper == "auto")
-    if paper == "auto":
-        colours = _without_frame(colours)
     if paper == "flat":
         strength, plain = _difference(colours, polarity, paper)
         return _measured(strength, 0.0, plain, mend=False)
+    if (sheet := find_sheet(colours)) is not None:
+        ink = _ink_on_paper(sheet.colours, polarity, sheet.there)
+        strength = np.zeros(colours.shape[:2], ink.strength.dtype)
+        strength[sheet.box] = np.where(sheet.edges(ink.mask), 0, ink.strength)
+        return ink._replace(strength=strength)
+    return _ink_on_paper(_without_frame(colours), polarity)
+
+
+def _ink_on_paper(
+    colours: Colours, polarity: Polarity, there: Bool[np.ndarray, "height width"] | None = None
+) -> Ink:
+    """Ink of a picture of paper.
+
+    Args:
+        there: where the paper is itself, not what was put in its place; None for everywhere.
+    """
     signed = polarity != "auto" or colours.shape[-1] == 1
     for blur in BLURS:
         blurred = ndimage.gaussian_filter(colours, (blur, blur, 0)) if blur else colours
-        strength, plain = _difference(blurred, polarity, paper)
+        strength, plain = _difference(blurred, polarity, "auto")
         strength = _without_rules(_without_shadows(strength), plain)
-        noise, peak = _noise(strength, signed), _peak(strength)
+        noise, peak = _noise(strength, signed, there), _peak(strength)
         if NOISE_FACTOR * noise < 0.5 * peak:
             break
     else:
@@ -227,9 +244,9 @@ def _commonest(colours: Colours) -> tuple[np.ndarray, float]:
 
 def _ink_is_dark(brightness: Picture) -> bool:
     """Whether what departs from the local brightness is mostly darker."""
-    small, coarse = _shrunk(brightness, 4 * COARSE), _shrunk(brightness, COARSE)
+    small, coarse = shrunk(brightness, 4 * COARSE), shrunk(brightness, COARSE)
     size = max(3, int(NEIGHBOURHOOD * max(coarse.shape)))
-    ground = _enlarged(ndimage.median_filter(coarse, size), small.shape)
+    ground = enlarged(ndimage.median_filter(coarse, size), small.shape)
     return float(((small - ground) ** 3).sum()) <= 0
 
 
@@ -238,7 +255,7 @@ def _light(colours: Colours, dark: bool) -> Colours:
     shape = colours.shape[:2]
     channels = []
     for channel in np.moveaxis(colours, -1, 0):
-        small = _shrunk(channel, COARSE)
+        small = shrunk(channel, COARSE)
         size = max(3, int(NEIGHBOURHOOD * max(small.shape)) | 1)
         ground = ndimage.median_filter(small, size)
         # Ink near half of a neighbourhood draws the median with it; what is on the ink's side of the
@@ -247,37 +264,8 @@ def _light(colours: Colours, dark: bool) -> Colours:
         kept = (~off).astype(float)
         weight = ndimage.gaussian_filter(kept, size / 6)
         filled = ndimage.gaussian_filter(kept * small, size / 6) / np.maximum(weight, 1e-3)
-        channels.append(_enlarged(np.where(weight > 0.05, filled, ground), shape))
+        channels.append(enlarged(np.where(weight > 0.05, filled, ground), shape))
     return np.stack(channels, axis=-1)
-
-
-def _shrunk(picture: Picture, side: int) -> Picture:
-    """A picture by means of blocks, its longer side about ``side`` pixels."""
-    block = max(1, max(picture.shape) // side)
-    if block == 1:
-        return picture.astype(float)
-    height, width = (-(-each // block) for each in picture.shape)
-    padded = np.pad(
-        picture,
-        ((0, height * block - picture.shape[0]), (0, width * block - picture.shape[1])),
-        mode="edge",
-    )
-    return padded.reshape(height, block, width, block).mean((1, 3), dtype=float)
-
-
-def _enlarged(picture: Picture, shape: tuple[int, ...]) -> Picture:
-    """A picture by linear interpolation at pixel centres."""
-    rows, columns = (
-        ((np.arange(n) + 0.5) * small / n - 0.5).clip(0, small - 1)
-        for n, small in zip(shape, picture.shape, strict=True)
-    )
-    top, left = np.floor(rows).astype(int), np.floor(columns).astype(int)
-    down, right = (rows - top)[:, None], columns - left
-    below = np.minimum(top + 1, picture.shape[0] - 1)
-    beside = np.minimum(left + 1, picture.shape[1] - 1)
-    upper = picture[top][:, left] * (1 - right) + picture[top][:, beside] * right
-    lower = picture[below][:, left] * (1 - right) + picture[below][:, beside] * right
-    return (upper * (1 - down) + lower * down).astype(np.float32)
 
 
 def _without_frame(colours: Colours) -> Colours:
@@ -334,7 +322,7 @@ def _without_shadows(strength: Picture) -> Picture:
     a pen's width, fainter than the ink, and comes in from the border or is large."""
     if max(strength.shape) <= COARSE_SIDE:
         return strength
-    small = _shrunk(strength, round(SHADOW_BLOCKS / SHADOW_SIDE))
+    small = shrunk(strength, round(SHADOW_BLOCKS / SHADOW_SIDE))
     # Dark all over a square: a grey opening.
     square = (SHADOW_BLOCKS, SHADOW_BLOCKS)
     dark = ndimage.grey_opening(small, square, mode="nearest")
@@ -354,7 +342,7 @@ def _without_shadows(strength: Picture) -> Picture:
     ]
     if not shadows:
         return strength
-    shadow = _enlarged(np.where(np.isin(pieces, shadows), dark, 0.0), strength.shape)
+    shadow = enlarged(np.where(np.isin(pieces, shadows), dark, 0.0), strength.shape)
     # Ink takes away a share of the light that is left.
     return ((strength - shadow) / (1 - shadow.clip(0, 0.9))).clip(0, None)
 
@@ -389,15 +377,19 @@ def _without_rules(strength: Picture, plain: bool) -> Picture:
     return result
 
 
-def _noise(strength: Picture, signed: bool) -> float:
+def _noise(
+    strength: Picture, signed: bool, there: Bool[np.ndarray, "height width"] | None
+) -> float:
     """Standard deviation of the paper, apart from ink.
 
     Args:
         signed: whether strength is cut off below 0, as half of the noise then is; or an absolute value.
+        there: where the paper is.
     """
     if max(strength.shape) <= COARSE_SIDE:
         return 0.0  # edges of ink may be everywhere
-    strength = strength[:: max(1, strength.size // MEASURED_PIXELS)]
+    every = slice(None, None, max(1, strength.size // MEASURED_PIXELS))
+    strength = strength[every] if there is None else strength[every][there[every]]
 
     def deviation(values: np.ndarray, share: float) -> float:
         """By the value up to which there is that share of all absolute values."""
