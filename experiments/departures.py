@@ -24,12 +24,14 @@ from typing import Any, NamedTuple
 
 import torch
 from click.core import ParameterSource
+from results_files import line_of, number
 from trainings import measure, options, side_by_side, train
 
 from dood_pyro import data
 from dood_pyro.errors import UserError, exit_on_user_error
 from dood_pyro.files import read_object, update_object
 from dood_pyro.images import ImageBatch
+from dood_pyro.plots import source_title
 from dood_pyro.registry import TASKS, load_target
 from dood_pyro.research import configure
 from dood_pyro.run_folders.budget import TrainingBudget
@@ -169,6 +171,27 @@ def fill_in(engine: LocalEngine, name: str, source: str, seed: str, runs: Path, 
             update_object(RESULTS, {key: {"run": run.provenance("best"), "targets": known}})
     cells = [f"{target} {cell['log_p']:.0f}" for target, cell in known.items()]
     return f"{key}: {', '.join(cells)}"
+
+
+def table() -> list[str]:
+    """The rows in Markdown that have all their targets, by source, and by seed where there are more."""
+    found = read_object(RESULTS)
+    lines = [line_of(["trained on", "", "steps", *map(source_title, DATASETS)])]
+    lines.append("|" + " --- |" * 3 + " ---: |" * len(DATASETS))
+    for source in DATASETS:
+        for name, row in ROWS.items():
+            for key in sorted(
+                each for each in found if each.startswith(f"{name}, {source}, seed ")
+            ):
+                targets = found[key]["targets"]
+                if targets.keys() != set(DATASETS):
+                    continue
+                seed = key.rpartition(", ")[2]
+                title = row.title if seed == "seed 0" else f"{row.title}, {seed}"
+                cells = [number(targets[target]["log_p"]) for target in DATASETS]
+                steps = number(found[key]["run"]["steps"])
+                lines.append(line_of([source_title(source), title, steps, *cells]))
+    return lines
 
 
 def main() -> None:

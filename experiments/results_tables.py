@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import departures
 import seeds
 from results_files import (
     LONGER,
@@ -92,6 +93,11 @@ def own_table() -> list[str]:
 def seeds_table() -> list[str]:
     """Cells over seeds of training."""
     return seeds.table()
+
+
+def departures_table() -> list[str]:
+    """Trainings with each departure from the paper taken back."""
+    return departures.table()
 
 
 def guides_table() -> list[str]:
@@ -373,6 +379,7 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "transfer": transfer_table,
     "own": own_table,
     "seeds": seeds_table,
+    "departures": departures_table,
     "guides": guides_table,
     "one-shot": one_shot_table,
     "fid": fid_table,

@@ -182,6 +182,8 @@ def test_a_sheet_is_told_from_the_table_that_it_lies_on(table: str, corners: str
     found = parse_picture(picture)
     scores = compare_strokes(found.polylines(), strokes, 760)
     assert len(found) == 3 and scores.exact == 1 and scores.chamfer < 0.4
+    negative = parse_picture(1 - picture, InkOptions(polarity="bright-ink"))
+    assert len(negative) == 3
     blank = on_table(np.zeros((760, 700)), table, corners)
     assert len(parse_picture(blank)) == 0
 

@@ -133,8 +133,10 @@ def find_ink(
     if paper == "flat":
         strength, plain = _difference(colours, polarity, paper)
         return _measured(strength, 0.0, plain, mend=False)
-    if (sheet := find_sheet(colours)) is not None:
-        ink = _ink_on_paper(sheet.colours, polarity, sheet.there)
+    bright = polarity == "bright-ink"
+    if (sheet := find_sheet(1 - colours if bright else colours)) is not None:
+        paper_alone = 1 - sheet.colours if bright else sheet.colours
+        ink = _ink_on_paper(paper_alone, polarity, sheet.there)
         strength = np.zeros(colours.shape[:2], ink.strength.dtype)
         strength[sheet.box] = np.where(sheet.edges(ink.mask), 0, ink.strength)
         return ink._replace(strength=strength)

@@ -89,7 +89,10 @@ class Sheet(NamedTuple):
 
 
 def find_sheet(colours: Float[np.ndarray, "height width channels"]) -> Sheet | None:
-    """The sheet that a photograph shows with what is around it; None where there is no such thing."""
+    """The sheet that a photograph shows with what is around it; None where there is no such thing.
+
+    A photograph of bright ink on a dark sheet is to be given as its negative.
+    """
     height, width = colours.shape[:2]
     if max(height, width) <= SMALLEST or SLIMMEST * min(height, width) < max(height, width):
         return None
