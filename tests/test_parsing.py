@@ -502,3 +502,42 @@ def test_damaged_files_are_refused(tmp_path: Path) -> None:
             continue
     with pytest.raises(UserError, match="no page 10"):
         parse_picture(tmp_path / "x.tif", page=9)
+
+
+@pytest.mark.parametrize("scale", [1.0, 2.5])
+def test_solid_patches_are_filled_by_the_pen(scale: float) -> None:
+    """A face with filled eyes, and a line that leads up to a filled square."""
+    size = round(400 * scale)
+    image = Image.new("L", (size, size), 255)
+    draw = ImageDraw.Draw(image)
+
+    def box(*corners: float) -> tuple[float, ...]:
+        return tuple(scale * each for each in corners)
+
+    draw.ellipse(box(60, 60, 340, 340), outline=0, width=round(6 * scale))
+    draw.ellipse(box(110, 120, 170, 190), fill=0)
+    draw.ellipse(box(230, 120, 290, 190), fill=0)
+    draw.rectangle(box(150, 220, 230, 280), fill=0)
+    draw.line(box(190, 280, 190, 335), fill=0, width=round(6 * scale))
+    found = parse_picture(image)
+    assert found.explained > 0.99 and 8 <= len(found) <= 9
+    widths = [stroke.width / scale for stroke in found]
+    assert widths == pytest.approx([6] * len(found), rel=0.15)
+    picture = 1 - np.asarray(image) / 255
+    assert np.abs(found.render() - picture).mean() < 0.01
+    assert sum(stroke.confidence == 0.5 for stroke in found) == 6
+    few = parse_picture(image, InkOptions(max_strokes=2))
+    assert len(few) == 2 and few.limited
+    around = max(few, key=lambda stroke: np.ptp(stroke.points()[:, 0]))
+    assert np.ptp(around.points()[:, 0]) == pytest.approx(274 * scale, rel=0.02)
+
+
+def test_a_thick_line_is_no_patch_and_a_patch_alone_no_drawing() -> None:
+    lines = [np.array([[40.0, 60], [360, 60]]), np.array([[60.0, 250], [340, 300]])]
+    ink = np.maximum(
+        draw_with_pen(lines[:1], (400, 400), 5.0), draw_with_pen(lines[1:], (400, 400), 40.0)
+    )
+    assert [round(stroke.width) for stroke in parse_picture(1 - ink)] == [5, 40]
+    dot = draw_with_pen([np.array([[200.0, 200], [200.1, 200]])], (400, 400), 120.0)
+    (stroke,) = parse_picture(1 - dot)
+    assert stroke.width == pytest.approx(120, rel=0.1)

@@ -28,6 +28,7 @@ from dood_pyro.inference.ink.decompositions import (
     alternatives,
     decompose,
 )
+from dood_pyro.inference.ink.fills import Fills, take_fills
 from dood_pyro.inference.ink.fit import STEPS, Chain, fit_chains
 from dood_pyro.inference.ink.join_scores import (
     JoinNetworks,
@@ -40,6 +41,8 @@ from dood_pyro.inference.ink.order import box_of, characters, drawing_order
 from dood_pyro.inference.ink.paper import Ink, above_half_of_near, specks
 from dood_pyro.inference.ink.skeleton import InkGraph, Points, along, ink_graphs, path_length
 
+FILLING = 0.5
+"""Confidence of strokes that fill a patch: nothing tells how a person filled it."""
 MAX_STROKES = 100_000
 """Most strokes of a picture, unless told."""
 LAPLACE_SCALE = 0.1
@@ -96,14 +99,15 @@ def parse_ink(
         max_strokes: most strokes; the longest are kept.
         networks: in place of those that come with the package.
     """
-    graphs, factor = graphs_of(ink)
+    fills = take_fills(ink)
+    graphs, factor = graphs_of(fills.rest)
     if score == "angles":
         lines = [line for graph in graphs for line in chain_branches(graph, joins(graph))]
         drawn = DecomposedInk([FoundStroke(line, 1.0) for line in lines], float("nan"))
     else:
         pieces = [decompose(scores) for scores in _scores(graphs, networks)]
         drawn = _together(pieces)
-    return _fitted(ink, drawn, _width(graphs), factor, steps, max_strokes)
+    return _fitted(ink, fills, drawn, _width(graphs), factor, steps, max_strokes)
 
 
 def parse_ink_ways(ink: Ink, count: int, max_strokes: int = MAX_STROKES) -> list[InkParse]:
@@ -112,10 +116,11 @@ def parse_ink_ways(ink: Ink, count: int, max_strokes: int = MAX_STROKES) -> list
     Args:
         max_strokes: most strokes of each; the longest are kept.
     """
-    graphs, factor = graphs_of(ink)
+    fills = take_fills(ink)
+    graphs, factor = graphs_of(fills.rest)
     ways = [alternatives(scores, count) for scores in _scores(graphs, None)]
     return [
-        _fitted(ink, _together(chosen), _width(graphs), factor, STEPS, max_strokes)
+        _fitted(ink, fills, _together(chosen), _width(graphs), factor, STEPS, max_strokes)
         for chosen in most_probable(ways, count)
     ]
 
@@ -163,27 +168,38 @@ def _together(pieces: Sequence[DecomposedInk]) -> DecomposedInk:
 
 
 def _fitted(
-    ink: Ink, drawn: DecomposedInk, width: float, factor: int, steps: int, max_strokes: int
+    ink: Ink,
+    fills: Fills,
+    drawn: DecomposedInk,
+    width: float,
+    factor: int,
+    steps: int,
+    max_strokes: int,
 ) -> InkParse:
-    """Strokes fitted to the picture, directed and ordered.
+    """Strokes fitted to the picture, directed and ordered, with those that fill patches.
 
     Args:
+        ink: all of it.
         width: the pen's, in the lines' own finer pixels.
         factor: how many times finer these are.
     """
-    strokes = drawn.strokes
-    limited = len(strokes) > max_strokes
+    strokes, filling = drawn.strokes, fills.strokes
+    limited = len(strokes) + len(filling) > max_strokes
     if limited:
-        longest = sorted(strokes, key=lambda each: -path_length(each.line.line))[:max_strokes]
-        strokes = [each for each in strokes if any(each is other for other in longest)]
+        lengths = [path_length(each.line.line) / factor for each in strokes]
+        lengths += [path_length(each.control[:, 0]) for each in filling]
+        kept = set(np.argsort(lengths)[::-1][:max_strokes].tolist())
+        filling = [each for i, each in enumerate(filling, len(strokes)) if i in kept]
+        strokes = [each for i, each in enumerate(strokes) if i in kept]
     lines = []
     for stroke in strokes:
         line, seams, _ = stroke.line
         corners = [seam for seam in seams if _is_corner(line, seam, width)]
         lines.append((_two_points(line) / factor, corners))
-    fit = fit_chains(ink.strength, lines, width / factor, steps)
-    chains = [_directed(chain) for chain in fit.chains]
-    ordered = [InkStroke(chains[i], strokes[i].confidence) for i in drawing_order(chains)]
+    fit = fit_chains(fills.rest.strength, lines, width / factor, steps)
+    chains = [*map(_directed, fit.chains), *filling]
+    sure = [*(stroke.confidence for stroke in strokes), *(FILLING for _ in filling)]
+    ordered = [InkStroke(chains[i], sure[i]) for i in drawing_order(chains)]
     log_density = drawn.log_p - fit.misfit / LAPLACE_SCALE
     return InkParse(ordered, explained_share(ink, chains), limited, log_density)
 
