@@ -95,6 +95,28 @@ def test_a_row_whose_steps_cost_twice_takes_half_as_many(
     assert departures.steps_of("taper", "mnist") == steps / 2
 
 
+def test_the_table_of_departures_has_the_rows_that_are_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(departures, "RESULTS", tmp_path / "departures.json")
+    whole = {target: {"log_p": -1234.5 - i} for i, target in enumerate(departures.DATASETS)}
+    entries = {
+        departures.COSTS.format(source="mnist"): {"default": 0.3},
+        "paper, mnist, seed 1": {"run": {"steps": 6200}, "targets": whole},
+        "paper, mnist, seed 0": {"run": {"steps": 6000}, "targets": whole},
+        "default, mnist, seed 0": {"run": {"steps": 3848}, "targets": whole},
+        "taper, mnist, seed 0": {"run": {"steps": 3900}, "targets": {"mnist": {"log_p": 1.0}}},
+    }
+    (tmp_path / "departures.json").write_text(json.dumps(entries))
+    lines = [line.strip("| ").split(" | ") for line in departures.table()[2:]]
+    assert [line[:3] for line in lines] == [
+        ["MNIST", "the default", "3,848"],
+        ["MNIST", "the paper's program alone", "6,000"],
+        ["MNIST", "the paper's program alone, seed 1", "6,200"],
+    ]
+    assert lines[0][3] == "−1,234" and len(lines[0]) == 3 + len(departures.DATASETS)
+
+
 @pytest.mark.slow
 def test_rows_differ_in_what_their_steps_cost(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
