@@ -165,6 +165,10 @@ FORMER_NAMES = {"stop-time": "stop-marginal", "doodles": "random-strokes"}
 """Names that earlier versions used; they are still understood."""
 
 
+AMORTISED = "dood_pyro.guides.amortised:AmortisedGuide"
+"""What the guide ``amortised`` is over models of curves."""
+
+
 def canonical(name: str) -> str:
     """A name as it is now."""
     return FORMER_NAMES.get(name, name)
@@ -196,12 +200,15 @@ def code_name(kind: str, given: Any) -> str:
             f"give the {kind} by its name, as module:Class or as its class; not {given!r:.60}"
         )
     target = f"{module}:{name}"
+    if target == AMORTISED:
+        return "amortised"
     if getattr(sys.modules.get(module), name, None) is not given:
         raise UserError(
             f"{target} does not lead to the {kind} that was given, so that a run could not name it; "
             "define it at the top of a module or notebook"
         )
-    return next((each for each, line in KINDS[kind].items() if line.target == target), target)
+    known = KINDS[kind] | (SEARCH_GUIDES if kind == "guide" else {})
+    return next((each for each, line in known.items() if line.target == target), target)
 
 
 def load_component(kind: str, name: str) -> Any:

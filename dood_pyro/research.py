@@ -71,7 +71,7 @@ def train(
     init_from: str | os.PathLike[str] | None = None,
     device: str = "auto",
     data_dir: str | Path | None = None,
-    trusted: Sequence[str] = (),
+    trusted: Sequence[str | type] = (),
     show: Show | None = None,
     tensorboard: bool = False,
 ) -> Run:
@@ -154,7 +154,7 @@ def begin_training(
     init_from: str | os.PathLike[str] | None = None,
     device: str = "auto",
     data_dir: str | Path | None = None,
-    trusted: Sequence[str] = (),
+    trusted: Sequence[str | type] = (),
     team: Team | None = None,
 ) -> Training:
     """Create a new run folder, build its model and guide and read its data, ready to train.
@@ -174,7 +174,7 @@ def begin_training(
             weights that fit the new guide.
         device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
         data_dir: data folder.
-        trusted: names ``module:Class`` of code that the run ``init_from`` may run.
+        trusted: names ``module:Class`` of code that the run ``init_from`` may run, or the classes.
         team: processes that train together, of which this is the first.
 
     Raises:
@@ -191,10 +191,15 @@ def begin_training(
     if seed is not None:
         chosen["train.seed"] = _once(chosen, "train.seed", seed)
     source = _once(chosen, "train.source", source) or ""
+    if not isinstance(source, str | os.PathLike):
+        raise UserError(
+            f"name the source to train on, or give its path, in place of a {type(source).__name__}"
+        )
     init_from = _once(chosen, "train.init_from", init_from)
     own, initial, sha256 = tuple(chosen.items()), None, ""
     if init_from is not None:
-        theirs, initial, sha256 = _initial_weights(str(init_from), trusted, chosen)
+        names = [code_name("guide", each) for each in trusted]
+        theirs, initial, sha256 = _initial_weights(str(init_from), names, chosen)
         their_model = theirs.pop("model.name")
         name = _their_model(name, their_model, chosen, str(init_from))
         if name != their_model:  # what theirs did not go by, it does not determine
@@ -203,7 +208,7 @@ def begin_training(
                 theirs.pop(f"model.{setting}", None)
         for setting, value in theirs.items():
             chosen[setting] = _same(setting, chosen.get(setting), value, str(init_from))
-    config = configure(name, absolute_source(source), chosen)
+    config = configure(name, absolute_source(os.fspath(source)), chosen)
     _refuse_without_effect(config, dict(own))
     stem = f"{name_of(config.model_name)}-{name_of(source)}-{config.train.seed}"
     path = Path("runs") / stem if out is None else out

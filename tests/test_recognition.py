@@ -124,7 +124,7 @@ def test_command_writes_strokes_of_pictures(
     assert f"{files[1]}: {len(strokes)} stroke" in capsys.readouterr().out
     (tmp_path / "taken" / "b.json").mkdir(parents=True)
     for arguments, said in (
-        ([*files, str(tmp_path / "other" / "a.gif")], "called a"),
+        ([*files, str(tmp_path / "other" / "a.png")], "called a.png"),
         ([str(tmp_path / "none.png")], "none.png"),
         ([files[0], "--out", files[1]], "is a file"),
         ([*files, "--out", str(tmp_path / "taken")], "b.json is a folder"),

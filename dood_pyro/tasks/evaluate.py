@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -87,6 +88,8 @@ def evaluate(
     Raises:
         UserError: the run or the target cannot be read, or there is nothing to measure.
     """
+    if not isinstance(jobs, int) or jobs < 1:
+        raise UserError(f"jobs is {jobs!r}; it must be 1 or more")
     if particles < 1:
         raise UserError(f"particles is {particles}; it must be 1 or more")
     run = open_run(run)
@@ -134,9 +137,11 @@ def evaluate(
 
 
 def _only_here(names: Sequence[str]) -> bool:
-    """Whether code is defined in a notebook or at a prompt, which other processes cannot import."""
-    at_prompt = not hasattr(sys.modules["__main__"], "__file__")
-    return at_prompt and any(name.startswith("__main__:") for name in names)
+    """Whether other processes cannot be started, or not import what is defined in a notebook."""
+    file = getattr(sys.modules["__main__"], "__file__", None)
+    if file is None:  # a notebook or a prompt
+        return any(name.startswith("__main__:") for name in names)
+    return not Path(file).exists()  # a program that came by standard input
 
 
 def _guide_name(named: str | None, own: str) -> str:
@@ -208,13 +213,19 @@ def _by_processes(
 ) -> list[_Measured]:
     """Compute the shards' bounds and errors in worker processes."""
     # The weights, too: a run in training may have saved others by the time a worker reads its files.
-    weights = [
-        {name: value.numpy() for name, value in program.state_dict().items()}
-        for program in _with_weights(programs)
-    ]
+    # By a file: a process that dies as it starts would leave the parent writing them to nobody.
+    weights = {
+        f"{index}/{name}": value.numpy()
+        for index, program in enumerate(_with_weights(programs))
+        for name, value in program.state_dict().items()
+    }
     done: Queue[float] = CONTEXT.Queue()
     try:
-        with WorkerPool(jobs, _start_worker, arguments, weights, done) as pool:
+        with (
+            TemporaryDirectory(prefix="dood-pyro-") as folder,
+            WorkerPool(jobs, _start_worker, arguments, Path(folder) / "weights.npz", done) as pool,
+        ):
+            np.savez(Path(folder) / "weights.npz", **weights)
             futures = [
                 # Arrays rather than tensors, which would travel by shared memory, of which containers
                 # have little.
@@ -229,8 +240,9 @@ def _by_processes(
             found = [list(map(torch.from_numpy, future.result())) for future in futures]
     except BrokenProcessPool:
         raise UserError(
-            "a process that measured died, perhaps for lack of memory; free some memory, or let one "
-            "process measure: OMP_NUM_THREADS=1"
+            "a process that measured died, perhaps for lack of memory, or because a script that "
+            'measures by several has no if __name__ == "__main__"; let one measure: '
+            "OMP_NUM_THREADS=1, in Python jobs=1"
         ) from None
     return [_Measured(ImportanceBound(*columns[:-1]), columns[-1]) for columns in found]
 
@@ -249,13 +261,13 @@ _done: Queue[float]
 
 def _start_worker(
     arguments: LoadArguments,
-    weights: list[dict[str, np.ndarray]],
+    weights: Path,
     done: Queue[float],
 ) -> None:
     """Load what a worker process measures with.
 
     Args:
-        weights: of model and guide.
+        weights: file of those of model and guide.
     """
     global _programs, _done
     _done = done
@@ -263,8 +275,11 @@ def _start_worker(
     pyro.enable_validation(False)
     model, guide, _ = Run(arguments.path).load(*arguments[1:])
     _programs = model, guide
-    for program, arrays in zip(_with_weights(_programs), weights, strict=True):
-        program.load_state_dict({name: torch.from_numpy(each) for name, each in arrays.items()})
+    with np.load(weights) as arrays:
+        for index, program in enumerate(_with_weights(_programs)):
+            program.load_state_dict(
+                {name: torch.from_numpy(arrays[f"{index}/{name}"]) for name in program.state_dict()}
+            )
 
 
 def _work(

@@ -36,6 +36,8 @@ LEAST_INK = 0.12
 """Least strength of ink, as a share of the strongest."""
 NOISE_FACTOR = 6.0
 """Least strength of ink, in standard deviations of the paper."""
+LEAST_ON_SHEET = 0.08
+"""Least strength of ink on a sheet in a photograph, below which are the traces of its compression."""
 NOISELESS = 0.01
 """Standard deviation of the paper, relative to its light, up to which a plain ground is clean."""
 NOISE_STEPS = 15.0
@@ -157,6 +159,8 @@ def _ink_on_paper(
         strength, plain = _difference(blurred, polarity, "auto")
         strength = _without_rules(_without_shadows(strength), plain)
         noise, peak = _noise(strength, signed, there), _peak(strength)
+        if there is not None and peak < LEAST_ON_SHEET:
+            return Ink(np.zeros_like(strength), 0.5, 0.0)
         if NOISE_FACTOR * noise < 0.5 * peak:
             break
     else:

@@ -49,6 +49,8 @@ INK, MOST_INKED = 0.995, 0.2
 more is, it is a dense drawing."""
 MEASURED = 200_000
 """Number of pixels, about, by which that is measured."""
+ALIKE, ONE_COLOUR = 0.03, 1e-3
+"""Differences of colours, of what is drawn with one pen, and of neighbouring pixels of one colour."""
 CONTRAST = 0.1
 """Least difference of what is around the sheet from the sheet, in some channel."""
 UNLIKE = 0.8
@@ -60,10 +62,14 @@ HUE = 0.08
 SIDES, ALONG = 3, 0.9
 """Sides of the picture that what is around the sheet lies along where it may be a shadow, and the
 least share of such a side."""
+BESIDE = 0.25
+"""Least share of a second side of the picture that it lies along."""
 BLACK = 0.02
 """Brightness up to which what is around the sheet is nothing, not a table."""
 EDGE = 0.04
 """Distance from the sheet's edge, as a share of its longer side, up to which such a piece lies."""
+TOUCHING = 2
+"""Distance from it at which such a piece touches the edge, pixels."""
 MARGIN = 2
 """Blocks along its edge, blurred and shaded, that are not counted as of the sheet."""
 
@@ -83,7 +89,7 @@ class Sheet(NamedTuple):
         side = max(ink.shape)
         far = ndimage.distance_transform_edt(np.pad(self.there, 1))[1:-1, 1:-1] > EDGE * side
         pieces, _ = ndimage.label(ink, np.ones((3, 3)))
-        at_edge = ndimage.binary_dilation(~self.there, iterations=max(1, MARGIN * side // SIDE))
+        at_edge = ndimage.binary_dilation(~self.there, iterations=TOUCHING)
         along = np.setdiff1d(pieces[at_edge], pieces[far])
         return ~self.there | (ink & np.isin(pieces, along))
 
@@ -100,19 +106,24 @@ def find_sheet(colours: Float[np.ndarray, "height width channels"]) -> Sheet | N
     if not _is_framed(np.stack(channels, -1)):  # most pictures, soon told
         return None
     blocks = np.stack([ndimage.median_filter(each, MEDIAN) for each in channels], -1)
-    inside = next((each for each in _flat_parts(blocks) if _is_sheet(blocks, each)), None)
-    if inside is None:
+    found = next((each for each in _flat_parts(blocks) if _is_sheet(blocks, each)), None)
+    if found is None:
         return None
-    core = ndimage.binary_erosion(inside, iterations=MARGIN, border_value=1)
-    if not core.any():
+    # Dense ink at its edge is no flat part, and yet of the sheet.
+    core = ndimage.binary_erosion(_hull(found), iterations=MARGIN, border_value=1)
+    if not (core & found).any():
         return None
-    ground = _continued(blocks, core)
-    there = enlarged(core.astype(float), (height, width)) > 0.5
+    ground = _continued(blocks, core & found)
+    shape = (height, width)
+    there = enlarged(core.astype(float), shape) > 0.5
     rows, columns = np.nonzero(there.any(1))[0], np.nonzero(there.any(0))[0]
     box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
-    paper = [enlarged(each, (height, width))[box] for each in np.moveaxis(ground, -1, 0)]
+    paper = [enlarged(each, shape)[box] for each in np.moveaxis(ground, -1, 0)]
     there = there[box]
     if _share_inked(colours[box], np.stack(paper, -1), there) > MOST_INKED:
+        return None
+    around = enlarged(ndimage.binary_erosion(~core, iterations=2 * MARGIN, border_value=1), shape)
+    if _is_drawn(colours, around > 0.5, colours[box][there]):
         return None
     filled = np.where(there[..., None], colours[box], np.stack(paper, -1))
     return Sheet(box, filled.astype(colours.dtype), there)
@@ -129,8 +140,8 @@ def _is_framed(blocks: Float[np.ndarray, "rows columns channels"]) -> bool:
 def _flat_parts(
     blocks: Float[np.ndarray, "rows columns channels"],
 ) -> Iterator[Bool[np.ndarray, "rows columns"]]:
-    """The parts without edges that reach farthest, each with all that lies within it; first the
-    farthest with those that may be its shaded parts."""
+    """The parts without edges that reach farthest, each with all that lies within it; first those with
+    what may be their shaded parts."""
     steps = [
         ndimage.maximum_filter(each, 3) - ndimage.minimum_filter(each, 3)
         for each in np.moveaxis(blocks, -1, 0)
@@ -140,16 +151,17 @@ def _flat_parts(
     reach = [(rows.stop - rows.start) * (columns.stop - columns.start) for rows, columns in boxes]
     farthest = [int(index) + 1 for index in np.argsort(reach)[::-1][:TRIED]]
     broad = [part for part in farthest if (parts == part).mean() > LEAST_SHADED]
-    if len(broad) > 1:
-        lit = parts == broad[0]
+    for first in broad if len(broad) > 1 else ():
+        lit = parts == first
         ground, near = _continued(blocks, lit), ndimage.binary_dilation(lit, iterations=NEAR)
         together = lit
-        for part in broad[1:]:
+        for part in broad:
             shaded = parts == part
             beside = near & shaded
-            if beside.any() and _may_be_shade(blocks[beside], ground[beside]):
+            if part != first and beside.any() and _may_be_shade(blocks[beside], ground[beside]):
                 together = together | shaded | _between(lit, shaded)
-        yield _whole(together)
+        if together is not lit:
+            yield _whole(together)
     for part in farthest:
         yield _whole(parts == part)
 
@@ -174,12 +186,12 @@ def _is_sheet(
     blocks: Float[np.ndarray, "rows columns channels"], inside: Bool[np.ndarray, "rows columns"]
 ) -> bool:
     """Whether a part of a picture is a sheet that lies on something else."""
-    from skimage.morphology import convex_hull_image
-
-    around = ~inside
-    if inside.mean() < LEAST_SHEET or around.mean() < LEAST_AROUND:
+    if inside.mean() < LEAST_SHEET:
         return False
-    hull = convex_hull_image(inside)
+    hull = _hull(inside)
+    around = ~hull
+    if around.mean() < LEAST_AROUND:
+        return False
     if inside.sum() < CONVEX * hull.sum() or _share_of_quadrilateral(hull) < FOUR_SIDED:
         return False
     # Away from the edge, whose blocks are of both.
@@ -197,10 +209,42 @@ def _is_sheet(
     # On the border, too: around a large closed line, drawn on the paper, is paper.
     if min(unlike[around].mean(), unlike[around & border].mean()) < UNLIKE:
         return False
-    if not _may_be_shade(blocks[around], ground[around]):
+    along = sorted(
+        float(each.mean()) for each in (around[0], around[-1], around[:, 0], around[:, -1])
+    )
+    if _may_be_shade(blocks[around], ground[around]):
+        return along[-SIDES] > ALONG
+    # Else a banner.
+    return along[-2] > BESIDE or int(ndimage.label(around)[1]) > 1
+
+
+def _hull(part: Bool[np.ndarray, "rows columns"]) -> Bool[np.ndarray, "rows columns"]:
+    from skimage.morphology import convex_hull_image
+
+    hull: np.ndarray = convex_hull_image(part)
+    return hull
+
+
+def _is_drawn(
+    colours: Float[np.ndarray, "height width channels"],
+    around: Bool[np.ndarray, "height width"],
+    inside: Float[np.ndarray, "pixels channels"],
+) -> bool:
+    """Whether what is around is of one colour throughout, which no photograph is, and that of the ink,
+    if there is other ink: a frame, or a figure that fills the picture.
+
+    Args:
+        inside: colours of the sheet.
+    """
+    beside = around[:, 1:] & around[:, :-1]
+    if not beside.any():
         return True
-    sides = (around[0], around[-1], around[:, 0], around[:, -1])
-    return sum(float(each.mean()) > ALONG for each in sides) >= SIDES
+    steps = np.abs(np.diff(colours, axis=1)).max(-1)[beside]
+    brightness = inside.mean(-1)
+    ink = inside[brightness <= np.quantile(brightness, 1 - INK)]
+    alike = np.abs(np.median(ink, 0) - np.median(colours[around], 0)).max() < ALIKE
+    blank = np.abs(np.median(ink, 0) - np.median(inside, 0)).max() < CONTRAST
+    return bool((alike or blank) and (steps < ONE_COLOUR).mean() > UNLIKE)
 
 
 def _may_be_shade(
