@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -63,3 +65,20 @@ def test_a_row_is_the_same_however_many_processes_measure_it(
 def test_nothing_to_measure_is_said(given: dict[str, int]) -> None:
     with pytest.raises(UserError, match=r"(limit|particles) is .*1 or more"):
         module.evaluate("omniglot", "digits", **given)  # type: ignore[arg-type]
+
+
+def test_programs_that_other_processes_cannot_import(tmp_path: Path, source: Path) -> None:
+    """Processes of a script without a guard die as they start: a line, not waiting for them. A program
+    that came by standard input measures alone."""
+    program = (
+        "import dood_pyro.tasks.evaluate as module\n"
+        "module.WORTH_IT, module.SHARD = 1, 5\n"
+        f"print(module.evaluate('omniglot', {str(source)!r}, 2, jobs=2)['images'])\n"
+    )
+    script = tmp_path / "measure.py"
+    script.write_text(program)
+    options: dict[str, Any] = {"capture_output": True, "text": True, "timeout": 200}
+    done = subprocess.run([sys.executable, script], **options)
+    assert done.returncode == 1 and '__name__ == "__main__"' in done.stderr.splitlines()[-1]
+    done = subprocess.run([sys.executable, "-"], input=program, **options)
+    assert done.stdout == "12\n", done.stderr

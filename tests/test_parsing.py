@@ -185,17 +185,31 @@ def test_a_sheet_is_told_from_the_table_that_it_lies_on(table: str, corners: str
     negative = parse_picture(1 - picture, InkOptions(polarity="bright-ink"))
     assert len(negative) == 3
     blank = on_table(np.zeros((760, 700)), table, corners)
-    assert len(parse_picture(blank)) == 0
+    file = io.BytesIO()
+    Image.fromarray((255 * blank).astype(np.uint8)).save(file, "JPEG", quality=80)
+    assert len(parse_picture(Image.open(file))) == 0
+
+
+def test_what_lies_near_a_sheets_edge_is_kept() -> None:
+    """A frame around the drawing, and a dot as small as a page's number."""
+    frame = np.array([[95.0, 75], [625, 118], [600, 690], [60, 655], [95, 75]])
+    strokes = [frame, arc((330, 360), 120, 200, 340), np.array([[300.0, 700], [306, 700.0]])]
+    picture = on_table(draw_with_pen(strokes, (760, 700), 6.0), "wooden", "whole")
+    found = parse_picture(picture)
+    assert compare_strokes(found.polylines(), strokes, 760).recall > 0.99
 
 
 def test_no_drawing_is_taken_for_a_sheet() -> None:
-    """Neither a large closed line, nor a dense drawing, nor the paper beside a shadow."""
+    """Neither a large closed line, nor a figure cropped to its ink, nor a dense drawing, nor the paper
+    beside a shadow."""
     around = [np.array([[30.0, 40], [260, 30], [270, 265], [25, 255], [30, 40]])]
     hatched = [np.array([[60.0 + x, 60], [70 + x, 240]]) for x in range(0, 180, 14)]
     x = np.mgrid[:300, :300][1]
     shadow = 1 - 0.45 * (x > 170)
     for ink, light in (
         (draw_with_pen(around, (300, 300), 18.0), 1.0),
+        (draw_with_pen(around, (300, 300), 18.0)[31:265, 26:270], 1.0),
+        (draw_with_pen([arc((150, 150), 138, 0, 360)], (300, 300), 30.0), 1.0),
         (draw_with_pen(hatched, (300, 300), 12.0), 1.0),
         (draw_with_pen(around, (300, 300), 3.0), shadow),
     ):
