@@ -198,7 +198,7 @@ def test_a_table_by_a_cluster_that_loses_a_node(cluster: Any, tmp_path: Path) ->
         runs = [plan.run(each).path for each in wanted]
         wait_for(lambda: sum(map(has_trained, runs)) == 2)
         lose_a_node(cluster)
-        table.join(240)
+        table.join(480)
         assert not table.is_alive()
         assert engine.slots() == 1
     finally:
