@@ -7,6 +7,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from numbers import Integral
+from typing import Any
 
 
 class UserError(Exception):
@@ -27,6 +29,23 @@ class Interrupted(KeyboardInterrupt):
     def __init__(self, message: str, number: int) -> None:
         super().__init__(message)
         self.status = 128 + number
+
+
+def whole_number(what: str, value: Any, low: int = 1, high: int | None = None) -> int:
+    """A caller's argument that is a whole number, numpy's included.
+
+    Args:
+        what: the argument's name.
+        low, high: the least and the greatest that it may be.
+
+    Raises:
+        UserError: it is no whole number, or out of range.
+    """
+    whole = isinstance(value, Integral) and not isinstance(value, bool)
+    if not whole or value < low or (high is not None and value > high):
+        most = " or more" if high is None else f" to {high:,}"
+        raise UserError(f"{what} is {value!r:.60}; it must be a whole number, {low}{most}")
+    return int(value)
 
 
 @contextmanager

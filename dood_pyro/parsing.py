@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dood_pyro.drawing import BLACK, Drawing, PenStroke
-from dood_pyro.errors import UserError
+from dood_pyro.errors import UserError, whole_number
 from dood_pyro.inference.ink.paper import Ink, Paper, find_ink
 from dood_pyro.inference.ink.parse_ink import (
     MAX_STROKES,
@@ -79,8 +79,9 @@ def parse_picture(picture: Any, options: InkOptions = BY_DEFAULT, page: int = 0)
     Raises:
         UserError: ``picture`` is not a picture, or is blank, too small or too large.
     """
+    most = whole_number("max_strokes", options.max_strokes)
     colours, ink = _ink(picture, options, page)
-    parsed = parse_ink(ink, options.joins, max_strokes=_checked(options.max_strokes))
+    parsed = parse_ink(ink, options.joins, max_strokes=most)
     return _drawing(parsed, colours)
 
 
@@ -91,20 +92,14 @@ def parse_ways(picture: Any, count: int, options: InkOptions = BY_DEFAULT) -> li
         UserError: as for `parse_picture`; or ``count`` is below 1, or joins are not scored by what was
             learned: only that gives probabilities.
     """
-    if not isinstance(count, int) or count < 1:
-        raise UserError(f"the number of parses is 1 or more, not {count}")
+    count = whole_number("count", count)
     if options.joins != "learned":
         raise UserError("several parses need joins='learned': angles give no probabilities")
+    most = whole_number("max_strokes", options.max_strokes)
     colours, ink = _ink(picture, options, 0)
-    parses = parse_ink_ways(ink, count, max_strokes=_checked(options.max_strokes))
+    parses = parse_ink_ways(ink, count, max_strokes=most)
     drawings = [_drawing(parsed, colours) for parsed in parses]
     return sorted(drawings, key=lambda drawing: -(drawing.log_density or 0.0))
-
-
-def _checked(max_strokes: int) -> int:
-    if not isinstance(max_strokes, int) or max_strokes < 1:
-        raise UserError(f"the most strokes are 1 or more, not {max_strokes}")
-    return max_strokes
 
 
 def _ink(picture: Any, options: InkOptions, page: int) -> tuple[Colours, Ink]:

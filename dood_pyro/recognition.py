@@ -37,7 +37,7 @@ from dood_pyro.pictures import (
     read_grey,
     resize,
 )
-from dood_pyro.registry import canonical, code_name
+from dood_pyro.registry import canonical, code_name, code_names
 from dood_pyro.rendering import peak_ink
 from dood_pyro.run_folders.run import Run, make_search_guide
 from dood_pyro.stroke import Stroke, visible_width
@@ -115,7 +115,7 @@ def load(
     opened = open_run(run)
     if guide is not None:
         guide = code_name("guide", guide)
-    names = tuple(code_name("model", each) for each in trusted)
+    names = code_names(trusted)
     model, recognition, config = opened.load(which, guide, names)
     native_size = opened.read_facts().native_size
     dood = Recognizer(model.to(chosen), recognition.to(chosen), config, native_size)

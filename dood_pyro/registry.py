@@ -13,6 +13,7 @@ import difflib
 import importlib
 import importlib.util
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -185,7 +186,7 @@ def code_name(kind: str, given: Any) -> str:
     """Name under which a run refers to code that a caller named, or gave as a class.
 
     Args:
-        kind: a key of `KINDS`.
+        kind: a key of `KINDS`, or any word for code of whatever kind.
         given: a name, which stays as it is; or a class or function at the top of a module, a script or
             a notebook.
 
@@ -207,8 +208,25 @@ def code_name(kind: str, given: Any) -> str:
             f"{target} does not lead to the {kind} that was given, so that a run could not name it; "
             "define it at the top of a module or notebook"
         )
-    known = KINDS[kind] | (SEARCH_GUIDES if kind == "guide" else {})
+    known = KINDS.get(kind, {}) | (SEARCH_GUIDES if kind == "guide" else {})
     return next((each for each, line in known.items() if line.target == target), target)
+
+
+def code_names(trusted: Any) -> tuple[str, ...]:
+    """Names of code that a caller trusts, of whatever kind.
+
+    Args:
+        trusted: a list of what `code_name` takes.
+
+    Raises:
+        UserError: it is not.
+    """
+    if isinstance(trusted, str) or not isinstance(trusted, Iterable):
+        raise UserError(
+            "trusted takes a list of names module:Class or of classes, such as "
+            f'["mine:Guide"]; not {trusted!r:.60}'
+        )
+    return tuple(code_name("code", each) for each in trusted)
 
 
 def load_component(kind: str, name: str) -> Any:

@@ -34,7 +34,15 @@ from dood_pyro.errors import UserError
 from dood_pyro.estimators import load_estimator
 from dood_pyro.files import read_bytes
 from dood_pyro.recognition import open_run
-from dood_pyro.registry import GUIDES, MODELS, SOURCES, canonical, code_name, load_component
+from dood_pyro.registry import (
+    GUIDES,
+    MODELS,
+    SOURCES,
+    canonical,
+    code_name,
+    code_names,
+    load_component,
+)
 from dood_pyro.run_folders.budget import TrainingBudget
 from dood_pyro.run_folders.build import prior_can_learn_alone
 from dood_pyro.run_folders.run import Run
@@ -46,6 +54,8 @@ from dood_pyro.training.processes import Team
 
 __all__ = ["begin_training", "configure", "evaluate", "read_settings", "resume", "train"]
 
+CODE = {"model.name": "model", "train.guide": "guide", "train.estimator": "estimator"}
+"""Settings that name code, each with its kind in the registry."""
 OF_REFINERS = ("num_refiners", "gate_begin", "gate_full", "gate_stagger")
 """Settings of `TrainConfig` that guides with refiners go by."""
 WITHOUT_EFFECT_ON_PRIOR = (
@@ -68,7 +78,7 @@ def train(
     seconds: float | None = None,
     out: str | Path | None = None,
     settings: Mapping[str, Any] | None = None,
-    init_from: str | os.PathLike[str] | None = None,
+    init_from: Run | str | os.PathLike[str] | None = None,
     device: str = "auto",
     data_dir: str | Path | None = None,
     trusted: Sequence[str | type] = (),
@@ -132,7 +142,7 @@ def resume(
     """
     run = open_run(run)
     _, budget = run.read_config()
-    names = [code_name("guide", each) for each in trusted]
+    names = code_names(trusted)
     run.trusted_config(None, names, training=True)
     budget = budget.extended(steps, seconds, *run.progress())
     training = Training.open(run, choose_device(device), data_dir, names)
@@ -151,7 +161,7 @@ def begin_training(
     seconds: float | None = None,
     out: str | Path | None = None,
     settings: Mapping[str, Any] | None = None,
-    init_from: str | os.PathLike[str] | None = None,
+    init_from: Run | str | os.PathLike[str] | None = None,
     device: str = "auto",
     data_dir: str | Path | None = None,
     trusted: Sequence[str | type] = (),
@@ -182,9 +192,8 @@ def begin_training(
             created; nothing has been written.
     """
     budget = TrainingBudget(steps, seconds)
-    chosen = dict(settings or {})
-    name = None if model is None else code_name("model", model)
-    name = _once(chosen, "model.name", name)
+    chosen = _code_by_name(settings)
+    name = _once(chosen, "model.name", None if model is None else code_name("model", model))
     for kind, code in (("guide", guide), ("estimator", estimator)):
         if code is not None:
             chosen[f"train.{kind}"] = _once(chosen, f"train.{kind}", code_name(kind, code))
@@ -196,10 +205,10 @@ def begin_training(
             f"name the source to train on, or give its path, in place of a {type(source).__name__}"
         )
     init_from = _once(chosen, "train.init_from", init_from)
+    init_from = init_from.path if isinstance(init_from, Run) else init_from
     own, initial, sha256 = tuple(chosen.items()), None, ""
     if init_from is not None:
-        names = [code_name("guide", each) for each in trusted]
-        theirs, initial, sha256 = _initial_weights(str(init_from), names, chosen)
+        theirs, initial, sha256 = _initial_weights(str(init_from), code_names(trusted), chosen)
         their_model = theirs.pop("model.name")
         name = _their_model(name, their_model, chosen, str(init_from))
         if name != their_model:  # what theirs did not go by, it does not determine
@@ -218,14 +227,14 @@ def begin_training(
 
 
 def configure(
-    model: str | None = None,
+    model: str | type | None = None,
     source: str | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> RunConfig:
     """Configuration of a run: defaults, with ``settings`` in their place.
 
     Args:
-        model: default `dood_pyro.config.DEFAULT_MODEL`.
+        model: its name or class; default `dood_pyro.config.DEFAULT_MODEL`.
         settings: values by ``"model.NAME"`` and ``"train.NAME"``; ``"model.name"`` and
             ``"train.source"`` stand for ``model`` and ``source``.
 
@@ -233,7 +242,8 @@ def configure(
         SettingError: the name of a setting is unknown, or its value is not valid, or it is given twice.
         UserError: there is no such model or estimator.
     """
-    left = dict(settings or {})
+    left = _code_by_name(settings)
+    model = None if model is None else code_name("model", model)
     model = _once(left, "model.name", model) or DEFAULT_MODEL
     parts: dict[str, dict[str, Any]] = {"model": {}, "train": {}}
     parts["train"]["source"] = _once(left, "train.source", source) or ""
@@ -359,6 +369,14 @@ def _once(settings: dict[str, Any], name: str, given: Any) -> Any:
     if given is not None and value is not None and str(given) != str(value):
         raise SettingError(name, f"is given twice: {value!r} among the settings, beside {given!r}")
     return value if given is None else given
+
+
+def _code_by_name(settings: Mapping[str, Any] | None) -> dict[str, Any]:
+    """A copy of settings in which code has its name where a class was given."""
+    return {
+        name: code_name(CODE[name], value) if name in CODE and value is not None else value
+        for name, value in (settings or {}).items()
+    }
 
 
 def _same(name: str, given: Any, theirs: Any, run: str) -> Any:

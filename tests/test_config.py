@@ -416,7 +416,7 @@ def test_set_reaches_what_goes_together(
         (("--set", "train.estimator=other"), "no estimator 'other'"),
         (("--set", "train.estimator=3"), "estimator"),
         (("--set", "train.estimator=[1]"), "estimator"),
-        (("--set", "train.guide=3"), "guide must be a name, not 3"),
+        (("--set", "train.guide=3"), "give the guide by its name"),
         # What an option said goes by the option's name.
         (("--beta", "0"), "--beta must be more than 0 and at most 1e+09; it is 0"),
         (("--num-refiners", "99"), "--num-refiners must be at least 0 and at most 16; it is 99"),

@@ -72,7 +72,7 @@ def test_going_on_from_another_runs_weights(source: Path, tmp_path: Path) -> Non
     # Settings of the model, and some of the guide's, are those of the run that is gone on from.
     more = {"train.batch_size": 2, "train.trainable": "guide"}
     second = dood_pyro.train(
-        str(source), steps=1, out=tmp_path / "b", settings=more, init_from=first.path, device="cpu"
+        str(source), steps=1, out=tmp_path / "b", settings=more, init_from=first, device="cpu"
     )
     config, _ = second.read_config()
     assert config.model == first.read_config()[0].model and config.train.num_refiners == 1
@@ -102,6 +102,11 @@ def test_going_on_from_another_runs_weights(source: Path, tmp_path: Path) -> Non
         ({"model": "gan"}, "no model 'gan'"),
         ({"steps": None}, "say how long to train"),
         ({"steps": 0}, "steps must be at least 1"),
+        ({"steps": "1"}, "steps must be at least 1, and a whole number"),
+        ({"steps": None, "seconds": "90m"}, "budget must be a positive time"),
+        ({"settings": {"model.name": 3}}, "give the model by its name"),
+        ({"init_from": "omniglot", "trusted": "mine:Guide"}, "trusted takes a list of names"),
+        ({"init_from": "omniglot", "trusted": None}, "trusted takes a list of names"),
         ({"steps": None, "seconds": float("nan")}, "budget must be a positive time"),
         ({"settings": {"train.beta": 0}}, "beta"),
         ({"settings": {"beta": 1}}, "beta is not a setting"),
@@ -305,6 +310,10 @@ def test_classes_in_place_of_names(
             train("refused", guide, **tiny)
     with pytest.raises(SettingError, match="twice"):
         train("refused", OwnGuide, settings=SETTINGS | {"train.guide": "amortised"})
+    for each in (OwnGuide, name):  # the same one twice, in two ways
+        train(f"twice-{each!r:.8}", OwnGuide, settings=SETTINGS | {"train.guide": each})
+    settings = {"model.name": DooD, "train.guide": OwnGuide}
+    assert dood_pyro.configure(source="digits", settings=settings).train.guide == name
     assert not (tmp_path / "refused").exists()
     notebook = types.ModuleType("__main__")
     monkeypatch.setitem(sys.modules, "__main__", notebook)

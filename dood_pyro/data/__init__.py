@@ -24,7 +24,7 @@ from torch import Tensor
 
 from dood_pyro.data import folder as picture_folder
 from dood_pyro.data import prepared
-from dood_pyro.errors import UserError
+from dood_pyro.errors import UserError, whole_number
 from dood_pyro.files import named, refuse_special
 from dood_pyro.images import ImageBatch
 from dood_pyro.pictures import resize_bytes
@@ -57,10 +57,10 @@ class ImageDataset:
         """First ``limit`` images, 0…255, of the shuffle of seed 0 that all evaluations use.
 
         Raises:
-            UserError: the limit is below 1.
+            UserError: the limit is no whole number, or below 1.
         """
-        if limit is not None and limit < 1:
-            raise UserError(f"limit is {limit}; it must be 1 or more, or None for all images")
+        if limit is not None:
+            limit = whole_number("limit", limit)
         order = np.random.default_rng(0).permutation(len(self.images))
         return self.images[order[:limit].copy()]
 

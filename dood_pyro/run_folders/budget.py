@@ -23,10 +23,12 @@ class TrainingBudget:
             raise UserError(
                 "say how long to train: --steps or --budget (in Python: steps or seconds)"
             )
-        if self.steps is not None and self.steps < 1:
-            raise SettingError("steps", "must be at least 1")
-        if self.seconds is not None and not 0 < self.seconds < float("inf"):
-            raise SettingError("budget", "must be a positive time, such as 90m")
+        if self.steps is not None and not (isinstance(self.steps, int) and self.steps >= 1):
+            raise SettingError("steps", "must be at least 1, and a whole number")
+        if self.seconds is not None and not (
+            isinstance(self.seconds, int | float) and 0 < self.seconds < float("inf")
+        ):
+            raise SettingError("budget", "must be a positive time, such as 90m (seconds in Python)")
 
     def used_up(self, steps: int, seconds: float) -> bool:
         """Whether a training that far along is at its end."""

@@ -5,11 +5,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from numbers import Integral
 from typing import Any
 
 from dood_pyro.drawing import Drawing, Drawings
-from dood_pyro.errors import UserError
+from dood_pyro.errors import UserError, whole_number
 from dood_pyro.images import ImageBatch
 from dood_pyro.pictures import Polarity
 from dood_pyro.recognition import (
@@ -40,8 +39,8 @@ def completions(
 ) -> Any:
     """As for `Recognizer.complete`."""
     _check(dood, each, seed)
-    if strokes is not None and strokes < 1:
-        raise UserError(f"a drawing goes on from 1 stroke or more, not from {strokes}")
+    if strokes is not None:
+        whole_number("strokes", strokes)
 
     def draw(pictures: Sequence[Any], prepared: ImageBatch) -> list[tuple[Drawing, Strokes]]:
         found = complete(dood, prepared, each, strokes, seed)
@@ -76,10 +75,8 @@ def new_exemplars(
 
 
 def _check(dood: Recognizer, count: int, seed: int) -> None:
-    if not isinstance(seed, Integral) or not 0 <= seed < 2**63:
-        raise UserError(f"a seed is a whole number from 0 to 2⁶³ − 1, not {seed!r}")
-    if not isinstance(count, Integral) or not 1 <= count <= MOST:
-        raise UserError(f"1 to {MOST} drawings are made at once, not {count!r}")
+    whole_number("seed", seed, 0, 2**63 - 1)
+    whole_number("the number of drawings", count, 1, MOST)
     if not dood.model.draws_curves:
         raise UserError(f"a {dood.config.model_name} model draws no pen strokes")
 

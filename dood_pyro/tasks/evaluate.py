@@ -21,13 +21,13 @@ from jaxtyping import Float
 
 from dood_pyro import data
 from dood_pyro.devices import keep_freed_memory
-from dood_pyro.errors import UserError
+from dood_pyro.errors import UserError, whole_number
 from dood_pyro.images import ImageBatch
 from dood_pyro.inference.guide_parses import ModelAndGuide, in_double, parse
 from dood_pyro.inference.importance import ImportanceBound, bound_of
 from dood_pyro.inference.search.base import SearchGuide
 from dood_pyro.recognition import open_run
-from dood_pyro.registry import code_name, is_own_code
+from dood_pyro.registry import code_name, code_names, is_own_code
 from dood_pyro.run_folders.run import Run, parse_guide_name
 from dood_pyro.tasks.rows import COLUMNS, Row
 from dood_pyro.worker_pool import CONTEXT, WorkerPool
@@ -88,17 +88,15 @@ def evaluate(
     Raises:
         UserError: the run or the target cannot be read, or there is nothing to measure.
     """
-    if not isinstance(jobs, int) or jobs < 1:
-        raise UserError(f"jobs is {jobs!r}; it must be 1 or more")
-    if particles < 1:
-        raise UserError(f"particles is {particles}; it must be 1 or more")
+    whole_number("jobs", jobs)
+    whole_number("particles", particles)
     run = open_run(run)
     device = device or torch.device("cpu")
     if device.type == "cpu":
         keep_freed_memory()
     if guide is not None:
         guide = code_name("guide", guide)
-    names = tuple(code_name("model", each) for each in trusted)
+    names = code_names(trusted)
     arguments = LoadArguments(str(run.path), which, guide, names)
     model, recognition, config = run.load(which, guide, names)
     made_by = run.provenance(which)  # read at once: the run may be in training
