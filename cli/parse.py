@@ -301,8 +301,13 @@ def expanded(given: Iterable[Path]) -> list[Path]:
 
 def file_names(files: Iterable[Path]) -> dict[Path, str]:
     """Name of each picture's drawing: the picture's without its ending, where no other has the same."""
-    count = Counter(path.stem for path in files)
-    return {path: path.stem if count[path.stem] == 1 else path.name for path in files}
+    names = {path: path.stem for path in files}
+    while True:  # x.png, x.jpg and x.png.png: a whole name may be what another's was shortened to
+        count = Counter(names.values())
+        shared = [path for path, name in names.items() if count[name] > 1 and name != path.name]
+        if not shared:
+            return names
+        names |= {path: path.name for path in shared}
 
 
 def check_names(work: list[Page], files: list[Path], writing: Writing) -> None:

@@ -332,6 +332,15 @@ def test_pictures_of_one_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert "2 pictures are called x;" in capsys.readouterr().err
 
 
+def test_a_picture_named_as_anothers_drawing(tmp_path: Path) -> None:
+    """The drawing of x.png is x.png beside an x.bmp; that of x.png.bmp is then another."""
+    for name in ("x.png", "x.bmp", "x.png.bmp", "y.png"):
+        picture(tmp_path / name)
+    assert run(tmp_path, "--out-dir", tmp_path / "out", "--formats", "json") == 0
+    drawn = {path.name for path in (tmp_path / "out").iterdir()}
+    assert drawn == {"x.png.json", "x.bmp.json", "x.png.bmp.json", "y.json"}
+
+
 def test_a_blank_page_does_not_end_the_others(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
