@@ -1,13 +1,15 @@
 """How many strokes are counted of how many there are: AIR's known trouble, and DooD beside it.
 Run by hand; takes up where it was stopped.
 
+    python experiments/counts.py --costs        # first, with nothing beside: what a step costs
     python experiments/counts.py                # dood, air and dair, three seeds, 20 minutes each
 
-Models are trained on ``random-strokes``, whose true number of strokes, one to four, is kept, and count
-those of its 1,000 test pictures by their guides' modes. Written to experiments/results/counts.json, by
-model and seed: ``confusion``, pictures by true number (rows, from 1) and counted one (columns, from 0),
-and ``right``, the share counted right. A model that says "two" of all pictures is right in about a
-quarter.
+A training takes as many steps as it would take in that time on one core, by what its steps cost: so it
+does not matter how busy the machine is. Models are trained on ``random-strokes``, whose true number of
+strokes, one to four, is kept, and count those of its 1,000 test pictures by their guides' modes.
+Written to experiments/results/counts.json, by model and seed: ``confusion``, pictures by true number
+(rows, from 1) and counted one (columns, from 0), and ``right``, the share counted right. A model that
+says "two" of all pictures is right in about a quarter.
 """
 
 from __future__ import annotations
@@ -18,12 +20,13 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from trainings import options, side_by_side, train
+from trainings import options, seconds_a_step, side_by_side, train
 
 import dood_pyro
 from dood_pyro import data
-from dood_pyro.errors import exit_on_user_error
-from dood_pyro.files import update_object
+from dood_pyro.config import ModelConfig
+from dood_pyro.errors import UserError, exit_on_user_error
+from dood_pyro.files import read_object, update_object
 from dood_pyro.recognition import BATCH
 from dood_pyro.run_folders.budget import TrainingBudget
 from dood_pyro.run_folders.run import Run
@@ -31,6 +34,9 @@ from dood_pyro.tasks.transfer.engines import LocalEngine
 
 RESULTS = Path(__file__).parent / "results" / "counts.json"
 SOURCE = "random-strokes"
+MODELS = ("dood", "dair", "air")
+COSTS = "seconds a step"
+"""Key of what steps cost."""
 LOCK = threading.Lock()
 """Of the file of results."""
 
@@ -49,11 +55,32 @@ def confusion(run: Run) -> np.ndarray:
     return found
 
 
+def costs() -> dict[str, float]:
+    """Seconds of a training step of each model on one core (`seconds_a_step`)."""
+    configs = {model: dood_pyro.configure(model, SOURCE) for model in MODELS}
+    return seconds_a_step(configs, data.load(SOURCE, "train", ModelConfig.canvas_size))
+
+
+def steps_of(model: str, minutes: float) -> int:
+    """Steps that a model takes in a time on one core.
+
+    Raises:
+        UserError: it is not known what they cost.
+    """
+    cost = read_object(RESULTS).get(COSTS, {}).get(model)
+    if cost is None:
+        raise UserError(
+            f"{RESULTS} does not say what a step of {model} costs; first, with nothing beside it: "
+            "python experiments/counts.py --costs"
+        )
+    return round(60 * minutes / cost)
+
+
 def count(engine: LocalEngine, model: str, seed: str, given: argparse.Namespace) -> str:
     """Train a model, count, and say how often it was right."""
     run = Run(given.runs / f"{model}-{seed}")
     words = ("--model", model, "--source", SOURCE, "--seed", seed)
-    train(engine, run, words, TrainingBudget(seconds=60 * given.budget))
+    train(engine, run, words, TrainingBudget(steps=steps_of(model, given.budget)))
     with LOCK:  # one at a time: a parse takes all cores
         found = confusion(run)
         right = float(np.trace(found[:, 1:]) / found.sum())
@@ -66,8 +93,12 @@ def main() -> None:
     """Train and count all that is asked for."""
     parser = options(__doc__, "runs/counts", 20.0)
     parser.set_defaults(seeds="0,1,2")
-    parser.add_argument("--models", default="dood,dair,air", help="separated by commas")
+    parser.add_argument("--models", default=",".join(MODELS), help="separated by commas")
+    parser.add_argument("--costs", action="store_true", help="measure what a step of each costs")
     given = parser.parse_args()
+    if given.costs:
+        update_object(RESULTS, {COSTS: costs()})
+        return
     engine = LocalEngine(given.jobs)
     models = [(model, seed) for seed in given.seeds.split(",") for model in given.models.split(",")]
     side_by_side(engine, [partial(count, engine, *each, given) for each in models])

@@ -15,22 +15,19 @@ experiments/results/departures.json, by row, source and seed.
 
 from __future__ import annotations
 
-import statistics
 import threading
-import time
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from click.core import ParameterSource
 from results_files import line_of, number
-from trainings import measure, options, side_by_side, train
+from trainings import measure, options, seconds_a_step, side_by_side, train
 
 from dood_pyro import data
+from dood_pyro.config import ModelConfig
 from dood_pyro.errors import UserError, exit_on_user_error
 from dood_pyro.files import read_object, update_object
-from dood_pyro.images import ImageBatch
 from dood_pyro.plots import source_title
 from dood_pyro.registry import TASKS, load_target
 from dood_pyro.research import configure
@@ -38,20 +35,15 @@ from dood_pyro.run_folders.budget import TrainingBudget
 from dood_pyro.run_folders.run import Run
 from dood_pyro.tasks.transfer.engines import LocalEngine
 from dood_pyro.tasks.transfer.published import DATASETS
-from dood_pyro.training.trainer import Trainer
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "departures.json"
 KEPT = HERE / "runs"
 MODEL = "dood"
+CANVAS = ModelConfig.canvas_size
 PARTICLES = 200
 COSTS = "seconds a step, {source}"
 """Key of what steps cost."""
-LATE = 10_000
-"""Step past the start of training, after which a step of the same kind costs the same."""
-TURN = 8
-"""Steps measured at a time: random strokes come with every eighth."""
-TURNS = 5
 MEASURED = ("log_p", "log_p_se", "mean_strokes", "mean_absolute_error", "images")
 LOCK = threading.Lock()
 """Of the file of results."""
@@ -108,25 +100,9 @@ def settings(row: Row, source: str) -> dict[str, Any]:
 
 
 def costs(source: str) -> dict[str, float]:
-    """Seconds of a late training step of each row on one core, medians of `TURNS` turns."""
-    torch.set_num_threads(1)
-    dataset = data.load(source, "train", 50)
-    trainers = {}
-    for name, row in ROWS.items():
-        config = configure(MODEL, source, settings(row, source))
-        trainers[name] = Trainer.from_config(config, torch.device("cpu"), dataset.native_size)
-        trainers[name].step = LATE
-    batch = dataset.images[: config.train.batch_size].float() / 255
-    images = ImageBatch(batch, dataset.native_size)
-    times: dict[str, list[float]] = {name: [] for name in ROWS}
-    for turn in range(1 + TURNS):
-        for name, trainer in trainers.items():
-            began = time.perf_counter()
-            for _ in range(TURN):
-                trainer.train_step(images)
-            if turn:  # the first warms up
-                times[name].append((time.perf_counter() - began) / TURN)
-    return {name: statistics.median(each) for name, each in times.items()}
+    """Seconds of a training step of each row on one core (`seconds_a_step`)."""
+    configs = {name: configure(MODEL, source, settings(row, source)) for name, row in ROWS.items()}
+    return seconds_a_step(configs, data.load(source, "train", CANVAS))
 
 
 def steps_of(name: str, source: str) -> int:

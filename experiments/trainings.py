@@ -6,16 +6,30 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Sequence
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from dood_pyro.config import RunConfig
+from dood_pyro.data import ImageDataset
 from dood_pyro.devices import cores
 from dood_pyro.errors import UserError
+from dood_pyro.images import ImageBatch
 from dood_pyro.run_folders.budget import TrainingBudget
 from dood_pyro.run_folders.run import Run
 from dood_pyro.tasks.transfer.engines import Job, LocalEngine, Outcome
+from dood_pyro.training.trainer import Trainer
+
+LATE = 10_000
+"""Step past the start of training, after which a step of the same kind costs the same."""
+TURN = 8
+"""Steps measured at a time: random strokes come with every eighth."""
+TURNS = 5
 
 
 def options(what: str | None, runs: str, minutes: float | None = None) -> argparse.ArgumentParser:
@@ -33,6 +47,31 @@ def options(what: str | None, runs: str, minutes: float | None = None) -> argpar
     parser.add_argument("--jobs", type=int, default=cores(), help="trainings at once")
     parser.add_argument("--runs", type=Path, default=Path(runs), help="folder of the runs")
     return parser
+
+
+def seconds_a_step(configs: Mapping[str, RunConfig], dataset: ImageDataset) -> dict[str, float]:
+    """Seconds of a late training step of each configuration on one core: medians of `TURNS` turns.
+
+    For trainings of equal time on a busy machine; to be called with nothing beside it.
+    """
+    torch.set_num_threads(1)
+    trainers = {
+        name: Trainer.from_config(config, torch.device("cpu"), dataset.native_size)
+        for name, config in configs.items()
+    }
+    times: dict[str, list[float]] = {name: [] for name in trainers}
+    for trainer in trainers.values():
+        trainer.step = LATE
+    for turn in range(1 + TURNS):
+        for name, trainer in trainers.items():
+            batch = dataset.images[: configs[name].train.batch_size].float() / 255
+            images = ImageBatch(batch, dataset.native_size)
+            began = time.perf_counter()
+            for _ in range(TURN):
+                trainer.train_step(images)
+            if turn:  # the first warms up
+                times[name].append((time.perf_counter() - began) / TURN)
+    return {name: statistics.median(each) for name, each in times.items()}
 
 
 def train(engine: LocalEngine, run: Run, words: Sequence[str], budget: TrainingBudget) -> None:

@@ -121,8 +121,8 @@ def test_the_table_of_departures_has_the_rows_that_are_whole(
 def test_rows_differ_in_what_their_steps_cost(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(departures, "TURNS", 1)
-    monkeypatch.setattr(departures, "TURN", 1)
+    monkeypatch.setattr(trainings, "TURNS", 1)
+    monkeypatch.setattr(trainings, "TURN", 1)
     few = {name: departures.ROWS[name] for name in ("default", "corrections")}
     monkeypatch.setattr(departures, "ROWS", few)
     cost = departures.costs(str(source))
@@ -238,6 +238,11 @@ def test_counts_are_those_of_the_kept_numbers(
         if name not in DooD.settings_without_effect
     }
     begin_training("random-strokes", "dood", settings=small, **given).train(tensorboard=False)
+    monkeypatch.setattr(counts, "RESULTS", tmp_path / "counts.json")
+    with pytest.raises(UserError, match=r"counts\.py --costs"):
+        counts.steps_of("dood", 20)
+    (tmp_path / "counts.json").write_text(json.dumps({counts.COSTS: {"dood": 0.5}}))
+    assert counts.steps_of("dood", 20) == 2400
     found = counts.confusion(Run(tmp_path / "run"))
     assert found.shape == (4, TINY.max_strokes + 1)
     assert np.array_equal(found.sum(1), np.bincount(drawings.labels)[1:])
