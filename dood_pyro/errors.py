@@ -5,10 +5,16 @@ Raised in the whole package; the command line and the scripts in ``experiments``
 from __future__ import annotations
 
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from numbers import Integral
+from pathlib import Path
 from typing import Any
+
+PACKAGE = Path(__file__).parent
+LONGEST = 400
+"""Characters, about, that are told of an exception's message."""
 
 
 class UserError(Exception):
@@ -46,6 +52,33 @@ def whole_number(what: str, value: Any, low: int = 1, high: int | None = None) -
         most = " or more" if high is None else f" to {high:,}"
         raise UserError(f"{what} is {value!r:.60}; it must be a whole number, {low}{most}")
     return int(value)
+
+
+def told(error: BaseException) -> str:
+    """What is to be said of an exception that anyone's code has raised: its message on one line, and
+    the last line of that code that it came by, if it came by any."""
+    message = " ".join(str(error).partition("Trace Shapes:")[0].split())  # of Pyro's, tables follow
+    if len(message) > LONGEST:
+        message = f"{message[:LONGEST]}…"
+    kind = type(error).__name__
+    where = [
+        f"{Path(frame.filename).name}, line {frame.lineno}"
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not _is_library(frame.filename)
+    ]
+    if where:
+        return f"{kind}: {message} ({where[-1]})" if message else f"{kind} ({where[-1]})"
+    return kind if not message else f"{kind}: {message}" if kind == "KeyError" else message
+
+
+def _is_library(file: str) -> bool:
+    path = Path(file)
+    return (
+        "site-packages" in path.parts
+        or path.is_relative_to(PACKAGE)
+        or path.is_relative_to(Path(traceback.__file__).parent)  # Python's own
+        or file.startswith("<frozen")
+    )
 
 
 @contextmanager

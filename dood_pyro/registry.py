@@ -12,12 +12,13 @@ from __future__ import annotations
 import difflib
 import importlib
 import importlib.util
+import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dood_pyro.errors import UserError
+from dood_pyro.errors import UserError, told
 
 
 class Component(NamedTuple):
@@ -251,14 +252,14 @@ def load_component(kind: str, name: str) -> Any:
         top = name.partition(":")[0].partition(".")[0]
         here = f"call from the folder that holds {top}.py, or add that folder to PYTHONPATH"
         remedy = f"; {here}" if error.name == top else ""
-        raise UserError(f"cannot load the {kind} {name!r}: {first_line(error)}{remedy}") from None
+        raise UserError(f"cannot load the {kind} {name!r}: {told(error)}{remedy}") from error
     except AttributeError as error:
         notebook = "; it was defined in a notebook or a script: load the run there, after it"
         remedy = notebook * name.startswith("__main__:")
-        raise UserError(f"cannot load the {kind} {name!r}: {first_line(error)}{remedy}") from None
+        raise UserError(f"cannot load the {kind} {name!r}: {told(error)}{remedy}") from error
     # Whatever somebody's module raises is about that module.
-    except Exception as error:
-        raise UserError(f"cannot load the {kind} {name!r}: {first_line(error)}") from None
+    except (Exception, SystemExit) as error:
+        raise UserError(f"cannot load the {kind} {name!r}: {told(error)}") from error
 
 
 def unknown(kind: str, name: str) -> str:
@@ -315,9 +316,13 @@ def _module(name: str) -> Any:
     )
     assert spec is not None and spec.loader is not None
     sys.modules[top] = module = importlib.util.module_from_spec(spec)
+    folder = os.getcwd()
+    sys.path.append(folder)  # for modules that it imports from beside it; last, to hide nothing
     try:
         spec.loader.exec_module(module)
     except BaseException:
         del sys.modules[top]
         raise
+    finally:
+        sys.path.remove(folder)
     return importlib.import_module(name)

@@ -221,9 +221,11 @@ def begin_training(
     _refuse_without_effect(config, dict(own))
     stem = f"{name_of(config.model_name)}-{name_of(source)}-{config.train.seed}"
     path = Path("runs") / stem if out is None else out
-    return Training.begin(
+    training = Training.begin(
         path, config, budget, choose_device(device), data_dir, initial, sha256, team
     )
+    training.run.trusted = tuple(config.own_code(training=True))  # the caller named it
+    return training
 
 
 def configure(

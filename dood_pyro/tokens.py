@@ -157,7 +157,8 @@ def parts_from_parse(model: DrawingModel[Any], parsed: Parse) -> tuple[Tensor, T
         UserError: the model draws neither curves nor parts.
     """
     require_types(model)
-    part = torch.cat([parsed.values[name].flatten(2) for name in model.part_sites], dim=-1)
+    values = [parsed.values[name] for name in model.part_sites]
+    part = torch.cat([value.reshape(*value.shape[:2], -1) for value in values], dim=-1)
     return part.movedim(0, 1), parsed.values["layout"].movedim(0, 1), parsed.alive.movedim(0, 1)
 
 

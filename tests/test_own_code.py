@@ -6,6 +6,7 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,7 @@ from dood_pyro.registry import is_own_code
 from dood_pyro.run_folders.run import Run
 from tests.test_cli import TINY_OPTIONS, Out, call, refused
 
+SMALL = {"model.canvas_size": 16, "model.max_strokes": 1, "train.batch_size": 4}
 CODE = """
 import dood_pyro
 
@@ -30,7 +32,83 @@ def broken(folder, scratch):
 def not_arrays(folder, scratch):
     return {"train_images": None}
 """
-MODULES = ("own_parts", "dots")
+FAULTS = """
+import pyro
+import torch
+from beside import MESSAGE
+from torch import nn
+
+import dood_pyro
+from dood_pyro.estimators.stop_marginal import StopMarginalELBO
+from dood_pyro.guides.amortised import AmortisedGuide
+from dood_pyro.models.dood import DooD
+
+
+class GivesNothing(dood_pyro.Estimator):
+    def loss(self, model, guide, images, step):
+        return None
+
+
+class GivesOnePerImage(StopMarginalELBO):
+    def scheduled_loss(self, model, guide, images, *given):
+        loss, terms = super().scheduled_loss(model, guide, images, *given)
+        return loss.expand(len(images)), terms
+
+
+class IsNotFinite(StopMarginalELBO):
+    def scheduled_loss(self, *given):
+        loss, terms = super().scheduled_loss(*given)
+        return loss * float("nan"), terms
+
+
+class WantsMore(dood_pyro.Estimator):
+    def __init__(self, more):
+        super().__init__()
+
+
+class Raises(AmortisedGuide):
+    def forward(self, images):
+        raise ValueError(MESSAGE)
+
+
+class ReturnsLess(AmortisedGuide):
+    def forward(self, images):
+        return dood_pyro.Trajectory(super().forward(images).states[:-1])
+
+
+class KeepsTheModel(AmortisedGuide):
+    def __init__(self, model, config):
+        super().__init__(model, config)
+        self.program = model
+
+
+class OfUnknownSize(AmortisedGuide):
+    def __init__(self, model, config):
+        super().__init__(model, config)
+        self.more = nn.LazyLinear(3)
+
+
+class LooseParameter(AmortisedGuide):
+    def forward(self, images):
+        pyro.param("bias", torch.zeros(()))
+        return super().forward(images)
+
+
+class WithoutGuide(dood_pyro.DrawingModel):
+    pass
+
+
+class Other(DooD):
+    pass
+
+
+class Tied(AmortisedGuide):
+    def __init__(self, model, config):
+        super().__init__(model, config)
+        self.one, self.other = nn.Linear(2, 2), nn.Linear(2, 2)
+        self.other.weight = self.one.weight
+"""
+MODULES = ("own_parts", "dots", "faults", "beside", "ends")
 
 
 @pytest.fixture(autouse=True)
@@ -42,6 +120,9 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (code,) = re.findall(r"^```python\n(# dots\.py\n.*?)^```", page, re.DOTALL | re.MULTILINE)
     (folder / "dots.py").write_text(code)
     (folder / "own_parts.py").write_text(CODE)
+    (folder / "faults.py").write_text(FAULTS)
+    (folder / "beside.py").write_text('MESSAGE = "of\\nmine"')
+    (folder / "ends.py").write_text("raise SystemExit(3)")
     monkeypatch.chdir(folder)
     yield folder
     for name in MODULES:
@@ -90,6 +171,23 @@ def test_guides_of_a_model_without_layouts_are_compared(
         (("--source", "own_parts:not_arrays"), "own_parts:not_arrays"),
         (("--source", "elsewhere:prepare"), "or add that folder to PYTHONPATH"),
         (("--guide", "plain:Guide+smc"), "no guide 'plain:Guide+smc'"),
+        (("--estimator", "faults:GivesNothing"), "and ElboTerms; not NoneType"),
+        (
+            ("--estimator", "faults:GivesOnePerImage"),
+            "(a tensor of shape (4,) with a gradient, Elbo",
+        ),
+        (("--estimator", "faults:IsNotFinite"), "loss of a first training step is not finite: nan"),
+        (("--estimator", "faults:WantsMore"), "cannot make the estimator 'faults:WantsMore'"),
+        (("--guide", "faults:Raises"), "on blank images: ValueError: of mine (faults.py, line "),
+        (("--guide", "faults:ReturnsLess"), "Trajectory, which must have"),
+        (("--guide", "faults:KeepsTheModel"), "has the model's weights among its own, as program."),
+        (("--guide", "faults:OfUnknownSize"), "weight of unknown size, more.weight"),
+        (("--guide", "faults:LooseParameter"), "has a pyro.param, bias, that is no weight"),
+        (("--model", "faults:WithoutGuide"), "the model WithoutGuide has no guide of its own"),
+        (
+            ("--model", "ends:Model"),
+            "model 'ends:Model': SystemExit: 3 (ends.py, line 1)",
+        ),
     ],
 )
 def test_what_is_not_what_it_should_be(
@@ -99,6 +197,29 @@ def test_what_is_not_what_it_should_be(
     out = tmp_path / "run"
     line = refused(capsys, "train", *given, *words, "--steps", 1, "--out", out, *TINY_OPTIONS)
     assert said in line and not out.exists()
+
+
+def test_what_went_wrong_is_kept_for_python(source: Path) -> None:
+    with pytest.raises(UserError, match="of mine") as raised:
+        dood_pyro.train(str(source), guide="faults:Raises", steps=1, settings=SMALL, device="cpu")
+    assert isinstance(raised.value.__cause__, ValueError)
+
+
+def test_tied_weights_are_kept(source: Path, tmp_path: Path) -> None:
+    """A run with them goes on, and they are tied still."""
+    given = {"guide": "faults:Tied", "device": "cpu", "out": tmp_path / "run"}
+    run = dood_pyro.train(str(source), steps=1, settings=SMALL, **given)
+    guide: Any = dood_pyro.load(dood_pyro.resume(run, steps=2, device="cpu")).guide
+    assert guide.one.weight is guide.other.weight
+
+
+def test_all_that_is_not_trusted_is_named_at_once(source: Path, tmp_path: Path) -> None:
+    given = {"guide": "faults:Tied", "device": "cpu", "out": tmp_path / "run"}
+    run = dood_pyro.train(str(source), "faults:Other", steps=1, settings=SMALL, **given)
+    assert type(dood_pyro.load(run).model).__name__ == "Other"  # this process was given both
+    options = "--guide faults:Tied --trust faults:Other, or in Python guide='faults:Tied', trusted="
+    with pytest.raises(UserError, match=re.escape(options)):
+        dood_pyro.load(run.path)
 
 
 @pytest.mark.parametrize(

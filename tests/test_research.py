@@ -299,8 +299,9 @@ def test_classes_in_place_of_names(
     rows = [dood_pyro.evaluate(run, str(source), guide=each, **few) for each in (OwnGuide, name)]
     assert rows[0] == rows[1] and rows[0]["guide"] == name
     with pytest.raises(UserError, match=r"in Python guide="):
-        dood_pyro.load(run)
-    assert dood_pyro.resume(run, steps=2, trusted=[OwnGuide], device="cpu").progress()[0] == 2
+        dood_pyro.load(run.path)
+    assert isinstance(dood_pyro.load(run).guide, OwnGuide)  # this process was given the class
+    assert dood_pyro.resume(run.path, steps=2, trusted=[OwnGuide], device="cpu").progress()[0] == 2
 
     class Inside(AmortisedGuide):
         pass

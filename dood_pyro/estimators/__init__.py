@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
-from dood_pyro.errors import UserError
+from dood_pyro.config import TrainConfig
+from dood_pyro.errors import UserError, told
 from dood_pyro.estimators.base import Estimator
-from dood_pyro.registry import load_component
+from dood_pyro.registry import is_own_code, load_component
 
-__all__ = ["Estimator", "load_estimator"]
+__all__ = ["Estimator", "load_estimator", "make_estimator"]
+
+
+def make_estimator(config: TrainConfig, max_strokes: int) -> Estimator:
+    """The estimator of a training's settings.
+
+    Raises:
+        UserError: there is none of that name, or it cannot be made.
+    """
+    kind = load_estimator(config.estimator)
+    try:
+        return kind.from_config(config, max_strokes)
+    except Exception as error:
+        if not is_own_code(config.estimator) or isinstance(error, UserError):
+            raise
+        raise UserError(f"cannot make the estimator {config.estimator!r}: {told(error)}") from error
 
 
 def load_estimator(name: str) -> type[Estimator]:

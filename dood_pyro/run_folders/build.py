@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from dood_pyro.config import RunConfig
-from dood_pyro.errors import UserError
+from dood_pyro.errors import UserError, told
 from dood_pyro.estimators import load_estimator
-from dood_pyro.guides import make_guide
+from dood_pyro.guides import make_guide, refuse_uninitialised
 from dood_pyro.guides.base import Guide, SequentialGuide
 from dood_pyro.models.base import DrawingModel
-from dood_pyro.registry import first_line, load_component
+from dood_pyro.registry import load_component
 
 
 def build_model(config: RunConfig) -> DrawingModel[Any]:
@@ -25,11 +25,10 @@ def build_model(config: RunConfig) -> DrawingModel[Any]:
     except Exception as error:
         if config.model_name not in config.own_code():
             raise
-        raise UserError(
-            f"cannot make the model {config.model_name!r}: {first_line(error)}"
-        ) from None
+        raise UserError(f"cannot make the model {config.model_name!r}: {told(error)}") from error
     if not isinstance(model, DrawingModel):
         raise UserError(f"the model {config.model_name!r} must be a dood_pyro.DrawingModel")
+    refuse_uninitialised(model, "model")
     return model
 
 

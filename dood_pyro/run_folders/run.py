@@ -26,7 +26,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +96,8 @@ class Run:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        self.trusted: tuple[str, ...] = ()
+        """Names of code that whoever made this object was told to run."""
 
     @classmethod
     def create(
@@ -311,20 +313,21 @@ class Run:
                 f"{self.path} was trained with the guide {theirs!r}, not {guide!r}; over that can be "
                 f"put {', '.join(SEARCH_GUIDES)}"
             )
-        self._refuse_foreign(config.own_code(training), {*trusted, guide}, theirs)
+        known = {*trusted, *self.trusted, guide}
+        unknown = [each for each in config.own_code(training) if each not in known]
+        if unknown:
+            self._refuse_foreign(unknown, theirs)
         return config
 
-    def _refuse_foreign(
-        self, names: Iterable[str], trusted: Collection[str | None], guide: str
-    ) -> None:
-        for name in names:
-            if is_own_code(name) and name not in trusted:
-                option, what = ("guide", "guide") if name == guide else ("trust", "code")
-                argument = f"guide={name!r}" if name == guide else f"trusted=[{name!r}]"
-                raise UserError(
-                    f"{self.path} has {what} of its own, {name}; if you trust that code, name it: "
-                    f"--{option} {name}, or in Python {argument}"
-                )
+    def _refuse_foreign(self, names: Sequence[str], guide: str) -> None:
+        """Refuse to run code that the run names and nobody trusts."""
+        others = [name for name in names if name != guide]
+        options = [f"--guide {guide}"] * (guide in names) + [f"--trust {name}" for name in others]
+        arguments = [f"guide={guide!r}"] * (guide in names) + [f"trusted={others}"] * bool(others)
+        raise UserError(
+            f"{self.path} has {'code' if others else 'a guide'} of its own, {', '.join(names)}; if you "
+            f"trust it, name it: {' '.join(options)}, or in Python {', '.join(arguments)}"
+        )
 
     def load(
         self, which: str = "best", guide: str | None = None, trusted: Iterable[str] = ()
@@ -358,7 +361,9 @@ class Run:
             UserError: as for `load`.
         """
         config, _ = self.read_config()
-        self._refuse_foreign([config.model_name], tuple(trusted), "")
+        own = is_own_code(config.model_name)
+        if own and config.model_name not in {*trusted, *self.trusted}:
+            self._refuse_foreign([config.model_name], "")
         tensors, _ = self.read_tensors(f"{which}.safetensors")
         with torch.random.fork_rng(devices=[]):
             model = build_model(config)

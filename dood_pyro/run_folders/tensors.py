@@ -66,6 +66,11 @@ def write_tensors(
         UserError: the disk does not take it, or does not give it back as it was.
     """
     packed = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
+    known: set[int] = set()
+    for key, tensor in packed.items():  # tied weights, which the format has no way to share
+        place = tensor.untyped_storage().data_ptr()
+        packed[key] = tensor.clone() if place in known else tensor
+        known.add(place)
     notes = dict(notes or {})
     notes |= {CHECKSUM: _checksum(packed, notes), CHECKED: CHECKSUM}
 

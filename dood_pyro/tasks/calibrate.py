@@ -164,12 +164,12 @@ def _collect(
     true_stop = sum(true_on.cumprod(0))
     for name, site in latent_sites(drawn.stochastic_nodes):
         value = simulated.nodes[name]["value"]
-        truth = value.flatten(1)
+        truth = value.reshape(count, -1)
         guesses = drawn.nodes[name]["value"].expand(made, *value.shape)
         there = stop >= site.step
         first = there & (there.cumsum(0) <= draws)
         enough = (true_stop >= site.step) & (there.sum(0) >= draws)
-        below = ((guesses.flatten(2) < truth) & first[..., None]).sum(0)
+        below = ((guesses.reshape(made, count, -1) < truth) & first[..., None]).sum(0)
         for place, label in enumerate(value_names(site.kind, truth.shape[-1])):
             column = below[enough, place].cpu()
             ranks.setdefault(f"{label} of stroke {site.step}", []).append(column)

@@ -96,7 +96,7 @@ def evaluate(
         keep_freed_memory()
     if guide is not None:
         guide = code_name("guide", guide)
-    names = code_names(trusted)
+    names = (*code_names(trusted), *run.trusted)  # worker processes know the run by its folder
     arguments = LoadArguments(str(run.path), which, guide, names)
     model, recognition, config = run.load(which, guide, names)
     made_by = run.provenance(which)  # read at once: the run may be in training

@@ -117,7 +117,8 @@ def _places(parsed: Parse) -> Tensor:
     those without layouts, the values of all sites."""
     layout = parsed.values.get("layout")
     if layout is None:
-        return torch.cat([value.flatten(2) for value in parsed.values.values()], dim=-1)
+        values = parsed.values.values()
+        return torch.cat([value.reshape(*value.shape[:2], -1) for value in values], dim=-1)
     if "stroke" not in parsed.values:
         return layout
     return geometry.apply_affine(parsed.values["stroke"], geometry.affine_matrix(layout))

@@ -17,7 +17,7 @@ from torch import Tensor
 from dood_pyro import data
 from dood_pyro.config import RunConfig
 from dood_pyro.devices import keep_freed_memory, set_random_state
-from dood_pyro.errors import Interrupted, UserError
+from dood_pyro.errors import Interrupted, UserError, told
 from dood_pyro.files import locked
 from dood_pyro.guides import check_guide
 from dood_pyro.images import ImageBatch
@@ -38,6 +38,8 @@ BEST = "best.safetensors"
 LOG_EVERY = 20
 EVALUATE_EVERY = 500
 CHECKPOINT_SECONDS = 120.0
+TRIED = 4
+"""Images on which a first step by anyone's code is tried."""
 MANY_SKIPPED = 2 * LOG_EVERY
 """Steps in a row with a non-finite loss or gradient that end a run."""
 
@@ -78,6 +80,8 @@ class Training:
         dataset = _load_dataset(config, data_dir)
         trainer = _new_trainer(config, device, dataset.native_size, team)
         check_guide(trainer.model, trainer.guide)
+        if config.own_code(training=True):
+            _try_step(trainer, dataset)
         run = Run.create(path, config, budget, device, initial, initial_sha256)
         return cls(run, trainer, dataset, team)
 
@@ -309,6 +313,25 @@ def _load_dataset(config: RunConfig, data_dir: str | Path | None) -> data.ImageD
     return dataset
 
 
+def _try_step(trainer: Trainer, dataset: data.ImageDataset) -> None:
+    """Take the loss and gradient of a few images, and leave all as it was: what fails in anyone's code
+    is to be said before there is a run folder.
+
+    Raises:
+        UserError: it fails, or the loss is not what it should be.
+    """
+    count = min(TRIED, len(dataset.images))
+    images = dataset.images[:count].to(trainer.device).float() / 255
+    try:
+        loss = trainer.try_loss(ImageBatch(images, dataset.native_size))
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"a first training step fails: {told(error)}") from error
+    if not bool(loss.isfinite()):
+        raise UserError(f"the loss of a first training step is not finite: {float(loss)}")
+
+
 def _new_trainer(config: RunConfig, device: torch.device, native_size: int, team: Team) -> Trainer:
     if device.type == "cpu":
         keep_freed_memory()
@@ -383,22 +406,34 @@ class _Steps:
             trainer.seconds = before + time.perf_counter() - began
             if recorder is not None:
                 recorder.record(terms, norm)
-            if trainer.step % LOG_EVERY == 0 and float(trainer.skipped_in_a_row) >= MANY_SKIPPED:
-                if recorder is None:
-                    raise Followed
-                raise UserError(
-                    f"training diverged: {MANY_SKIPPED} steps in a row had a non-finite loss "
-                    f"or gradient; the last good checkpoint is in {self.run.path}; "
-                    "try a lower learning rate"
-                )
+            if trainer.step % LOG_EVERY == 0:
+                self._refuse_divergence(MANY_SKIPPED)
             # All stop after the same step.
             trainer.seconds, asked = team.largest([trainer.seconds, self.interrupt.asked or 0])
+        if not asked:  # a training may be short
+            self._refuse_divergence(min(MANY_SKIPPED, trainer.step))
         if asked:
             if recorder is None:
                 raise Followed
             _checkpoint(self.run, trainer)
             _keep_unmeasured(self.run, trainer)
             raise self._interrupted(int(asked))
+
+    def _refuse_divergence(self, many: int) -> None:
+        """Raise if no step has been taken in for that many steps.
+
+        Raises:
+            UserError: so it is.
+            Followed: so it is, in processes that do not write.
+        """
+        if not many or float(self.trainer.skipped_in_a_row) < many:
+            return
+        if self.recorder is None:
+            raise Followed
+        raise UserError(
+            f"training diverged: {many} steps in a row had a non-finite loss or gradient; the last "
+            f"good checkpoint is in {self.run.path}; try a lower learning rate"
+        )
 
     def _interrupted(self, signal: int) -> Interrupted:
         return Interrupted(

@@ -8,6 +8,7 @@ evaluated: there is no horizon, so that a run can be evaluated at any time and g
 from __future__ import annotations
 
 import contextlib
+import copy
 import hashlib
 import math
 from collections.abc import Hashable, Iterator, Sequence
@@ -21,7 +22,7 @@ from dood_pyro.config import RunConfig, SettingError
 from dood_pyro.data.random_strokes import RandomStrokes, sample_random_strokes
 from dood_pyro.devices import random_state, seeded
 from dood_pyro.errors import UserError
-from dood_pyro.estimators import load_estimator
+from dood_pyro.estimators import make_estimator
 from dood_pyro.estimators.sleep import frozen_parameters, sleep_loss
 from dood_pyro.guides.base import Guide
 from dood_pyro.images import ImageBatch
@@ -91,9 +92,7 @@ class Trainer:
         self.device = device
         self.native_size = native_size
         self.model, self.guide = model.to(device), guide.to(device)
-        self.estimator = load_estimator(config.train.estimator).from_config(
-            config.train, config.model.max_strokes
-        )
+        self.estimator = make_estimator(config.train, config.model.max_strokes)
         self.estimator.to(device)
         if not (self.team.alone or self.estimator.shares_batches):
             raise UserError(
@@ -368,6 +367,39 @@ class Trainer:
 
         return self.shared(compute)
 
+    def try_loss(self, images: ImageBatch) -> Tensor:
+        """The loss of a first step on images, and its gradient; all stays as it was.
+
+        Raises:
+            UserError: the estimator gives something else than a loss and its terms.
+        """
+        modules = (self.model, self.guide, self.estimator)
+        kept = [copy.deepcopy(each.state_dict()) for each in modules]
+        with seeded(0, self.device), pyro.validation_enabled(False):
+            try:
+                found = self.estimator.scheduled_loss(
+                    self.model, self.guide, images, 0, self.estimator.phase(0)
+                )
+                if not (
+                    isinstance(found, tuple)
+                    and len(found) == 2
+                    and isinstance(found[0], Tensor)
+                    and found[0].shape == ()
+                    and found[0].requires_grad
+                    and isinstance(found[1], ElboTerms)
+                ):
+                    raise UserError(
+                        f"the estimator {self.config.train.estimator} must return a scalar tensor "
+                        f"with a gradient, and ElboTerms; not {_in_short(found)}"
+                    )
+                found[0].backward()
+            finally:
+                for parameter in self.parameters.values():
+                    parameter.grad = None
+                for each, state in zip(modules, kept, strict=True):
+                    each.load_state_dict(state)
+        return found[0].detach()
+
     def _pixels(self, images: int) -> int:
         """Pixels of so many images: losses are nats per pixel."""
         return images * self.config.model.canvas_size**2
@@ -461,3 +493,13 @@ class Trainer:
         return StopMarginalTerms(
             *(torch.cat(column, dim=-1) for column in zip(*parts, strict=True))
         )
+
+
+def _in_short(value: Any) -> str:
+    """What kind of thing a value is, and what a pair consists of."""
+    if isinstance(value, Tensor):
+        gradient = "with" if value.requires_grad else "without"
+        return f"a tensor of shape {tuple(value.shape)} {gradient} a gradient"
+    if type(value) is tuple:
+        return f"({', '.join(map(_in_short, value))})"
+    return type(value).__name__

@@ -19,7 +19,7 @@ from dood_pyro.plots import new_figure, save_figure, source_title
 from dood_pyro.recognition import Recognizer, load
 from dood_pyro.registry import model_title
 from dood_pyro.tasks.transfer.cells import Cell
-from dood_pyro.tasks.transfer.plan import Plan, known_data
+from dood_pyro.tasks.transfer.plan import Plan, expected, known_data
 from dood_pyro.tasks.transfer.report import SIGNS, marks_of, minutes, notes
 
 Thumbnails = Callable[[str, str, str], UInt8[np.ndarray, "height width 3"] | None]
@@ -204,7 +204,8 @@ class Strips:
         if (model, source) not in self.loaded:
             try:
                 run = self.plan.run(self.runs[model, source])
-                self.loaded[model, source] = load(run.path, self.plan.device)
+                trusted = expected(self.runs[model, source]).own_code()
+                self.loaded[model, source] = load(run.path, self.plan.device, trusted=trusted)
             except UserError:
                 self.loaded[model, source] = None
         return self.loaded[model, source]

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
 from dood_pyro import data
@@ -20,7 +20,14 @@ from dood_pyro.research import absolute_source
 from dood_pyro.run_folders.run import STATE
 from dood_pyro.tasks.rows import read_rows, record
 from dood_pyro.tasks.transfer.engines import Engine, Job
-from dood_pyro.tasks.transfer.plan import Plan, TableRun, known_data, likelihood, row_fits
+from dood_pyro.tasks.transfer.plan import (
+    Plan,
+    TableRun,
+    expected,
+    known_data,
+    likelihood,
+    row_fits,
+)
 
 AT_ONCE = 512
 """Most jobs that are waited for at once, however large a cluster is."""
@@ -74,6 +81,11 @@ def fill(plan: Plan, engine: Engine, say: Callable[[str], None] = print) -> list
     return problems
 
 
+def _trusting(names: Iterable[str]) -> tuple[str, ...]:
+    """Words of a command that is to run code that was named for the table."""
+    return tuple(word for name in names for word in ("--trust", name))
+
+
 class _Worker:
     """Runner of a plan's commands, for use from several threads."""
 
@@ -98,8 +110,9 @@ class _Worker:
         run = self.plan.run(training)
         anew = "; move it away to have it trained again" if self.plan.train else ""
         settings = ("--budget", f"{self.plan.budget:.3f}s", "--no-tensorboard")
-        going_on = self.words("train", "--resume", str(run.path), *settings)
         try:
+            trust = _trusting(expected(training).own_code(training=True))
+            going_on = self.words("train", "--resume", str(run.path), *settings, *trust)
             if run.path.exists():
                 if other := self.plan.difference(run, training):
                     return f"{training}: {run.path} was trained {other}{anew}"
@@ -139,6 +152,7 @@ class _Worker:
         words = self.words(
             *("evaluate", str(run.path), "--target", absolute_source(target), "--json"),
             *("--particles", str(plan.particles), "--limit", str(plan.limit)),
+            *_trusting(expected(training).own_code()),
         )
         outcome = self.engine.run(Job(words, run.path, trains=False))
         if outcome.status != 0:

@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 from dood_pyro import data
 from dood_pyro.config import RunConfig
 from dood_pyro.errors import UserError
-from dood_pyro.registry import MODELS, SOURCES, unknown
+from dood_pyro.registry import SOURCES, load_component
 from dood_pyro.research import configure
 from dood_pyro.run_folders.budget import TrainingBudget
 from dood_pyro.run_folders.formats import FORMAT
@@ -38,7 +38,7 @@ class TableRun(NamedTuple):
     seed: int
 
     def __str__(self) -> str:
-        return f"{self.model}-{data.name_of(self.source)}-{self.seed}"
+        return f"{data.name_of(self.model)}-{data.name_of(self.source)}-{self.seed}"
 
 
 @dataclass(frozen=True)
@@ -113,16 +113,15 @@ def trainings(
     """Trainings of a table, seed by seed, so that the whole table is filled with one seed first.
 
     Args:
-        models: default: the paper's, DooD and Difference-AIR on every source, vanilla AIR and the
-            ablations on MNIST.
+        models: names, or ``module:Class``; default: the paper's, DooD and Difference-AIR on every
+            source, vanilla AIR and the ablations on MNIST.
         sources: default `DATASETS`.
 
     Raises:
         UserError: there is no such model.
     """
-    strange = [name for name in models or () if name not in MODELS]
-    if strange:
-        raise UserError(f"there is {unknown('model', strange[0])}")
+    for name in models or ():
+        load_component("model", name)  # raises if there is none
     pairs = [(model, source) for model in models or RIVALS for source in sources or DATASETS]
     if models is None and (sources is None or "mnist" in sources):
         pairs += [(model, "mnist") for model in ON_MNIST]
