@@ -84,6 +84,34 @@ def test_a_wrong_guide_fails(share: float, std: float) -> None:
     assert not result["calibrated"] and result["rejected"] == 2
 
 
+class OneNumber(Shifts):
+    """``shift_1`` ~ N(0, 1), a site of a single number, is both pixels, plus N(0, 1) for each. The
+    posterior is N((x + y) / 3, 1 / 3)."""
+
+    def step(self, t: int, state: Shift, after: Shift | None = None) -> Shift:
+        alive = pyro.sample(f"on_{t}", dist.Bernoulli(logits=torch.full(state.alive.shape, 30.0)))
+        shift = pyro.sample(f"shift_{t}", dist.Normal(torch.zeros(state.alive.shape), 1.0))
+        canvas = shift[..., None, None].expand(*shift.shape, 1, 2)
+        pyro.deterministic(f"canvas_{t}", canvas, event_dim=2)
+        return Shift(canvas, alive)
+
+
+class OneNumbersGuide(ShiftsGuide):
+    def forward(self, images: Images) -> None:
+        pixels = as_batch(images).pixels
+        with pyro.plate("images", len(pixels), dim=-1):
+            pyro.sample("on_1", dist.Bernoulli(logits=torch.full((len(pixels),), 30.0)))
+            pyro.sample("shift_1", dist.Normal(self.share * pixels.sum((-1, -2)), self.std))
+
+
+def test_sites_of_a_single_number() -> None:
+    torch.manual_seed(0)
+    for share, right in ((1 / 3, True), (0.0, False)):
+        guide = OneNumbersGuide(share, (1 / 3) ** 0.5)
+        found = calibrate(OneNumber(), guide, simulations=1000)
+        assert len(found) == 2 and summary(found)["calibrated"] is right
+
+
 class Twice(DrawingModel[Shift]):
     """Two strokes; whether there is a second, and where, hangs on where the first lies. The picture
     says nothing, so that the posterior is the prior."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from dood_pyro.errors import UserError
 from dood_pyro.run_folders.budget import TrainingBudget
@@ -293,10 +294,14 @@ def test_a_cut_table_is_refused_before_anything_is_trained(tmp_path: Path) -> No
 class Refusing:
     """Engine whose jobs fail at once, two at a time."""
 
+    def __init__(self) -> None:
+        self.jobs: list[Job] = []
+
     def slots(self) -> int:
         return 2
 
     def run(self, job: Job) -> Outcome:
+        self.jobs.append(job)
         return Outcome(1, "", "refused")
 
     def stop(self) -> None:
@@ -317,6 +322,29 @@ def test_lines_of_trainings_that_begin_together_stay_apart(tmp_path: Path) -> No
     assert sorted("".join(written).splitlines()) == [
         f"training  {each}" for each in wanted.trainings
     ]
+
+
+def test_a_model_of_ones_own_in_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is named once, for the table; the table's commands are told to run it."""
+    (tmp_path / "own_table.py").write_text("from dood_pyro.models.dood import DooD as Mine\n")
+    monkeypatch.chdir(tmp_path)
+    (training,) = trainings(("own_table:Mine",), ("digits",), (0,))
+    wanted, engine = plan(tmp_path, training), Refusing()
+    assert wanted.run(training).path.name == "own_table-Mine-digits-0"
+    fill(wanted, engine)
+    Run.create(
+        wanted.run(training).path,
+        expected(training),
+        TrainingBudget(seconds=1),
+        torch.device("cpu"),
+    )
+    monkeypatch.setattr(Run, "progress", lambda run: (1, 1.0))
+    monkeypatch.setattr(Run, "step_of", lambda run: 1)
+    fill(wanted, engine)
+    begun, measured = (job.words for job in engine.jobs)
+    assert begun[:3] == ("train", "--model", "own_table:Mine") and "--trust" not in begun
+    for words in (engine.jobs[0].going_on, measured):
+        assert words[words.index("--trust") + 1] == "own_table:Mine"
 
 
 @pytest.mark.slow
