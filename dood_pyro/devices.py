@@ -8,6 +8,7 @@ import contextlib
 import ctypes
 import os
 import platform
+import threading
 from collections.abc import Iterator
 
 import torch
@@ -15,6 +16,8 @@ from torch import Tensor
 
 from dood_pyro.errors import UserError
 
+ONE_THREAD = threading.RLock()
+"""Held by the thread whose programs run."""
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 """Parameters of ``mallopt``, from glibc's malloc.h."""
 
@@ -63,6 +66,39 @@ def parallel_jobs(name: str) -> tuple[int, tuple[str, ...]]:
         gpus = visible.split(",")[:count] if visible else [str(i) for i in range(count)]
         return len(gpus), tuple(gpus)
     return max(1, cores() // 2), ()
+
+
+@contextlib.contextmanager
+def running_programs(learn: bool = False) -> Iterator[None]:
+    """Surroundings in which programs compute what they should, whatever the caller's are: one thread at
+    a time, for Pyro's handlers and torch's random numbers are those of all; without autocast and
+    inference mode.
+
+    Args:
+        learn: whether gradients are wanted even where the caller wants none.
+    """
+    gradients = learn or torch.is_grad_enabled()
+    with (
+        ONE_THREAD,
+        torch.inference_mode(False),  # which enables gradients
+        torch.set_grad_enabled(gradients),
+        torch.autocast("cpu", enabled=False),
+        torch.autocast("cuda", enabled=False),
+    ):
+        yield
+
+
+def refuse_other_numbers() -> None:
+    """Raise where a caller has made new tensors other than float32, which weights on disk are.
+
+    Raises:
+        UserError: so it is.
+    """
+    if torch.get_default_dtype() != torch.float32:
+        raise UserError(
+            f"torch's default is {torch.get_default_dtype()}, and models compute in float32; first "
+            "torch.set_default_dtype(torch.float32)"
+        )
 
 
 @contextlib.contextmanager

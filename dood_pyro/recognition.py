@@ -18,7 +18,7 @@ from torch import Tensor
 from dood_pyro import data, geometry
 from dood_pyro.canvas_drawing import CanvasDrawing
 from dood_pyro.config import RunConfig
-from dood_pyro.devices import choose_device
+from dood_pyro.devices import choose_device, refuse_other_numbers, running_programs
 from dood_pyro.drawing import Drawing, Drawings
 from dood_pyro.errors import UserError
 from dood_pyro.guides.base import Guide
@@ -89,6 +89,7 @@ def open_run(run: Run | str | os.PathLike[str]) -> Run:
     return Run(Path(run))
 
 
+@running_programs()
 def load(
     run: Run | str | os.PathLike[str],
     device: str | torch.device = "cpu",
@@ -111,6 +112,7 @@ def load(
     Raises:
         UserError: there is no such run, or the run is damaged or of another version.
     """
+    refuse_other_numbers()
     chosen = choose_device(device)
     opened = open_run(run)
     if guide is not None:
@@ -208,9 +210,11 @@ class Recognizer:
         peak = stack.amax((-1, -2), keepdim=True)
         return stack / peak.clamp(min=1e-6), sizes
 
+    @running_programs()
     def infer(self, images: Images) -> Parse:
         """Compute the guide's modes for images (`inference.guide_parses.parse`), in double precision,
         so that an image's parse does not depend on the other images of the batch."""
+        refuse_other_numbers()
         return parse(*self._in_double(), images)
 
     def _in_double(self) -> ModelAndGuide:
@@ -299,6 +303,7 @@ class Recognizer:
         """
         return parse_ways(picture, count, InkOptions(polarity))
 
+    @running_programs()
     def refine(self, images: Any, polarity: Polarity = "auto", guide: str = "refined") -> Any:
         """Parse by the run's own guide and a search guide over it: slower, and closer to the posterior.
 
@@ -329,6 +334,7 @@ class Recognizer:
         as_loaded = {"which": which, "guide": guide, "trusted": trusted, "device": self.device}
         return evaluate(run, target, **{**as_loaded, **options})
 
+    @running_programs()
     def sample(self, count: int = 1, seed: int = 0, temperature: float = 1.0) -> Drawings:
         """Drawings sampled from the prior (Fig. 6), the same ones for a seed, in pixels of the canvas.
 
@@ -340,8 +346,10 @@ class Recognizer:
         """
         from dood_pyro.tasks.as_drawings import samples
 
+        refuse_other_numbers()
         return samples(self, count, seed, temperature)
 
+    @running_programs()
     def complete(
         self,
         images: Any,
@@ -369,6 +377,7 @@ class Recognizer:
 
         return completions(self, images, each, strokes, seed, polarity)
 
+    @running_programs()
     def exemplars(
         self,
         images: Any,

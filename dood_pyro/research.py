@@ -29,7 +29,7 @@ from dood_pyro.config import (
     UnknownSettingError,
 )
 from dood_pyro.data import name_of
-from dood_pyro.devices import choose_device
+from dood_pyro.devices import choose_device, refuse_other_numbers
 from dood_pyro.errors import UserError
 from dood_pyro.estimators import load_estimator
 from dood_pyro.files import read_bytes
@@ -140,6 +140,7 @@ def resume(
     Raises:
         UserError: there is no such run, it cannot be gone on with, or the training diverged.
     """
+    refuse_other_numbers()
     run = open_run(run)
     _, budget = run.read_config()
     names = code_names(trusted)
@@ -191,6 +192,7 @@ def begin_training(
         UserError: an argument is not valid, the data cannot be had, or the run folder cannot be
             created; nothing has been written.
     """
+    refuse_other_numbers()
     budget = TrainingBudget(steps, seconds)
     chosen = _code_by_name(settings)
     name = _once(chosen, "model.name", None if model is None else code_name("model", model))

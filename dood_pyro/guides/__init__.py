@@ -10,7 +10,7 @@ from pyro import poutine
 from torch import nn
 
 from dood_pyro.config import TrainConfig
-from dood_pyro.devices import seeded
+from dood_pyro.devices import running_programs, seeded
 from dood_pyro.errors import UserError, told
 from dood_pyro.guides.base import Guide, SequentialGuide
 from dood_pyro.images import ImageBatch
@@ -92,6 +92,7 @@ def refuse_uninitialised(module: nn.Module, what: str) -> None:
             )
 
 
+@running_programs()
 def check_guide(model: DrawingModel[Any], guide: Guide) -> None:
     """Run both programs on blank images, that came with as many pixels as the canvas has and with
     fewer, and compare their sites.

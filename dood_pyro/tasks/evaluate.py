@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float
 
 from dood_pyro import data
-from dood_pyro.devices import keep_freed_memory
+from dood_pyro.devices import keep_freed_memory, refuse_other_numbers, running_programs
 from dood_pyro.errors import UserError, whole_number
 from dood_pyro.images import ImageBatch
 from dood_pyro.inference.guide_parses import ModelAndGuide, in_double, parse
@@ -58,6 +58,7 @@ class LoadArguments(NamedTuple):
     trusted: tuple[str, ...] = ()
 
 
+@running_programs()
 def evaluate(
     run: Run | str | os.PathLike[str],
     target: str,
@@ -88,6 +89,7 @@ def evaluate(
     Raises:
         UserError: the run or the target cannot be read, or there is nothing to measure.
     """
+    refuse_other_numbers()
     whole_number("jobs", jobs)
     whole_number("particles", particles)
     run = open_run(run)

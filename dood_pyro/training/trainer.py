@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from dood_pyro.config import RunConfig, SettingError
 from dood_pyro.data.random_strokes import RandomStrokes, sample_random_strokes
-from dood_pyro.devices import random_state, seeded
+from dood_pyro.devices import random_state, running_programs, seeded
 from dood_pyro.errors import UserError
 from dood_pyro.estimators import make_estimator
 from dood_pyro.estimators.sleep import frozen_parameters, sleep_loss
@@ -154,7 +154,7 @@ class Trainer:
 
         Torch's global random state stays as it is; a training begins with ``random_state``.
         """
-        with seeded(config.train.seed, device):
+        with running_programs(learn=True), seeded(config.train.seed, device):
             model, guide = build(config)
             trainer = cls(config, model, guide, device, native_size, team)
             trainer.random_state = random_state(device)
@@ -225,6 +225,7 @@ class Trainer:
             return float(PRIOR_RATE * self.learning_rate(self.prior_steps))
         return float(self.learning_rate(self.image_steps))
 
+    @running_programs(learn=True)
     def train_step(self, images: ImageBatch) -> tuple[ElboTerms, Tensor]:
         """One step on a batch; the terms and the gradient's norm stay on the device.
 
@@ -243,6 +244,7 @@ class Trainer:
         self.step += 1
         return found
 
+    @running_programs(learn=True)
     def prior_step(self, images: ParsedImages) -> tuple[ElboTerms, Tensor]:
         """One step of the prior alone on a batch of parsed images, on the bound itself (β = 1);
         else as `train_step`."""
@@ -367,6 +369,7 @@ class Trainer:
 
         return self.shared(compute)
 
+    @running_programs(learn=True)
     def try_loss(self, images: ImageBatch) -> Tensor:
         """The loss of a first step on images, and its gradient; all stays as it was.
 
@@ -475,7 +478,8 @@ class Trainer:
             for name, parameter in self.parameters.items():
                 parameter.copy_(weights[name])
 
-        with seeded(0, self.device), torch.no_grad(), pyro.validation_enabled(False):
+        plain = running_programs(), pyro.validation_enabled(False)
+        with plain[0], plain[1], seeded(0, self.device), torch.no_grad():
             try:
                 put(self.averages)
                 self.model.eval()
