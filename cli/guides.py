@@ -96,7 +96,8 @@ def _table(rows: list[dict[str, Any]]) -> str:
         )
         guess = f"{row['mean_absolute_error']:.4f}", f"{row['strokes']:.2f}"
         of_bounds = f"{row['log_p']:.1f}", error, f"{row['elbo']:.1f}", f"{row['gap']:.1f}"
-        times = f"{row['milliseconds']:.1f}", f"{growth}, {most}", f"{100 * row['leaps']:.0f} %"
+        both = f"{growth}, {most}" if growth else ""
+        times = f"{row['milliseconds']:.1f}", both, f"{100 * row['leaps']:.0f} %"
         lines.append([row["guide"], *of_bounds, effective, *guess, *times])
     return columns(lines)
 

@@ -213,9 +213,16 @@ class Recognizer:
     @running_programs()
     def infer(self, images: Images) -> Parse:
         """Compute the guide's modes for images (`inference.guide_parses.parse`), in double precision,
-        so that an image's parse does not depend on the other images of the batch."""
+        so that an image's parse does not depend on the other images of the batch.
+
+        Raises:
+            UserError: they are not of the canvas's size, or hold numbers that are not finite.
+        """
         refuse_other_numbers()
-        return parse(*self._in_double(), images)
+        batch = self.model.batch(images)
+        if not bool(batch.pixels.isfinite().all()):
+            raise UserError("the images hold numbers that are not finite; make them 0 to 1")
+        return parse(*self._in_double(), batch)
 
     def _in_double(self) -> ModelAndGuide:
         """Copies of model and guide in float64, made again if model, guide or their weights changed."""

@@ -87,7 +87,7 @@ def test_evaluate_is_of_the_loaded_run(dood: Recognizer, source: Path) -> None:
 
 def test_what_cannot_be_drawn_is_said(dood: Recognizer) -> None:
     for count in (0, -1, 100_000):
-        with pytest.raises(UserError, match="1 to 1000"):
+        with pytest.raises(UserError, match="1 to 1,000"):
             dood.sample(count)
     with pytest.raises(UserError, match="stroke"):
         dood.complete(picture(), strokes=0)

@@ -19,7 +19,7 @@ from dood_pyro.images import Images, as_batch
 from dood_pyro.inference.search.refined import RefinedGuide
 from dood_pyro.models.base import DrawingModel
 from dood_pyro.models.dood import DooD
-from dood_pyro.tasks.calibrate import Ranks, calibrate, draw_ranks, summary
+from dood_pyro.tasks.calibrate import Ranks, calibrate, draw_ranks, in_words, summary
 
 
 class Shift(NamedTuple):
@@ -110,6 +110,13 @@ def test_sites_of_a_single_number() -> None:
         guide = OneNumbersGuide(share, (1 / 3) ** 0.5)
         found = calibrate(OneNumber(), guide, simulations=1000)
         assert len(found) == 2 and summary(found)["calibrated"] is right
+
+
+def test_a_guide_without_strokes_is_not_called_calibrated() -> None:
+    only = Ranks("number of strokes", np.arange(20).repeat(3), 19)
+    assert in_words(summary([only])).startswith("Nothing can be said")
+    more = Ranks("layout scale of stroke 1", np.arange(20).repeat(3), 19)
+    assert in_words(summary([only, more])).startswith("Calibrated as far as this can tell")
 
 
 class Twice(DrawingModel[Shift]):

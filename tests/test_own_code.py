@@ -31,6 +31,10 @@ def broken(folder, scratch):
 
 def not_arrays(folder, scratch):
     return {"train_images": None}
+
+
+def nothing(folder, scratch):
+    pass
 """
 FAULTS = """
 import pyro
@@ -169,6 +173,7 @@ def test_guides_of_a_model_without_layouts_are_compared(
         (("--estimator", "elsewhere:Estimator"), "call from the folder that holds elsewhere.py"),
         (("--source", "own_parts:broken"), "cannot be prepared: ZeroDivisionError"),
         (("--source", "own_parts:not_arrays"), "own_parts:not_arrays"),
+        (("--source", "own_parts:nothing"), "returns is a NoneType; it must be a dict of arrays"),
         (("--source", "elsewhere:prepare"), "or add that folder to PYTHONPATH"),
         (("--guide", "plain:Guide+smc"), "no guide 'plain:Guide+smc'"),
         (("--estimator", "faults:GivesNothing"), "and ElboTerms; not NoneType"),

@@ -80,6 +80,15 @@ def test_bad_pictures_are_refused(dood: Recognizer) -> None:
         dood.parse(np.zeros((20, 20)))
 
 
+def test_images_that_are_none_are_refused(dood: Recognizer) -> None:
+    images = torch.zeros(2, dood.size, dood.size)
+    images[1, 3, 4] = torch.nan
+    with pytest.raises(UserError, match="not finite"):
+        dood.infer(images)
+    with pytest.raises(UserError, match="do not fit a canvas"):
+        dood.infer(images[:, 1:])
+
+
 @pytest.mark.parametrize("given", [{"paper": "flat"}, {"joins": "angles"}, {"max_strokes": 1}])
 def test_the_guide_takes_nothing_that_is_of_the_ink(
     dood: Recognizer, given: dict[str, object]

@@ -102,6 +102,13 @@ def test_other_kinds_of_numbers_are_refused(source: Path, tmp_path: Path, run: R
     assert not (tmp_path / "x").exists()
 
 
+def test_training_leaves_the_callers_random_numbers(source: Path, tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    dood_pyro.train(str(source), steps=1, out=tmp_path / "x", settings=SETTINGS, device="cpu")
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_surroundings_are_given_back() -> None:
     with torch.autocast("cpu", torch.bfloat16), torch.inference_mode():
         with running_programs():

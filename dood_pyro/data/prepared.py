@@ -12,7 +12,7 @@ import contextlib
 import hashlib
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,8 @@ def check(arrays: Arrays, what: str, parts: Sequence[str] = PARTS) -> None:
     Raises:
         UserError: an array is missing, or has another type or shape.
     """
+    if not isinstance(arrays, Mapping):
+        raise UserError(f"{what} is a {type(arrays).__name__}; it must be a dict of arrays by name")
     for part in parts:
         images, labels = arrays.get(f"{part}_images"), arrays.get(f"{part}_labels")
         if images is None or labels is None:

@@ -78,7 +78,10 @@ def _check(dood: Recognizer, count: int, seed: int) -> None:
     whole_number("seed", seed, 0, 2**63 - 1)
     whole_number("the number of drawings", count, 1, MOST)
     if not dood.model.draws_curves:
-        raise UserError(f"a {dood.config.model_name} model draws no pen strokes")
+        raise UserError(
+            f"a {dood.config.model_name} model draws no pen strokes; dood-pyro sample and complete "
+            "show its pictures"
+        )
 
 
 def _row(strokes: Strokes, row: int) -> Strokes:

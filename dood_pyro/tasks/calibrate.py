@@ -50,6 +50,8 @@ SPARE = 3
 LEVEL = 0.01
 """Significance level of the joint test of all quantities; Bonferroni: each quantity is tested at
 `LEVEL` divided by their number."""
+COUNT = "number of strokes"
+"""The quantity that every simulation has."""
 NARROW = "too narrow"
 USUAL = (
     "So were both amortised guides that were measured, with 300 simulations: 39 % outside in 86 of 91 "
@@ -177,7 +179,7 @@ def _collect(
     ties = (guessed == true_stop).sum(0)
     random = torch.rand(count, device=images.device)
     rank = (guessed < true_stop).sum(0) + (random * (ties + 1)).long()
-    ranks.setdefault("number of strokes", []).append(rank.cpu())
+    ranks.setdefault(COUNT, []).append(rank.cpu())
     if progress is not None:
         progress((1 - guide.search_share) * count)
 
@@ -210,6 +212,11 @@ def in_words(result: Mapping[str, Any]) -> str:
     """A sentence on `summary`'s outcome: whether the guide is the posterior, what is off most, and
     which way."""
     count, rejected = result["quantities"], result["rejected"]
+    if not rejected and set(result["by_quantity"]) <= {COUNT}:
+        return (
+            "Nothing can be said of the guide's spread: too few simulations have strokes both in the "
+            "drawing and in the guide's draws, and the number of strokes alone is not rejected."
+        )
     if not rejected:
         return (
             f"Calibrated as far as this can tell: none of {count} quantities is rejected, so that the "

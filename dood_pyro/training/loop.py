@@ -118,7 +118,10 @@ class Training:
         """Train to the end of the budget; see `resume` for arguments and errors."""
         if budget is None:
             _, budget = self.run.read_config()
+        device = self.trainer.device
         with contextlib.ExitStack() as stack:
+            # The caller's random numbers go on as if there had been no training.
+            stack.enter_context(torch.random.fork_rng([device] if device.type == "cuda" else []))
             with self.team.after_first():
                 if self.team.first:
                     self._take_up(stack, budget, tensorboard)
