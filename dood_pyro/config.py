@@ -12,9 +12,10 @@ import hashlib
 import json
 import math
 from dataclasses import dataclass, field, fields
+from numbers import Real
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-from dood_pyro.errors import UserError
+from dood_pyro.errors import UserError, is_whole
 from dood_pyro.registry import canonical, is_own_code
 
 C = TypeVar("C", bound="Config")
@@ -76,7 +77,9 @@ class Config:
             value, kind = getattr(self, each.name), kinds[each.name]
             if value is UNSET:
                 continue
-            if isinstance(value, int) and kind is float and not isinstance(value, bool):
+            if kind is int and is_whole(value):  # numpy's, too
+                object.__setattr__(self, each.name, int(value))
+            elif kind is float and (is_whole(value) or _is_a(value, float)):
                 object.__setattr__(self, each.name, float(value))
             elif not _is_a(value, kind):
                 raise SettingError(each.name, f"must be {_in_words(kind)}, not {value!r}")
@@ -122,7 +125,7 @@ def _is_a(value: Any, kind: Any) -> bool:
     if get_origin(kind) is Literal:
         return value in get_args(kind)
     if kind is float:
-        number = isinstance(value, int | float) and not isinstance(value, bool)
+        number = isinstance(value, Real) and not isinstance(value, bool)
         return number and math.isfinite(value)
     return type(value) is kind
 

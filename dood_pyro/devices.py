@@ -11,13 +11,14 @@ import platform
 import threading
 from collections.abc import Iterator
 
+import pyro
 import torch
 from torch import Tensor
 
 from dood_pyro.errors import UserError
 
-ONE_THREAD = threading.RLock()
-"""Held by the thread whose programs run."""
+ONE_THREAD, ONE_TRAINING = threading.RLock(), threading.RLock()
+"""Held by the thread whose programs run, and by the one that trains."""
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 """Parameters of ``mallopt``, from glibc's malloc.h."""
 
@@ -68,11 +69,29 @@ def parallel_jobs(name: str) -> tuple[int, tuple[str, ...]]:
     return max(1, cores() // 2), ()
 
 
+def _renew_locks() -> None:
+    """Locks of a forked process, in which no other thread goes on to release them."""
+    global ONE_THREAD, ONE_TRAINING
+    ONE_THREAD, ONE_TRAINING = threading.RLock(), threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_locks)
+
+
+@contextlib.contextmanager
+def training() -> Iterator[None]:
+    """Let no other thread train: between the steps of a training others run programs, but torch's
+    random numbers are one training's."""
+    with ONE_TRAINING:
+        yield
+
+
 @contextlib.contextmanager
 def running_programs(learn: bool = False) -> Iterator[None]:
     """Surroundings in which programs compute what they should, whatever the caller's are: one thread at
-    a time, for Pyro's handlers and torch's random numbers are those of all; without autocast and
-    inference mode.
+    a time, for Pyro's handlers and torch's random numbers are those of all; with a parameter store of
+    their own; without autocast and inference mode.
 
     Args:
         learn: whether gradients are wanted even where the caller wants none.
@@ -80,6 +99,7 @@ def running_programs(learn: bool = False) -> Iterator[None]:
     gradients = learn or torch.is_grad_enabled()
     with (
         ONE_THREAD,
+        pyro.get_param_store().scope(),
         torch.inference_mode(False),  # which enables gradients
         torch.set_grad_enabled(gradients),
         torch.autocast("cpu", enabled=False),

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 PACKAGE = Path(__file__).parent
+LIBRARIES = {"torch", "torchvision", "pyro", "numpy", "scipy", "sklearn", "skimage", "jaxtyping"}
+"""Folders of packages whose lines tell a user nothing."""
 LONGEST = 400
 """Characters, about, that are told of an exception's message."""
 
@@ -37,6 +39,11 @@ class Interrupted(KeyboardInterrupt):
         self.status = 128 + number
 
 
+def is_whole(value: Any) -> bool:
+    """Whether a value is a whole number, numpy's included, and no truth value."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
 def whole_number(what: str, value: Any, low: int = 1, high: int | None = None) -> int:
     """A caller's argument that is a whole number, numpy's included.
 
@@ -47,8 +54,7 @@ def whole_number(what: str, value: Any, low: int = 1, high: int | None = None) -
     Raises:
         UserError: it is no whole number, or out of range.
     """
-    whole = isinstance(value, Integral) and not isinstance(value, bool)
-    if not whole or value < low or (high is not None and value > high):
+    if not is_whole(value) or value < low or (high is not None and value > high):
         most = " or more" if high is None else f" to {high:,}"
         raise UserError(f"{what} is {value!r:.60}; it must be a whole number, {low}{most}")
     return int(value)
@@ -61,9 +67,10 @@ def told(error: BaseException) -> str:
     if len(message) > LONGEST:
         message = f"{message[:LONGEST]}…"
     kind = type(error).__name__
+    frames = traceback.extract_tb(error.__traceback__)
     where = [
         f"{Path(frame.filename).name}, line {frame.lineno}"
-        for frame in traceback.extract_tb(error.__traceback__)
+        for frame in frames
         if not _is_library(frame.filename)
     ]
     if where:
@@ -73,12 +80,11 @@ def told(error: BaseException) -> str:
 
 def _is_library(file: str) -> bool:
     path = Path(file)
-    return (
-        "site-packages" in path.parts
-        or path.is_relative_to(PACKAGE)
-        or path.is_relative_to(Path(traceback.__file__).parent)  # Python's own
-        or file.startswith("<frozen")
-    )
+    if path.is_relative_to(PACKAGE) or file.startswith("<frozen"):
+        return True
+    if "site-packages" in path.parts:  # where code of one's own may be installed, too
+        return path.parts[path.parts.index("site-packages") + 1] in LIBRARIES
+    return path.is_relative_to(Path(traceback.__file__).parent)  # Python's own
 
 
 @contextmanager

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import importlib.util
 import os
 import sys
 from collections.abc import Iterable
@@ -299,30 +298,24 @@ def load_target(target: str) -> Any:
 
 def _module(name: str) -> Any:
     """A module by name, sought in the working directory, too, where a console script does not look."""
+    global _folder
+    here = os.getcwd()
+    if _folder not in (None, here) and _folder in sys.path:  # another's module may have that name
+        sys.path.remove(_folder)
+        _folder = None
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         top = name.partition(".")[0]
-        if error.name != top:
+        files = (Path(f"{top}.py"), Path(top) / "__init__.py")
+        if error.name != top or here in sys.path or not any(path.is_file() for path in files):
             raise
-        for path in (Path(f"{top}.py"), Path(top) / "__init__.py"):
-            if path.is_file():
-                break
-        else:
-            raise
-    folders = [str(path.parent.resolve())] if path.name == "__init__.py" else None
-    spec = importlib.util.spec_from_file_location(
-        top, path.resolve(), submodule_search_locations=folders
-    )
-    assert spec is not None and spec.loader is not None
-    sys.modules[top] = module = importlib.util.module_from_spec(spec)
-    folder = os.getcwd()
-    sys.path.append(folder)  # for modules that it imports from beside it; last, to hide nothing
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[top]
-        raise
-    finally:
-        sys.path.remove(folder)
+    # Last, to hide nothing; and for good: what lies beside it may be imported later.
+    sys.path.append(here)
+    _folder = here
+    importlib.invalidate_caches()
     return importlib.import_module(name)
+
+
+_folder: str | None = None
+"""The working directory that modules were found in, which is on Python's path."""

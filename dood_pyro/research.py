@@ -207,10 +207,12 @@ def begin_training(
             f"name the source to train on, or give its path, in place of a {type(source).__name__}"
         )
     init_from = _once(chosen, "train.init_from", init_from)
-    init_from = init_from.path if isinstance(init_from, Run) else init_from
+    names = code_names(trusted)
+    if isinstance(init_from, Run):
+        names, init_from = (*names, *init_from.trusted), init_from.path
     own, initial, sha256 = tuple(chosen.items()), None, ""
     if init_from is not None:
-        theirs, initial, sha256 = _initial_weights(str(init_from), code_names(trusted), chosen)
+        theirs, initial, sha256 = _initial_weights(str(init_from), names, chosen)
         their_model = theirs.pop("model.name")
         name = _their_model(name, their_model, chosen, str(init_from))
         if name != their_model:  # what theirs did not go by, it does not determine

@@ -4,7 +4,7 @@ Run by hand; takes up where it was stopped.
     python experiments/counts.py --costs        # first, with nothing beside: what a step costs
     python experiments/counts.py                # dood, air and dair, three seeds, 20 minutes each
 
-A training takes as many steps as it would take in that time on one core, by what its steps cost: so it
+A training takes as many steps as it would take in that time on one core, by what late steps cost: so it
 does not matter how busy the machine is. Models are trained on ``random-strokes``, whose true number of
 strokes, one to four, is kept, and count those of its 1,000 test pictures by their guides' modes.
 Written to experiments/results/counts.json, by model and seed: ``confusion``, pictures by true number
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import threading
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -55,9 +56,9 @@ def confusion(run: Run) -> np.ndarray:
     return found
 
 
-def costs() -> dict[str, float]:
+def costs(models: Sequence[str]) -> dict[str, float]:
     """Seconds of a training step of each model on one core (`seconds_a_step`)."""
-    configs = {model: dood_pyro.configure(model, SOURCE) for model in MODELS}
+    configs = {model: dood_pyro.configure(model, SOURCE) for model in models}
     return seconds_a_step(configs, data.load(SOURCE, "train", ModelConfig.canvas_size))
 
 
@@ -97,7 +98,8 @@ def main() -> None:
     parser.add_argument("--costs", action="store_true", help="measure what a step of each costs")
     given = parser.parse_args()
     if given.costs:
-        update_object(RESULTS, {COSTS: costs()})
+        known = read_object(RESULTS).get(COSTS, {})
+        update_object(RESULTS, {COSTS: known | costs(given.models.split(","))})
         return
     engine = LocalEngine(given.jobs)
     models = [(model, seed) for seed in given.seeds.split(",") for model in given.models.split(",")]

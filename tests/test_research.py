@@ -8,6 +8,7 @@ import types
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -51,8 +52,8 @@ def test_a_run_folder_has_a_name_of_its_own(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    settings = SETTINGS | {"train.seed": 7}
-    run = dood_pyro.train(str(source), "air", steps=1, settings=settings, device="cpu")
+    settings = SETTINGS | {"train.seed": np.int64(7)}
+    run = dood_pyro.train(str(source), "air", steps=np.int64(1), settings=settings, device="cpu")
     assert run.path == Path("runs") / f"air-{source.stem}-7"
 
 
@@ -103,6 +104,7 @@ def test_going_on_from_another_runs_weights(source: Path, tmp_path: Path) -> Non
         ({"steps": None}, "say how long to train"),
         ({"steps": 0}, "steps must be at least 1"),
         ({"steps": "1"}, "steps must be at least 1, and a whole number"),
+        ({"steps": True}, "steps must be at least 1, and a whole number"),
         ({"steps": None, "seconds": "90m"}, "budget must be a positive time"),
         ({"settings": {"model.name": 3}}, "give the model by its name"),
         ({"init_from": "omniglot", "trusted": "mine:Guide"}, "trusted takes a list of names"),

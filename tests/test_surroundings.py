@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -50,6 +53,41 @@ def test_threads_wait_for_each_other(dood: Recognizer, images: Tensor) -> None:
         assert [each.result().json() for each in asked] == 5 * alone
 
 
+def test_trainings_in_threads_are_those_alone(source: Path, tmp_path: Path) -> None:
+    def weights(name: str) -> dict[str, Tensor]:
+        given = {"out": tmp_path / name, "settings": SETTINGS, "device": "cpu"}
+        return dood_pyro.train(str(source), steps=4, **given).read_tensors("last.safetensors")[0]
+
+    alone = weights("alone")
+    with ThreadPoolExecutor(2) as pool:
+        for found in pool.map(weights, ("one", "two")):
+            assert all(torch.equal(value, found[name]) for name, value in alone.items())
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_a_forked_process_waits_for_nobody(dood: Recognizer, images: Tensor) -> None:
+    """Though another thread's programs were running as it was made."""
+    running, go_on = threading.Event(), threading.Event()
+
+    def run_long() -> None:
+        with running_programs():
+            running.set()
+            go_on.wait(30)
+
+    thread = threading.Thread(target=run_long)
+    thread.start()
+    assert running.wait(30)
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)
+        dood.infer(images)
+        os._exit(7)
+    _, status = os.waitpid(child, 0)
+    go_on.set()
+    thread.join()
+    assert os.waitstatus_to_exitcode(status) == 7
+
+
 def test_measuring_in_two_threads(run: Run, source: Path) -> None:
     """Both draw the random numbers of one alone."""
     row = dood_pyro.evaluate(run, str(source), particles=3, limit=4)
@@ -82,6 +120,9 @@ def test_modes_of_torch_change_nothing(
         gradients = torch.is_grad_enabled()
         given = {"steps": 1, "out": tmp_path / "again", "settings": SETTINGS, "device": "cpu"}
         again = dood_pyro.train(str(source), **given)
+        dood_pyro.resume(
+            dood_pyro.train(str(source), **(given | {"out": tmp_path / "on"})), steps=2
+        )
         assert torch.is_grad_enabled() is gradients
     both = [each.read_tensors("last.safetensors")[0] for each in (run, again)]
     assert all(torch.equal(value, both[1][name]) for name, value in both[0].items())

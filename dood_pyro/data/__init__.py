@@ -24,7 +24,7 @@ from torch import Tensor
 
 from dood_pyro.data import folder as picture_folder
 from dood_pyro.data import prepared
-from dood_pyro.errors import UserError, whole_number
+from dood_pyro.errors import UserError, told, whole_number
 from dood_pyro.files import named, refuse_special
 from dood_pyro.images import ImageBatch
 from dood_pyro.pictures import resize_bytes
@@ -32,7 +32,6 @@ from dood_pyro.registry import (
     SOURCES,
     canonical,
     did_you_mean,
-    first_line,
     is_own_code,
     load_component,
 )
@@ -206,7 +205,6 @@ def _write_prepared(name: str, folder: Path, path: Path) -> Path:
     except Exception as error:
         if not is_own_code(name) or isinstance(error, UserError):
             raise
-        reason = f"{type(error).__name__}: {first_line(error)}"
-        raise UserError(f"the source {name} cannot be prepared: {reason}") from None
+        raise UserError(f"the source {name} cannot be prepared: {told(error)}") from error
     prepared.write(path, arrays)
     return path

@@ -71,8 +71,8 @@ def _make(make: Any, name: str, model: DrawingModel[Any], config: TrainConfig) -
     for each, parameter in guide.named_parameters():
         if id(parameter) in of_model:
             raise UserError(
-                f"the guide {name!r} has the model's weights among its own, as {each}; leave that out: "
-                "Guide.__init__ sets self.model without making it a part of the guide"
+                f"the guide {name!r} has the model's weights among its own, as {each}; use what is the "
+                "model's by self.model, which Guide.__init__ sets without making it a part of the guide"
             )
     return guide
 

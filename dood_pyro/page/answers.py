@@ -58,7 +58,7 @@ class Answers:
     def __init__(self, folder: Path = Path("runs")) -> None:
         self.folder = folder
         self._loaded: OrderedDict[str, Recognizer] = OrderedDict()
-        # Pyro's handlers and torch's random state are the process's: one at a time.
+        # Of what is loaded; and a request's programs follow each other.
         self._programs = threading.Lock()
         self.tasks: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
             "runs": lambda given: {"runs": self.runs()},

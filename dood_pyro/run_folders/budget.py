@@ -6,9 +6,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Real
 
 from dood_pyro.config import SettingError
-from dood_pyro.errors import UserError
+from dood_pyro.errors import UserError, is_whole
 
 
 @dataclass(frozen=True)
@@ -23,12 +24,16 @@ class TrainingBudget:
             raise UserError(
                 "say how long to train: --steps or --budget (in Python: steps or seconds)"
             )
-        if self.steps is not None and not (isinstance(self.steps, int) and self.steps >= 1):
-            raise SettingError("steps", "must be at least 1, and a whole number")
-        if self.seconds is not None and not (
-            isinstance(self.seconds, int | float) and 0 < self.seconds < float("inf")
-        ):
-            raise SettingError("budget", "must be a positive time, such as 90m (seconds in Python)")
+        if self.steps is not None:
+            if not is_whole(self.steps) or self.steps < 1:
+                raise SettingError("steps", "must be at least 1, and a whole number")
+            object.__setattr__(self, "steps", int(self.steps))  # numpy's, too
+        if self.seconds is not None:
+            if not isinstance(self.seconds, Real) or not 0 < self.seconds < float("inf"):
+                raise SettingError(
+                    "budget", "must be a positive time, such as 90m (seconds in Python)"
+                )
+            object.__setattr__(self, "seconds", float(self.seconds))
 
     def used_up(self, steps: int, seconds: float) -> bool:
         """Whether a training that far along is at its end."""

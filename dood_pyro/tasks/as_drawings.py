@@ -40,7 +40,7 @@ def completions(
     """As for `Recognizer.complete`."""
     _check(dood, each, seed)
     if strokes is not None:
-        whole_number("strokes", strokes)
+        strokes = whole_number("strokes", strokes)
 
     def draw(pictures: Sequence[Any], prepared: ImageBatch) -> list[tuple[Drawing, Strokes]]:
         found = complete(dood, prepared, each, strokes, seed)

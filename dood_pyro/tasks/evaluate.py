@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float
 
 from dood_pyro import data
-from dood_pyro.devices import keep_freed_memory, refuse_other_numbers, running_programs
+from dood_pyro.devices import keep_freed_memory, refuse_other_numbers, running_programs, seeded
 from dood_pyro.errors import UserError, whole_number
 from dood_pyro.images import ImageBatch
 from dood_pyro.inference.guide_parses import ModelAndGuide, in_double, parse
@@ -58,7 +58,6 @@ class LoadArguments(NamedTuple):
     trusted: tuple[str, ...] = ()
 
 
-@running_programs()
 def evaluate(
     run: Run | str | os.PathLike[str],
     target: str,
@@ -90,8 +89,7 @@ def evaluate(
         UserError: the run or the target cannot be read, or there is nothing to measure.
     """
     refuse_other_numbers()
-    whole_number("jobs", jobs)
-    whole_number("particles", particles)
+    jobs, particles = whole_number("jobs", jobs), whole_number("particles", particles)
     run = open_run(run)
     device = device or torch.device("cpu")
     if device.type == "cpu":
@@ -100,7 +98,8 @@ def evaluate(
         guide = code_name("guide", guide)
     names = (*code_names(trusted), *run.trusted)  # worker processes know the run by its folder
     arguments = LoadArguments(str(run.path), which, guide, names)
-    model, recognition, config = run.load(which, guide, names)
+    with running_programs():
+        model, recognition, config = run.load(which, guide, names)
     made_by = run.provenance(which)  # read at once: the run may be in training
     model, recognition = model.to(device), recognition.to(device)
     dataset = data.load(target, "test", config.model.canvas_size, data_dir)
@@ -112,9 +111,7 @@ def evaluate(
 
     if _only_here(config.own_code()):
         jobs = 1
-    with pyro.validation_enabled(False), torch.random.fork_rng():
-        programs = model, recognition
-        bound, errors = _measure(arguments, programs, images, particles, jobs, show)
+    bound, errors = _measure(arguments, (model, recognition), images, particles, jobs, show)
 
     (log_p, log_p_se), (summed, summed_se) = map(mean_and_se, (bound.log_p, bound.log_p_summed))
     row = {
@@ -189,14 +186,14 @@ def _shard(
     show: Callable[[float], None] | None = None,
 ) -> _Measured:
     """Compute bounds and errors of one shard, seeded by its index."""
-    torch.manual_seed(index)
     model, guide = programs
-    posterior = guide.posterior(images, show)
-    bound = bound_of(model, guide, images, particles, show, posterior)
-    if guide.searches:  # reuse the posterior that the search has found
-        parsed = parse(model, posterior, images)
-    else:
-        parsed = parse(*in_double(model, guide), images)
+    with running_programs(), seeded(index, images.device), pyro.validation_enabled(False):
+        posterior = guide.posterior(images, show)
+        bound = bound_of(model, guide, images, particles, show, posterior)
+        if guide.searches:  # reuse the posterior that the search has found
+            parsed = parse(model, posterior, images)
+        else:
+            parsed = parse(*in_double(model, guide), images)
     return _Measured(bound, (parsed.canvas[-1] - images.pixels).abs().mean((-1, -2)))
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from dood_pyro import data
 from dood_pyro.config import RunConfig
-from dood_pyro.devices import keep_freed_memory, set_random_state
+from dood_pyro.devices import keep_freed_memory, running_programs, set_random_state, training
 from dood_pyro.errors import Interrupted, UserError, told
 from dood_pyro.files import locked
 from dood_pyro.guides import check_guide
@@ -38,8 +38,6 @@ BEST = "best.safetensors"
 LOG_EVERY = 20
 EVALUATE_EVERY = 500
 CHECKPOINT_SECONDS = 120.0
-TRIED = 4
-"""Images on which a first step by anyone's code is tried."""
 MANY_SKIPPED = 2 * LOG_EVERY
 """Steps in a row with a non-finite loss or gradient that end a run."""
 
@@ -80,8 +78,8 @@ class Training:
         dataset = _load_dataset(config, data_dir)
         trainer = _new_trainer(config, device, dataset.native_size, team)
         check_guide(trainer.model, trainer.guide)
-        if config.own_code(training=True):
-            _try_step(trainer, dataset)
+        if team.alone and config.own_code(training=True):
+            _try_step(config, device, dataset)
         run = Run.create(path, config, budget, device, initial, initial_sha256)
         return cls(run, trainer, dataset, team)
 
@@ -115,11 +113,13 @@ class Training:
         budget: TrainingBudget | None = None,
         cuda_graph: bool = True,
     ) -> Trainer:
-        """Train to the end of the budget; see `resume` for arguments and errors."""
+        """Train to the end of the budget; see `resume` for arguments and errors. One of several threads
+        that train waits for the others."""
         if budget is None:
             _, budget = self.run.read_config()
         device = self.trainer.device
         with contextlib.ExitStack() as stack:
+            stack.enter_context(training())
             # The caller's random numbers go on as if there had been no training.
             stack.enter_context(torch.random.fork_rng([device] if device.type == "cuda" else []))
             with self.team.after_first():
@@ -132,6 +132,7 @@ class Training:
             self._loop(budget, show, tensorboard)
         return self.trainer
 
+    @running_programs(learn=True)
     def _take_up(
         self, stack: contextlib.ExitStack, budget: TrainingBudget, tensorboard: bool
     ) -> None:
@@ -316,23 +317,21 @@ def _load_dataset(config: RunConfig, data_dir: str | Path | None) -> data.ImageD
     return dataset
 
 
-def _try_step(trainer: Trainer, dataset: data.ImageDataset) -> None:
-    """Take the loss and gradient of a few images, and leave all as it was: what fails in anyone's code
-    is to be said before there is a run folder.
+def _try_step(config: RunConfig, device: torch.device, dataset: data.ImageDataset) -> None:
+    """Compute the loss and gradient of a batch by programs made for this alone: what fails in anyone's
+    code is to be said before there is a run folder.
 
     Raises:
         UserError: it fails, or the loss is not what it should be.
     """
-    count = min(TRIED, len(dataset.images))
-    images = dataset.images[:count].to(trainer.device).float() / 255
+    trainer = _new_trainer(config, device, dataset.native_size, Team())
+    images = dataset.images[: config.train.batch_size].to(device).float() / 255
     try:
-        loss = trainer.try_loss(ImageBatch(images, dataset.native_size))
+        trainer.try_loss(ImageBatch(images, dataset.native_size))
     except UserError:
         raise
     except Exception as error:
         raise UserError(f"a first training step fails: {told(error)}") from error
-    if not bool(loss.isfinite()):
-        raise UserError(f"the loss of a first training step is not finite: {float(loss)}")
 
 
 def _new_trainer(config: RunConfig, device: torch.device, native_size: int, team: Team) -> Trainer:

@@ -23,7 +23,7 @@ from jaxtyping import Float
 from pyro import poutine
 from torch import Tensor
 
-from dood_pyro.devices import seeded
+from dood_pyro.devices import running_programs, seeded
 from dood_pyro.errors import UserError
 from dood_pyro.guides.base import Guide
 from dood_pyro.images import ImageBatch
@@ -157,6 +157,7 @@ def parse_images(
     return ParsedImages.concatenated(parts)
 
 
+@running_programs()
 def check_room(folder: Path, model: DrawingModel, count: int) -> None:
     """Check that a folder has room for the parses of ``count`` images.
 

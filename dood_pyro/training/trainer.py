@@ -8,7 +8,6 @@ evaluated: there is no horizon, so that a run can be evaluated at any time and g
 from __future__ import annotations
 
 import contextlib
-import copy
 import hashlib
 import math
 from collections.abc import Hashable, Iterator, Sequence
@@ -105,11 +104,7 @@ class Trainer:
                 f"is for models whose prior is of strokes alone, such as dood-transformer, with guides "
                 f"that draw step by step, not for {config.model_name}: set it to 0",
             )
-        self.parameters = {
-            f"{prefix}.{name}": parameter
-            for prefix, module in (("model", self.model), ("guide", self.guide))
-            for name, parameter in module.named_parameters()
-        }
+        self.parameters = dict(self._named_parameters())
         self.averages: dict[str, Tensor] = {
             n: p.detach().clone() for n, p in self.parameters.items()
         }
@@ -370,38 +365,29 @@ class Trainer:
         return self.shared(compute)
 
     @running_programs(learn=True)
-    def try_loss(self, images: ImageBatch) -> Tensor:
-        """The loss of a first step on images, and its gradient; all stays as it was.
+    def try_loss(self, images: ImageBatch) -> None:
+        """Compute the loss of a first step on images, and its gradient, which the parameters keep.
 
         Raises:
             UserError: the estimator gives something else than a loss and its terms.
         """
-        modules = (self.model, self.guide, self.estimator)
-        kept = [copy.deepcopy(each.state_dict()) for each in modules]
         with seeded(0, self.device), pyro.validation_enabled(False):
-            try:
-                found = self.estimator.scheduled_loss(
-                    self.model, self.guide, images, 0, self.estimator.phase(0)
+            found: Any = self.estimator.scheduled_loss(
+                self.model, self.guide, images, 0, self.estimator.phase(0)
+            )
+            fits = isinstance(found, tuple | list) and len(found) == 2
+            loss, terms = found if fits else (found, None)
+            if not (
+                isinstance(loss, Tensor)
+                and loss.shape == ()
+                and loss.requires_grad
+                and isinstance(terms, ElboTerms)
+            ):
+                raise UserError(
+                    f"the estimator {self.config.train.estimator} must return a scalar tensor with a "
+                    f"gradient, and ElboTerms; not {_in_short(found)}"
                 )
-                if not (
-                    isinstance(found, tuple)
-                    and len(found) == 2
-                    and isinstance(found[0], Tensor)
-                    and found[0].shape == ()
-                    and found[0].requires_grad
-                    and isinstance(found[1], ElboTerms)
-                ):
-                    raise UserError(
-                        f"the estimator {self.config.train.estimator} must return a scalar tensor "
-                        f"with a gradient, and ElboTerms; not {_in_short(found)}"
-                    )
-                found[0].backward()
-            finally:
-                for parameter in self.parameters.values():
-                    parameter.grad = None
-                for each, state in zip(modules, kept, strict=True):
-                    each.load_state_dict(state)
-        return found[0].detach()
+            loss.backward()
 
     def _pixels(self, images: int) -> int:
         """Pixels of so many images: losses are nats per pixel."""
@@ -456,16 +442,29 @@ class Trainer:
     # Averaged weights.
 
     def weights(self) -> dict[str, Tensor]:
-        """Averaged weights and buffers of model and guide, under the names a run keeps them by."""
-        return self.buffers() | self.averages
+        """Averaged weights and buffers of model and guide, under the names a run keeps them by: of tied
+        weights, all their names."""
+        names = {id(parameter): name for name, parameter in self.parameters.items()}
+        averages = {
+            other: self.averages[names[id(parameter)]]
+            for other, parameter in self._named_parameters(remove_duplicate=False)
+        }
+        return self.buffers() | averages
+
+    def _named_parameters(
+        self, remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, nn.Parameter]]:
+        for prefix, module in (("model", self.model), ("guide", self.guide)):
+            yield from module.named_parameters(prefix, remove_duplicate=remove_duplicate)
 
     def buffers(self) -> dict[str, Tensor]:
         """Tensors that model and guide keep beside their parameters."""
+        parameters = dict(self._named_parameters(remove_duplicate=False))
         return {
             f"{prefix}.{name}": tensor
             for prefix, module in (("model", self.model), ("guide", self.guide))
             for name, tensor in module.state_dict().items()
-            if f"{prefix}.{name}" not in self.parameters
+            if f"{prefix}.{name}" not in parameters
         }
 
     @contextlib.contextmanager
@@ -478,8 +477,12 @@ class Trainer:
             for name, parameter in self.parameters.items():
                 parameter.copy_(weights[name])
 
-        plain = running_programs(), pyro.validation_enabled(False)
-        with plain[0], plain[1], seeded(0, self.device), torch.no_grad():
+        with (
+            running_programs(),
+            seeded(0, self.device),
+            torch.no_grad(),
+            pyro.validation_enabled(False),
+        ):
             try:
                 put(self.averages)
                 self.model.eval()
@@ -504,6 +507,6 @@ def _in_short(value: Any) -> str:
     if isinstance(value, Tensor):
         gradient = "with" if value.requires_grad else "without"
         return f"a tensor of shape {tuple(value.shape)} {gradient} a gradient"
-    if type(value) is tuple:
+    if type(value) in (tuple, list):
         return f"({', '.join(map(_in_short, value))})"
     return type(value).__name__
