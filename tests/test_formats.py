@@ -178,13 +178,19 @@ def test_unknown_formats_are_refused(number: Any, tmp_path: Path) -> None:
         {"model": 3},
         {"train": None},
         {"until": 3},
-        {"until": {"steps": "many"}},
         {"train": FORMAT_3["train"] | {"start": 3}},
     ],
 )
 def test_malformed_folders_of_format_3_are_refused(changes: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(UserError, match="incomplete or malformed; train anew"):
         folder_of_3(tmp_path / "run", **changes).read_config()
+
+
+def test_what_is_wrong_with_an_end_of_format_3_is_said(tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"config\.json: steps must be at least 1, and a whole number"
+    ):
+        folder_of_3(tmp_path / "run", until={"steps": "many"}).read_config()
 
 
 def test_parameters_of_format_3_have_their_present_names() -> None:

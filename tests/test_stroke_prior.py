@@ -293,8 +293,9 @@ def test_an_interrupted_last_part_goes_on_from_the_parses_at_hand(
     written = (tmp_path / "cut" / parsed.FILE).stat().st_mtime_ns
     type(training).open(Run(tmp_path / "cut"), CPU).train(tensorboard=False)
     assert (tmp_path / "cut" / parsed.FILE).stat().st_mtime_ns == written
-    for name, tensor in state("whole").items():
-        assert torch.equal(tensor, state("cut")[name]), name
+    whole, cut = state("whole"), state("cut")
+    for name, tensor in whole.items():
+        assert torch.equal(tensor, cut[name]), name
 
 
 def test_interrupted_while_it_parses(
