@@ -80,7 +80,7 @@ if hasattr(os, "register_at_fork"):
 
 
 @contextlib.contextmanager
-def training() -> Iterator[None]:
+def one_training() -> Iterator[None]:
     """Let no other thread train: between the steps of a training others run programs, but torch's
     random numbers are one training's."""
     with ONE_TRAINING:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from dood_pyro import data
 from dood_pyro.config import RunConfig
-from dood_pyro.devices import keep_freed_memory, running_programs, set_random_state, training
+from dood_pyro.devices import keep_freed_memory, one_training, running_programs, set_random_state
 from dood_pyro.errors import Interrupted, UserError, told
 from dood_pyro.files import locked
 from dood_pyro.guides import check_guide
@@ -119,7 +119,7 @@ class Training:
             _, budget = self.run.read_config()
         device = self.trainer.device
         with contextlib.ExitStack() as stack:
-            stack.enter_context(training())
+            stack.enter_context(one_training())
             # The caller's random numbers go on as if there had been no training.
             stack.enter_context(torch.random.fork_rng([device] if device.type == "cuda" else []))
             with self.team.after_first():
