@@ -117,16 +117,21 @@ def _claims_of_departures() -> list[str]:
     below = [name for name, theirs in others.items() if theirs and paper[name] < theirs.mean]
     steps = result("departures")["paper, mnist, seed 0"]["run"]["steps"]
     default = {target: _log_p_of_departure("default", target) for target in DATASETS}
-    corrections, random_strokes = (
+    corrections, random_strokes, chained, taper = (
         {target: default[target] - _log_p_of_departure(name, target) for target in DATASETS}
-        for name in ("corrections", "random strokes")
+        for name in ("corrections", "random strokes", "chained control points", "taper")
     )
+    assert min(chained.values()) > 0
     of_corrections, of_strokes = (
         [gains[target] for target in DATASETS[1:]] for gains in (corrections, random_strokes)
     )
     return [
         f"corrections are worth {number(corrections['mnist'])} on MNIST and "
         f"{number(min(of_corrections))} to {number(max(of_corrections))} elsewhere",
+        f"is worth {number(taper['mnist'])} on MNIST, {number(taper['emnist'])} on EMNIST and "
+        f"{number(taper['kmnist'])} on KMNIST; without it QuickDraw is "
+        f"{number(-taper['quickdraw'])} and Omniglot {number(-taper['omniglot'])} higher",
+        f"are worth {number(min(chained.values()))} to {number(max(chained.values()))} on all five",
         f"without them MNIST is {number(-random_strokes['mnist'])} higher, and the others are "
         f"{number(min(of_strokes))} to {number(max(of_strokes))} lower",
         f"is at {number(without['mnist'])}, {number(on_mnist.mean - without['mnist'])} below the "
