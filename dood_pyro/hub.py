@@ -10,7 +10,7 @@ from pathlib import Path
 
 from dood_pyro.errors import UserError
 from dood_pyro.extras import extra
-from dood_pyro.registry import SOURCES, canonical, first_line, is_own_code
+from dood_pyro.registry import SOURCES, canonical, is_own_code
 
 SCHEME = "hf://"
 FILES = ("config.json", "facts.json", "metrics.jsonl", "best.safetensors", "README.md")
@@ -46,7 +46,7 @@ def fetch(name: str) -> Path:
     try:
         return Path(snapshot_download(own, allow_patterns=list(FILES)))
     except Exception as error:  # of the hub, its client, or whatever carries its requests
-        raise UserError(f"cannot get {name} from the hub: {first_line(error)}") from None
+        raise UserError(f"cannot get {name} from the hub: {_first_line(error)}") from None
 
 
 def without_paths(config: bytes) -> bytes:
@@ -82,5 +82,10 @@ def push(folder: Path, name: str, card: str, private: bool) -> str:
         for each, content in contents.items():
             api.upload_file(repo_id=own, path_or_fileobj=content, path_in_repo=each)
     except Exception as error:  # as above
-        raise UserError(f"cannot put {folder} on the hub: {first_line(error)}") from None
+        raise UserError(f"cannot put {folder} on the hub: {_first_line(error)}") from None
     return address
+
+
+def _first_line(error: BaseException) -> str:
+    """First line of an exception's message: the hub's go on with addresses and identifiers."""
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -285,11 +285,6 @@ def model_title(name: str) -> str:
     return title
 
 
-def first_line(error: BaseException) -> str:
-    """First line of an exception's message."""
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
-
-
 def load_target(target: str) -> Any:
     """The attribute of a module that ``module:attribute`` names."""
     module, _, attribute = target.partition(":")

@@ -122,6 +122,13 @@ def _claims_of_departures() -> list[str]:
         for name in ("corrections", "random strokes", "chained control points", "taper")
     )
     assert min(chained.values()) > 0
+    # Twice the standard deviation of the difference of two trainings that only differ by their seeds.
+    chance = {t: 2 * 2**0.5 * stdev(of_seeds()["dood", "mnist", t]) for t in DATASETS}
+    beyond = [
+        [target for target in DATASETS if abs(gains[target]) > chance[target]]
+        for gains in (random_strokes, taper, chained)
+    ]
+    assert beyond == [[target for target in DATASETS if target != "omniglot"], ["kmnist"], []]
     of_corrections, of_strokes = (
         [gains[target] for target in DATASETS[1:]] for gains in (corrections, random_strokes)
     )
