@@ -21,12 +21,12 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from trainings import options, seconds_a_step, side_by_side, train
+from trainings import known_costs, options, seconds_a_step, side_by_side, train
 
 import dood_pyro
 from dood_pyro import data
 from dood_pyro.config import ModelConfig
-from dood_pyro.errors import UserError, exit_on_user_error
+from dood_pyro.errors import exit_on_user_error
 from dood_pyro.files import read_object, update_object
 from dood_pyro.recognition import BATCH
 from dood_pyro.run_folders.budget import TrainingBudget
@@ -68,13 +68,8 @@ def steps_of(model: str, minutes: float) -> int:
     Raises:
         UserError: it is not known what they cost.
     """
-    cost = read_object(RESULTS).get(COSTS, {}).get(model)
-    if cost is None:
-        raise UserError(
-            f"{RESULTS} does not say what a step of {model} costs; first, with nothing beside it: "
-            "python experiments/counts.py --costs"
-        )
-    return round(60 * minutes / cost)
+    cost = known_costs(RESULTS, COSTS, (model,), "python experiments/counts.py --costs")
+    return round(60 * minutes / cost[model])
 
 
 def count(engine: LocalEngine, model: str, seed: str, given: argparse.Namespace) -> str:

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 from click.core import ParameterSource
 from results_files import line_of, number
-from trainings import measure, options, seconds_a_step, side_by_side, train
+from trainings import known_costs, measure, options, seconds_a_step, side_by_side, train
 
 from dood_pyro import data
 from dood_pyro.config import ModelConfig
@@ -115,12 +115,8 @@ def steps_of(name: str, source: str) -> int:
     steps, _ = kept.progress()
     if not steps:
         raise UserError(f"{kept.path} is not kept, whose number of steps is to be taken")
-    cost = read_object(RESULTS).get(COSTS.format(source=source), {})
-    if not {name, "default"} <= cost.keys():
-        raise UserError(
-            f"{RESULTS} does not say what steps on {source} cost; first, with nothing beside it: "
-            f"python experiments/departures.py --costs --sources {source}"
-        )
+    measured_by = f"python experiments/departures.py --costs --sources {source}"
+    cost = known_costs(RESULTS, COSTS.format(source=source), (name, "default"), measured_by)
     return round(steps * cost["default"] / cost[name])
 
 

@@ -19,6 +19,7 @@ from dood_pyro.config import RunConfig
 from dood_pyro.data import ImageDataset
 from dood_pyro.devices import cores
 from dood_pyro.errors import UserError
+from dood_pyro.files import read_object
 from dood_pyro.images import ImageBatch
 from dood_pyro.run_folders.budget import TrainingBudget
 from dood_pyro.run_folders.run import Run
@@ -72,6 +73,24 @@ def seconds_a_step(configs: Mapping[str, RunConfig], dataset: ImageDataset) -> d
             if turn:  # the first warms up
                 times[name].append((time.perf_counter() - began) / TURN)
     return {name: statistics.median(each) for name, each in times.items()}
+
+
+def known_costs(results: Path, key: str, names: Sequence[str], command: str) -> dict[str, float]:
+    """Seconds of a step that a file of results has under a key, by name.
+
+    Args:
+        command: what measures them.
+
+    Raises:
+        UserError: it has not those of all ``names``.
+    """
+    known: dict[str, float] = read_object(results).get(key, {})
+    if missing := [name for name in names if name not in known]:
+        raise UserError(
+            f"{results} does not say what a step of {' and of '.join(missing)} costs; first, with "
+            f"nothing beside it: {command}"
+        )
+    return known
 
 
 def train(engine: LocalEngine, run: Run, words: Sequence[str], budget: TrainingBudget) -> None:

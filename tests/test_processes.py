@@ -27,8 +27,10 @@ from dood_pyro.errors import UserError
 from dood_pyro.images import ImageBatch
 from dood_pyro.models.sites import IMAGES, PARTICLES
 from dood_pyro.registry import ESTIMATORS, MODELS
+from dood_pyro.run_folders.budget import TrainingBudget
 from dood_pyro.run_folders.run import Run
 from dood_pyro.training.batches import Batches
+from dood_pyro.training.loop import Training
 from dood_pyro.training.processes import Team
 from dood_pyro.training.shared_noise import Share, SharedNoiseMessenger
 from dood_pyro.training.trainer import Trainer
@@ -172,6 +174,16 @@ def test_batches_are_shared_out_in_order() -> None:
         assert torch.equal(together, one[step].pixels)
     with pytest.raises(UserError, match="6 images cannot be shared evenly by 4"):
         Batches(pictures, rows, 6, 0, CPU, team=Team(Share(0, 4)))
+
+
+def test_few_images_that_cannot_be_shared_are_refused_before_a_run_folder(
+    source: Path, tmp_path: Path
+) -> None:
+    train = TrainConfig(source=str(source), batch_size=64)
+    config, run = RunConfig("dood", TINY, train), tmp_path / "run"
+    with pytest.raises(UserError, match="a batch of 54 images cannot be shared evenly by 4"):
+        Training.begin(run, config, TrainingBudget(steps=1), CPU, team=Team(Share(0, 4)))
+    assert not run.exists()
 
 
 def options(source: Path, run: Path, *more: object) -> list[str]:

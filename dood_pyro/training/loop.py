@@ -76,6 +76,10 @@ class Training:
         team = team or Team()
         team.rows(config.train.batch_size)
         dataset = _load_dataset(config, data_dir)
+        trained_on, _ = split_held_out(len(dataset.images))
+        team.rows(
+            min(config.train.batch_size, len(trained_on))
+        )  # all images, where there are fewer
         trainer = _new_trainer(config, device, dataset.native_size, team)
         check_guide(trainer.model, trainer.guide)
         if team.alone and config.own_code(training=True):
