@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import counts
 import departures
 import seeds
 from results_files import (
@@ -62,6 +63,7 @@ def own_table() -> list[str]:
     }
     chosen = [
         ("transfer", "dood", "mnist", None),
+        ("longer", "dood", "mnist", None),
         ("transfer", "dood", "omniglot", None),
         ("longer", "dood", "omniglot", None),
         *(("longer", "dood-transformer", "omniglot", settings) for settings in priors),
@@ -98,6 +100,11 @@ def seeds_table() -> list[str]:
 def departures_table() -> list[str]:
     """Trainings with each departure from the paper taken back."""
     return departures.table()
+
+
+def counts_table() -> list[str]:
+    """How many strokes are counted of how many."""
+    return counts.table()
 
 
 def guides_table() -> list[str]:
@@ -388,6 +395,7 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "priors": priors_table,
     "statistics": statistics_table,
     "clusters": clusters_table,
+    "counts": counts_table,
     "what holds back": holds_back_table,
 }
 README_TABLES = {"samples": samples_table}

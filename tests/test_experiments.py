@@ -243,6 +243,6 @@ def test_counts_are_those_of_the_kept_numbers(
         counts.steps_of("dood", 20)
     (tmp_path / "counts.json").write_text(json.dumps({counts.COSTS: {"dood": 0.5}}))
     assert counts.steps_of("dood", 20) == 2400
-    found = counts.confusion(Run(tmp_path / "run"))
+    found = counts.by_guide(Run(tmp_path / "run"))
     assert found.shape == (4, TINY.max_strokes + 1)
     assert np.array_equal(found.sum(1), np.bincount(drawings.labels)[1:])

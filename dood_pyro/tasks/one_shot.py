@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
+from scipy.stats import t
 from torch import Tensor
 
 from dood_pyro.data.one_shot_runs import Trials
@@ -214,8 +215,8 @@ def accuracy_of(
         show: called with each run's accuracy as it is known.
 
     Returns:
-        ``accuracy`` (over all trials), ``interval`` (95 %, over runs; None for a single run), ``runs``
-        (accuracy of each).
+        ``accuracy`` (over all trials), ``interval`` (95 % by Student's t over runs; None for a single
+        run), ``runs`` (accuracy of each).
     """
     accuracies = []
     for trials in runs:
@@ -226,6 +227,6 @@ def accuracy_of(
     values = torch.tensor(accuracies, dtype=torch.float64)
     mean, interval = float(values.mean()), None
     if len(values) > 1:
-        spread = 1.96 * float(values.std()) / math.sqrt(len(values))
+        spread = float(t.ppf(0.975, len(values) - 1) * values.std()) / math.sqrt(len(values))
         interval = [mean - spread, mean + spread]
     return {"accuracy": mean, "interval": interval, "runs": accuracies}

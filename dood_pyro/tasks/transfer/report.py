@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dood_pyro.registry import model_title
 from dood_pyro.tasks.transfer.cells import Cell
 from dood_pyro.tasks.transfer.plan import GAUSSIAN
-from dood_pyro.tasks.transfer.published import Verdict, published
+from dood_pyro.tasks.transfer.published import SEEDS, SEEDS_OF_OTHERS, Verdict, published
 
 
 def as_text(
@@ -65,6 +65,14 @@ def notes(
         "beside them the published figures; = a tie, < below: they differ by no more, or by more, than "
         "two standard errors, √(ours² + published std² / its seeds)"
     )
+    assumed = [
+        model
+        for model, source, target in found
+        if model not in SEEDS and published(model, source, target) is not None
+    ]
+    if assumed:
+        titles = " and ".join(dict.fromkeys(map(model_title, assumed)))
+        yield f"the number of published seeds of {titles} is not known, and taken for {SEEDS_OF_OTHERS}"
     for source, mark in marks_of(other).items():
         yield f"{mark} {(other or {})[source]}: rows and columns compare roughly"
 
