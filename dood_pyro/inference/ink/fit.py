@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 from scipy import ndimage, sparse
-from scipy.sparse.linalg import spsolve
+from scipy.sparse.linalg import splu
 from scipy.spatial import cKDTree
 from scipy.special import ndtr
 
@@ -530,7 +530,15 @@ class _PieceSums:
         damped = hessian.copy()
         damped[self.diagonal] *= 1 + damping
         damped[self.diagonal] += 1e-6
-        step: np.ndarray = spsolve(self.matrix(damped), gradient)
+        # Symmetric and positive, it needs no exchange of rows. An order of unknowns for symmetric
+        # matrices fills in little; the general one makes crossing strokes a hundred times as slow.
+        factors = splu(
+            self.matrix(damped),
+            permc_spec="MMD_AT_PLUS_A",
+            diag_pivot_thresh=0.0,
+            options={"SymmetricMode": True},
+        )
+        step: np.ndarray = factors.solve(gradient)
         return step
 
     def matrix(self, entries: Float[np.ndarray, "entries"]) -> sparse.csc_matrix:

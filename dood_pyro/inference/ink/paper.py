@@ -17,6 +17,7 @@ from scipy import ndimage
 from scipy.special import ndtri
 
 from .blocks import enlarged, shrunk
+from .pens import InkColours, ink_colours
 from .sheet import find_sheet
 
 Picture = Float[np.ndarray, "height width"]
@@ -104,6 +105,8 @@ class Ink(NamedTuple):
     """Strength from which a pixel counts as ink."""
     width: float
     """Width of the pen, roughly, pixels; 0 where there is no ink."""
+    colours: InkColours | None = None
+    """Where there are several: the picture's, beside those of its paper."""
     coarse: bool = False
     """Whether lines are hardly wider than a pixel: then how dark one is depends on its place between
     the pixels, and ink is what `above_half_of_near` says."""
@@ -132,6 +135,12 @@ def find_ink(
         colours, given = _without_alpha(colours, alpha)
         if given is not None:
             return _measured(given, 0.0, clean=True, mend=paper == "auto")
+    ink = _ink_of(colours, polarity, paper)
+    return ink._replace(colours=ink_colours(colours, ink.mask))
+
+
+def _ink_of(colours: Colours, polarity: Polarity, paper: Paper) -> Ink:
+    """Ink of an opaque picture, as `find_ink`."""
     if paper == "flat":
         strength, plain = _difference(colours, polarity, paper)
         return _measured(strength, 0.0, plain, mend=False)

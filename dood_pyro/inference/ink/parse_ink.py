@@ -39,6 +39,7 @@ from dood_pyro.inference.ink.join_scores import (
 from dood_pyro.inference.ink.joins import chain_branches, joins, turn
 from dood_pyro.inference.ink.order import box_of, characters, drawing_order
 from dood_pyro.inference.ink.paper import Ink, above_half_of_near, specks
+from dood_pyro.inference.ink.pens import of_one_pen
 from dood_pyro.inference.ink.skeleton import InkGraph, Points, along, ink_graphs, path_length
 
 FILLING = 0.5
@@ -183,7 +184,12 @@ def _fitted(
         width: the pen's, in the lines' own finer pixels.
         factor: how many times finer these are.
     """
-    strokes, filling = drawn.strokes, fills.strokes
+    lines_alone = [each.line for each in drawn.strokes]
+    strokes = [
+        FoundStroke(each.line, min(drawn.strokes[index].confidence for index in each.of))
+        for each in of_one_pen(lines_alone, ink.colours, width, factor)
+    ]
+    filling = fills.strokes
     limited = len(strokes) + len(filling) > max_strokes
     if limited:
         lengths = [path_length(each.line.line) / factor for each in strokes]
