@@ -202,6 +202,10 @@ def parse(
     elif use.device != "auto":
         raise UserError("--device belongs to --method guide; --method ink uses the CPU alone")
     found = expanded(pictures)
+    if out.suffix.lower().removeprefix(".") in FORMATS and not out.is_dir():
+        raise UserError(
+            f"--out-dir names a folder for the files, and {out} is named like one of them"
+        )
     try:
         out.mkdir(parents=True, exist_ok=True)
     except FileExistsError:
@@ -277,10 +281,15 @@ def expanded(given: Iterable[Path]) -> list[Path]:
         UserError: a folder has no pictures.
     """
     from dood_pyro.data.folder import SUFFIXES
+    from dood_pyro.pictures import CONVERT
 
     found: list[Path] = []
     for path in given:
         if path.is_dir():
+            for each in sorted(path.iterdir()):
+                suffix = each.suffix.lower()
+                if suffix in CONVERT and suffix != ".svg":  # which lies where parses were written
+                    click.echo(f"dood-pyro: {each} is left out: {CONVERT[suffix]}", err=True)
             inside = sorted(
                 each
                 for each in path.iterdir()

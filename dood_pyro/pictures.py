@@ -191,6 +191,8 @@ def _read(picture: Any, name: str, from_pil: Callable[[Any, str], Any]) -> Any:
 def _from_file(path: Path, from_pil: Callable[[Any, str], Any]) -> Any:
     from PIL import Image, UnidentifiedImageError
 
+    if path.parts[:1] in (("http:",), ("https:",)):
+        raise UserError(f"{path} is an address; fetch the picture, and give its path")
     refuse_special(path)
     try:
         with warnings.catch_warnings():

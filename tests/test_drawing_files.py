@@ -20,6 +20,7 @@ from PIL import Image
 from dood_pyro.drawing import Drawing, Drawings, PenStroke
 from dood_pyro.drawing_files import simplified
 from dood_pyro.errors import UserError
+from dood_pyro.parsing import parse_picture
 from dood_pyro.rendering.round_pen import draw_with_pen
 
 
@@ -391,3 +392,31 @@ def test_options_of_the_other_method(tmp_path: Path, capsys: pytest.CaptureFixtu
     ):
         assert run(tmp_path / "x.png", "--out-dir", tmp_path, *options) != 0
         assert said in capsys.readouterr().err
+
+
+def test_folders_with_pictures_of_other_kinds(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    picture(folder / "a.png", 0.0)
+    for name, kind in (("b.jp2", "JPEG2000"), ("c.jfif", "JPEG")):
+        Image.open(folder / "a.png").convert("RGB").save(folder / name, kind)
+    for name in ("d.pdf", "e.svg", "f.txt"):
+        (folder / name).write_text("nothing")
+    assert run(folder, "--out-dir", tmp_path / "found", "--formats", "svg") == 0
+    found = sorted(path.name for path in (tmp_path / "found").iterdir())
+    assert found == ["a.svg", "b.svg", "c.svg"]
+    said = capsys.readouterr().err
+    assert "d.pdf is left out: turn its pages into PNG" in said
+    assert "e.svg" not in said and "f.txt" not in said
+
+
+def test_names_that_are_no_folder_and_no_path(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture(tmp_path / "a.png", 0.0)
+    assert run(tmp_path / "a.png", "--out", tmp_path / "a.svg") == 1
+    assert "names a folder" in capsys.readouterr().err and not (tmp_path / "a.svg").exists()
+    with pytest.raises(UserError, match="an address; fetch the picture"):
+        parse_picture("https://example.com/a.png")

@@ -20,7 +20,22 @@ from dood_pyro.files import refuse_special
 from dood_pyro.progress import LossyStream, progress_bar
 
 SUFFIXES = frozenset(
-    (".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+    (
+        *(
+            ".avif",
+            ".bmp",
+            ".gif",
+            ".jfif",
+            ".jp2",
+            ".jpeg",
+            ".jpg",
+            ".pbm",
+            ".pgm",
+            ".png",
+            ".ppm",
+        ),
+        *(".tif", ".tiff", ".webp"),
+    )
 )
 """Suffixes of files that are taken as pictures."""
 
