@@ -16,10 +16,12 @@ import csv
 import re
 import sys
 from pathlib import Path
-from statistics import stdev
+from statistics import mean, stdev
 from typing import Any
 
+import counts
 import departures
+import numpy as np
 from results_files import (
     RESULTS,
     SHALLOW,
@@ -53,6 +55,7 @@ def claims() -> list[str]:
     parts = (
         *(main_claims, _claims_of_transfer, _claims_of_defaults, _claims_of_tasks),
         *(_claims_of_estimators, _claims_of_departures, _claims_of_costs, _claims_of_twelve),
+        _claims_of_counts,
     )
     return [claim for part in parts for claim in part()]
 
@@ -63,7 +66,7 @@ def main_claims() -> list[str]:
     dood = {key[1:]: cell for key, cell in found.items() if key[0] == "dood"}
     rival = {key[1:]: cell for key, cell in found.items() if key[0] == "dair"}
     verdicts = [cell.against_published() for cell in dood.values()]
-    counts = {v: verdicts.count(v) for v in ("above", "tie", "below")}
+    of_verdict = {v: verdicts.count(v) for v in ("above", "tie", "below")}
     above = sum(dood[where].against(cell) == "above" for where, cell in rival.items())
     under = sum(cell.against_published() == "below" for cell in rival.values())
     own = dood["mnist", "mnist"]
@@ -84,8 +87,8 @@ def main_claims() -> list[str]:
         f"paper has {number(own.published.mean)} ± {number(own.published.std or 0)}",
         "on the paper's 50×50 pixels, after as long a training, MNIST on itself is at "
         f"{number(papers_pixels)}, below the paper",
-        f"above the published DooD in {counts['above']} of 25 cells, tied with it in "
-        f"{counts['tie']} and below it in {counts['below']}",
+        f"above the published DooD in {of_verdict['above']} of 25 cells, tied with it in "
+        f"{of_verdict['tie']} and below it in {of_verdict['below']}",
         f"from {before} to {now} cells above the published means",
         f"{len(of_mnist['mnist'])} seeds of DooD, whose standard deviation is {number(on_mnist)} nats "
         f"on MNIST and up to {number(max(elsewhere))} elsewhere",
@@ -245,6 +248,26 @@ def _claims_of_tasks() -> list[str]:
         f"{_packaged()['ratio']:.2f} times as far from the test alphabets as training alphabets are",
         f"of the paper's prior {quality['omniglot']['ratio']:.2f} times",
         f"{clusters['dood-mnist-0']['silhouette']:.3f} as the sites sample them",
+    ]
+
+
+def _claims_of_counts() -> list[str]:
+    found = result("counts")
+    dood, dair, air = (
+        mean(each["right"] for each in counts.of_model(found, model)) for model in counts.MODELS
+    )
+    most, of_most = counts.most_frequent(found)
+    assert most == 1 and max(dair, air) < of_most < dood
+    confused = np.sum([each["confusion"] for each in counts.of_model(found, "dood")], axis=0)
+    too_many = np.triu(confused[:, 1:], 1).sum() / (confused.sum() - np.trace(confused[:, 1:]))
+    ink = np.asarray(found[counts.INK]["confusion"])
+    assert np.triu(ink[:, 1:], 1).sum() < 0.1 * (ink.sum() - np.trace(ink[:, 1:]))
+    return [
+        f"DooD is right of {percent(dood)}, Difference-AIR of {percent(dair)} and AIR of "
+        f"{percent(air)}, "
+        'the latter two less often than what says "one" of every picture',
+        f"it gives {100 * too_many:.0f} % too many",
+        f"A parse by ink counts {percent(found[counts.INK]['right'])} right",
     ]
 
 

@@ -109,6 +109,27 @@ def test_faintly_ruled_paper() -> None:
     right(parse_picture(paper * (1 - drawn)), strokes)
 
 
+@pytest.mark.parametrize("degrees", [-3.0, -0.7, -0.1, 0.3, 1.5])
+@pytest.mark.parametrize("squared", [False, True])
+def test_ruled_paper_that_lies_tilted(degrees: float, squared: bool) -> None:
+    rise, size = np.tan(np.deg2rad(degrees)), (300, 340)
+    rules = [np.array([[-10.0, y - 10 * rise], [350, y + 350 * rise]]) for y in range(-15, 330, 30)]
+    if squared:
+        across = [
+            np.array([[x + 10 * rise, -10.0], [x - 310 * rise, 310]]) for x in range(-15, 370, 30)
+        ]
+        rules += across
+    paper = 1 - 0.25 * draw_with_pen(rules, size, 1.5)
+    strokes = [each + 60 for each in CROSS]
+    right(parse_picture(paper * (1 - 0.9 * draw_with_pen(strokes, size, 5.0))), strokes)
+
+
+def test_lines_that_slope_alike_are_no_rules() -> None:
+    lines = [np.array([[20.0, y], [180, y + 5]]) for y in (30, 60, 90, 120, 150)]
+    drawing = parse_picture(1 - draw_with_pen([*lines, CROSS[0]], (210, 200), 5.0))
+    assert len(drawing) == 6
+
+
 def test_bars_that_are_drawn_are_no_rules() -> None:
     lines = [np.array([[0.0, y], [200, y]]) for y in (30, 90, 150)]
     drawing = parse_picture(1 - draw_with_pen([*lines, CROSS[0]], (200, 200), 5.0))

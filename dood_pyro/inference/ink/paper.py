@@ -96,6 +96,18 @@ RULE_STRENGTH = 0.6
 """Most strength of ruled lines on a clean ground, in that of the ink between them."""
 
 
+RULE_SLOPE = 0.06
+"""Most slope of ruled lines, rows per column: of a sheet that lies tilted."""
+RULE_SIDE = 200
+"""Least side, pixels, of pictures in which rules may slope."""
+RULE_LONGEST = 2000
+"""Longest side, pixels, that the slope is found on."""
+RULE_COLUMNS = 128
+"""Columns by which the slope is found."""
+RULE_GAIN = 1.2
+"""How many times as much means along rows change at the slope of rules, beside level ones."""
+
+
 class Ink(NamedTuple):
     """Ink of a picture, its paper taken away."""
 
@@ -372,6 +384,9 @@ def _without_rules(strength: Picture, plain: bool) -> Picture:
     peak = _peak(strength)
     for axis in (1, 0):
         lines = np.moveaxis(result, axis, 1)
+        slope = _slope_of_rules(lines)
+        if slope:
+            lines = _sheared(lines, slope)
         level = np.quantile(lines, 0.2, axis=1)
         # From one edge of the paper to the other, which pen strokes seldom are.
         edge = max(2, lines.shape[1] // 25)
@@ -387,9 +402,48 @@ def _without_rules(strength: Picture, plain: bool) -> Picture:
         if plain and float(taken.max()) > RULE_STRENGTH * float(np.quantile(lines[~ruled], 0.995)):
             continue
         # Ink lets through a share of the rule's light, as of the paper's.
-        light = 1 - np.expand_dims(taken.clip(0, 0.9), axis)
+        light = 1 - taken.clip(0, 0.9)[:, None]
+        if slope:
+            light = np.moveaxis(_sheared(np.broadcast_to(light, lines.shape), -slope), 1, axis)
+        elif axis == 0:
+            light = light.T
         result = (1 - (1 - result) / light).clip(0, None)
     return result
+
+
+def _slope_of_rules(lines: Picture) -> float:
+    """Slope of ruled lines, rows per column: of those up to `RULE_SLOPE` that by which means along rows
+    change the most from row to row; 0 where it is none that changes them far more."""
+    if min(lines.shape) < RULE_SIDE:
+        return 0.0
+    lines = shrunk(lines, RULE_LONGEST)
+    height, width = lines.shape
+    columns = np.linspace(0, width - 1, RULE_COLUMNS).round().astype(int)
+    some, rows = lines[:, columns].T, np.arange(height)
+    away = columns - columns.mean()
+
+    def change(slope: float) -> float:
+        place = rows + np.round(slope * away)[:, None].astype(int)
+        means = np.take_along_axis(some, place.clip(0, height - 1), axis=1).mean(0)
+        return float(np.square(np.diff(means)).sum())
+
+    coarse, fine = 2 / width, 0.5 / width
+    tried = np.arange(-RULE_SLOPE, RULE_SLOPE + coarse / 2, coarse)
+    best = float(tried[np.argmax([change(slope) for slope in tried])])
+    near = best + fine * np.arange(-4, 5)
+    values = [change(slope) for slope in near]
+    best = float(near[np.argmax(values)])
+    return best if max(values) > RULE_GAIN * change(0.0) else 0.0
+
+
+def _sheared(lines: Picture, slope: float) -> Picture:
+    """Rows that rose by a slope, about the middle column, made level."""
+    width = lines.shape[1]
+    matrix = np.array([[1.0, slope], [0.0, 1.0]])
+    moved: Picture = ndimage.affine_transform(
+        lines, matrix, (-slope * (width - 1) / 2, 0.0), order=1, mode="nearest"
+    )
+    return moved
 
 
 def _noise(
