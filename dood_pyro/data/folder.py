@@ -19,23 +19,9 @@ from dood_pyro.errors import UserError
 from dood_pyro.files import refuse_special
 from dood_pyro.progress import LossyStream, progress_bar
 
+LESS_USUAL = (".avif", ".jfif", ".jp2", ".pbm", ".pgm", ".ppm")
 SUFFIXES = frozenset(
-    (
-        *(
-            ".avif",
-            ".bmp",
-            ".gif",
-            ".jfif",
-            ".jp2",
-            ".jpeg",
-            ".jpg",
-            ".pbm",
-            ".pgm",
-            ".png",
-            ".ppm",
-        ),
-        *(".tif", ".tiff", ".webp"),
-    )
+    (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp", *LESS_USUAL)
 )
 """Suffixes of files that are taken as pictures."""
 

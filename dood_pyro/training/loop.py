@@ -77,9 +77,8 @@ class Training:
         team.rows(config.train.batch_size)
         dataset = _load_dataset(config, data_dir)
         trained_on, _ = split_held_out(len(dataset.images))
-        team.rows(
-            min(config.train.batch_size, len(trained_on))
-        )  # all images, where there are fewer
+        # A batch is all images, where there are fewer.
+        team.rows(min(config.train.batch_size, len(trained_on)))
         trainer = _new_trainer(config, device, dataset.native_size, team)
         check_guide(trainer.model, trainer.guide)
         if team.alone and config.own_code(training=True):

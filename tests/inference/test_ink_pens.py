@@ -91,7 +91,7 @@ def test_ends_of_one_pen_are_joined_where_lines_were_cut() -> None:
     for each in found:
         (x, y), (u, v) = each.line.line[0], each.line.line[-1]
         assert abs(x - u) == pytest.approx(160) and abs(y - v) == pytest.approx(120)
-        assert each.line.seams == [50]
+        assert each.line.seams == [49]
 
 
 @pytest.mark.parametrize("paper", [WHITE, (0.95, 0.9, 0.6)])

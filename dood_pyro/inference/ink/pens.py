@@ -195,6 +195,8 @@ def _joined(parts: Sequence[OfOnePen], links: dict[End, End]) -> list[OfOnePen]:
             if end == 1:
                 points, own = points[::-1], [len(points) - 1 - seam for seam in own[::-1]]
             if len(line):
+                if np.allclose(line[-1], points[0]):
+                    line = line[:-1]  # the same place
                 seams.append(len(line))
             seams += [seam + len(line) for seam in own]
             line = np.concatenate([line, points])
