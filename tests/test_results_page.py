@@ -35,7 +35,7 @@ def test_usual_calibration_is_that_of_the_file() -> None:
 
 
 def test_what_differs_is_found() -> None:
-    (own,) = (line for line in results_tables.own_table() if line.startswith("| MNIST"))
+    own = next(line for line in results_tables.own_table() if line.startswith("| MNIST"))
     found = results_page.problems(PAGE.replace(own, own.replace("7", "8")), README)
     assert any("table of docs/results.md" in line for line in found)
     found = results_page.problems(PAGE, README.replace("| 23.71 |", "| 1.71 |"))
