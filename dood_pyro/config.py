@@ -348,9 +348,7 @@ class TrainConfig(Config):
     gate_begin: int = setting(400, "Steps after which the first refiner's gate begins to open.", 0)
     gate_full: int = setting(800, "Steps after which it is open.", 0)
     gate_stagger: int = setting(300, "Steps by which each further gate opens later.", 0)
-    guide_channels: int = setting(
-        16, "Channels of the guide's encoders; twice as many learn no more per step.", 1, 1024
-    )
+    guide_channels: int = setting(16, "Channels of the guide's encoders.", 1, 1024)
     sleep_steps: int = setting(
         0,
         "First so many steps on drawings sampled from the model, for the guide alone.",

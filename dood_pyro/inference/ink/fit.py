@@ -530,8 +530,8 @@ class _PieceSums:
         damped = hessian.copy()
         damped[self.diagonal] *= 1 + damping
         damped[self.diagonal] += 1e-6
-        # Symmetric and positive, it needs no exchange of rows. An order of unknowns for symmetric
-        # matrices fills in little; the general one makes crossing strokes a hundred times as slow.
+        # Symmetric and positive, it needs no exchange of rows; an order of unknowns for symmetric
+        # matrices fills in far less than a general one, where many strokes cross.
         factors = splu(
             self.matrix(damped),
             permc_spec="MMD_AT_PLUS_A",
