@@ -58,8 +58,8 @@ def parse(
     """Strokes of one picture by its ink, in its own pixels; no trained model is needed.
 
     Args:
-        picture: path, PIL image, numpy array or tensor: (height, width), or with 1, 3 or 4 channels
-            first or last.
+        picture: path, bytes of a file, PIL image, numpy array or tensor: (height, width), or with 1, 3
+            or 4 channels first or last.
         polarity, paper, joins, max_strokes: as in `InkOptions`.
         page: of a file that has several, from 0.
 

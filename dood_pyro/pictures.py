@@ -4,10 +4,11 @@ Used by recognition and by data sources.
 
 from __future__ import annotations
 
+import io
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import IO, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -55,11 +56,11 @@ def read_grey(
     """Return one picture: grey, in [0, 1], bright ink on black.
 
     Args:
-        picture: a path; a PIL image; a numpy array or tensor (height, width), or with 1, 3 or 4
-            channels first or last, integers in their type's range or floats in [0, 1]. A picture
-            with an alpha channel is laid on white, or on black where it is white itself; of two
-            channels, last, the second is alpha. An image with an EXIF orientation is turned as viewers
-            turn it.
+        picture: a path; the bytes of a file, or a binary file that is open; a PIL image; a numpy array
+            or tensor (height, width), or with 1, 3 or 4 channels first or last, integers in their
+            type's range or floats in [0, 1]. A picture with an alpha channel is laid on white, or on
+            black where it is white itself; of two channels, last, the second is alpha. An image with an
+            EXIF orientation is turned as viewers turn it.
         polarity: ``"bright-ink"`` (on dark), ``"dark-ink"`` (on bright paper), or ``"auto"``: the
             brightness of most of the border is that of the paper.
         blank: whether the picture may be blank.
@@ -163,6 +164,10 @@ def _read(picture: Any, name: str, from_pil: Callable[[Any, str], Any]) -> Any:
     """What ``from_pil`` makes of an image, or an array in [0, 1] of one given as numbers."""
     if isinstance(picture, str | Path):
         return _from_file(Path(picture), from_pil)
+    if isinstance(picture, bytes | bytearray):
+        picture = io.BytesIO(picture)
+    if hasattr(picture, "read"):
+        return _opened(picture, name, from_pil)
     if isinstance(picture, Tensor):
         try:
             plain = picture.detach().resolve_conj().resolve_neg().cpu()
@@ -184,38 +189,43 @@ def _read(picture: Any, name: str, from_pil: Callable[[Any, str], Any]) -> Any:
             raise UserError(f"{name} cannot be read: {str(error).splitlines()[0]}") from None
     raise UserError(
         f"cannot read a picture from {type(picture).__name__}; "
-        "give a path, a PIL image, a numpy array or a tensor"
+        "give a path, a file's bytes, a PIL image, a numpy array or a tensor"
     )
 
 
 def _from_file(path: Path, from_pil: Callable[[Any, str], Any]) -> Any:
-    from PIL import Image, UnidentifiedImageError
-
     if path.parts[:1] in (("http:",), ("https:",)):
         raise UserError(f"{path} is an address; fetch the picture, and give its path")
     refuse_special(path)
+    return _opened(path, str(path), from_pil)
+
+
+def _opened(file: Path | IO[bytes], name: str, from_pil: Callable[[Any, str], Any]) -> Any:
+    """What ``from_pil`` makes of a file of an image."""
+    from PIL import Image, UnidentifiedImageError
+
     try:
         with warnings.catch_warnings():
             # PIL warns of pictures that are large but allowed; `_turned` checks their size.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                return from_pil(image, str(path))
+            with Image.open(file) as image:
+                return from_pil(image, name)
     except FileNotFoundError:
-        raise UserError(f"there is no picture {path}") from None
+        raise UserError(f"there is no picture {name}") from None
     except IsADirectoryError:
-        raise UserError(f"{path} is a folder, not a picture") from None
+        raise UserError(f"{name} is a folder, not a picture") from None
     except Image.DecompressionBombError:
-        raise UserError(f"{path} has more than {MAX_PIXELS:,} pixels; scale it down") from None
+        raise UserError(f"{name} has more than {MAX_PIXELS:,} pixels; scale it down") from None
     except UnidentifiedImageError:
-        if advice := CONVERT.get(path.suffix.lower()):
-            raise UserError(f"{path} is no picture of pixels: {advice}") from None
-        raise UserError(f"{path} is not a picture that can be read (PNG, JPEG, …)") from None
+        if advice := CONVERT.get(Path(name).suffix.lower()):
+            raise UserError(f"{name} is no picture of pixels: {advice}") from None
+        raise UserError(f"{name} is not a picture that can be read (PNG, JPEG, …)") from None
     except UserError:
         raise
     except (
         Exception
     ) as error:  # PIL's readers raise whatever a damaged file makes them stumble over
-        raise unreadable(path, error) from None
+        raise unreadable(name, error) from None
 
 
 def _turned(image: Any, name: str) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +161,20 @@ def test_damaged_files(tmp_path: Path) -> None:
         path.write_bytes(content)
         with pytest.raises(UserError, match=r"x\.png"):
             read_picture(path)
+
+
+def test_bytes_and_open_files(tmp_path: Path) -> None:
+    path = tmp_path / "x.png"
+    Image.fromarray(stroke()).save(path)
+    expected, content = read_picture(path), path.read_bytes()
+    with open(path, "rb") as file, tempfile.SpooledTemporaryFile() as sent:
+        sent.write(content)
+        sent.seek(0)
+        for given in (content, bytearray(content), io.BytesIO(content), file, sent):
+            assert torch.equal(read_picture(given), expected)
+    for wrong in (b"", b"hello", content[:60], io.StringIO("hello")):
+        with pytest.raises(UserError, match=r"^the picture .*(read|damaged)"):
+            read_picture(wrong)
 
 
 def test_huge_pictures_are_refused_before_they_are_unpacked(
