@@ -30,8 +30,9 @@ from dood_pyro.registry import ESTIMATORS, MODELS
 from dood_pyro.run_folders.budget import TrainingBudget
 from dood_pyro.run_folders.run import Run
 from dood_pyro.training.batches import Batches
+from dood_pyro.training.interrupts import DeferredInterrupt
 from dood_pyro.training.loop import Training
-from dood_pyro.training.processes import Team
+from dood_pyro.training.processes import LostProcess, Team
 from dood_pyro.training.shared_noise import Share, SharedNoiseMessenger
 from dood_pyro.training.trainer import Trainer
 from tests.conftest import TINY
@@ -264,6 +265,19 @@ def test_a_process_that_dies_ends_all(
     resumed = called("train", "--resume", run, "--steps", 1, "--device", "cpu")
     assert resumed.returncode == 0 or "not lower" in resumed.stderr, resumed.stderr
     assert Run(run).read_tensors("state.safetensors")[0]
+
+
+def test_what_was_lost_is_said_before_torchrun_ends_the_rest() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(UserError), DeferredInterrupt():
+            raise UserError("of another kind")
+        assert signal.getsignal(signal.SIGTERM) is before
+        with pytest.raises(LostProcess), DeferredInterrupt():
+            raise LostProcess("another process is gone")
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def metrics_of(run: Path) -> list[dict[str, Any]]:

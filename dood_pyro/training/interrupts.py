@@ -6,6 +6,8 @@ import signal
 import threading
 from typing import Any
 
+from dood_pyro.training.processes import LostProcess
+
 
 class DeferredInterrupt:
     """A context in which Ctrl-C waits for the end of a step, so that what is saved is a whole step; a
@@ -32,7 +34,10 @@ class DeferredInterrupt:
             raise KeyboardInterrupt
         self.asked = self.asked or number
 
-    def __exit__(self, *exception: object) -> None:
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
         for number, before in self.before.items():
-            if before is not None:  # else set by other than Python, and not to be had again
+            if number == signal.SIGTERM and isinstance(error, LostProcess):
+                # torchrun ends those that are left: not before this one has said why it ends.
+                signal.signal(number, signal.SIG_IGN)
+            elif before is not None:  # else set by other than Python, and not to be had again
                 signal.signal(number, before)
