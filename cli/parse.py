@@ -286,18 +286,19 @@ def expanded(given: Iterable[Path]) -> list[Path]:
     found: list[Path] = []
     for path in given:
         if path.is_dir():
-            for each in sorted(path.iterdir()):
+            every = sorted(path.iterdir())
+            for each in every:
                 suffix = each.suffix.lower()
                 if suffix in CONVERT and suffix != ".svg":  # which lies where parses were written
                     click.echo(f"dood-pyro: {each} is left out: {CONVERT[suffix]}", err=True)
-            inside = sorted(
+            inside = [
                 each
-                for each in path.iterdir()
+                for each in every
                 if each.suffix.lower() in SUFFIXES
                 # macOS puts ._NAME beside what it copies; a folder may be called NAME.png
                 and not each.name.startswith("._")
                 and not each.is_dir()
-            )
+            ]
             if not inside:
                 raise UserError(
                     f"there are no pictures ({', '.join(sorted(SUFFIXES))}) in the folder {path}"

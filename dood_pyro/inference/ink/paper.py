@@ -94,8 +94,6 @@ RULES = 3
 """Least number of ruled lines."""
 RULE_STRENGTH = 0.6
 """Most strength of ruled lines on a clean ground, in that of the ink between them."""
-
-
 RULE_SLOPE = 0.06
 """Most slope of ruled lines, rows per column: of a sheet that lies tilted."""
 RULE_SIDE = 200
@@ -404,10 +402,8 @@ def _without_rules(strength: Picture, plain: bool) -> Picture:
         # Ink lets through a share of the rule's light, as of the paper's.
         light = 1 - taken.clip(0, 0.9)[:, None]
         if slope:
-            light = np.moveaxis(_sheared(np.broadcast_to(light, lines.shape), -slope), 1, axis)
-        elif axis == 0:
-            light = light.T
-        result = (1 - (1 - result) / light).clip(0, None)
+            light = _sheared(np.broadcast_to(light, lines.shape), -slope)
+        result = (1 - (1 - result) / np.moveaxis(light, 1, axis)).clip(0, None)
     return result
 
 

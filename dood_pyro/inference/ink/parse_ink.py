@@ -184,10 +184,10 @@ def _fitted(
         width: the pen's, in the lines' own finer pixels.
         factor: how many times finer these are.
     """
-    lines_alone = [each.line for each in drawn.strokes]
+    found = of_one_pen([each.line for each in drawn.strokes], ink.colours, width, factor)
     strokes = [
         FoundStroke(each.line, min(drawn.strokes[index].confidence for index in each.of))
-        for each in of_one_pen(lines_alone, ink.colours, width, factor)
+        for each in found
     ]
     filling = fills.strokes
     limited = len(strokes) + len(filling) > max_strokes

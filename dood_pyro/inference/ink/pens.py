@@ -220,9 +220,8 @@ def _distances(line: np.ndarray) -> Float[np.ndarray, "points"]:
 
 def _directions(line: np.ndarray, at: np.ndarray, colours: InkColours, factor: int) -> Directions:
     """Directions of the colours along a line; NaN where the paper is hardly changed."""
-    distance = _distances(line)
-    points = np.stack([np.interp(at, distance, line[:, axis]) for axis in (0, 1)], axis=-1)
-    change = ndimage.uniform_filter1d(colours.change(points / factor), 3, axis=0, mode="nearest")
+    change = colours.change(along(line, at) / factor)
+    change = ndimage.uniform_filter1d(change, 3, axis=0, mode="nearest")
     length = np.hypot(np.hypot(change[:, 0], change[:, 1]), change[:, 2])
     length[length < LEAST_CHANGE] = np.nan
     return change / length[:, None]
