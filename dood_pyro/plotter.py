@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -25,6 +26,12 @@ PEN = 0.3
 INKSCAPE = "http://www.inkscape.org/namespaces/inkscape"
 PASSES = 20
 """Most rounds of improvement."""
+BROAD = 1.5
+"""Width from which a dot is filled, in widths of the drawing's pen: the plotter has but that one."""
+SPACING = 0.9
+"""Distance between the rounds that fill it, likewise."""
+ROUND_STEPS = 8
+"""Curves a round."""
 
 
 def plotter_svg(drawing: Drawing, size: str = "100mm") -> str:
@@ -47,8 +54,9 @@ def plotter_svg(drawing: Drawing, size: str = "100mm") -> str:
         f'viewBox="0 0 {width:g} {height:g}">'
     ]
     colours = dict.fromkeys(stroke.colour for stroke in drawing)
+    filled = with_dots_filled(list(drawing))
     for number, colour in enumerate(colours, start=1):
-        strokes = least_travel([stroke for stroke in drawing if stroke.colour == colour])
+        strokes = least_travel([stroke for stroke in filled if stroke.colour == colour])
         lines.append(
             f'<g inkscape:groupmode="layer" inkscape:label="{number} {colour}" '
             f'id="layer{number}" fill="none" stroke={quoteattr(colour)} stroke-width="{PEN}" '
@@ -57,6 +65,37 @@ def plotter_svg(drawing: Drawing, size: str = "100mm") -> str:
         lines += [f'<path d="{path_data(scale * stroke.control)}"/>' for stroke in strokes]
         lines.append("</g>")
     return "\n".join([*lines, "</svg>", ""])
+
+
+def with_dots_filled(strokes: Sequence[PenStroke]) -> list[PenStroke]:
+    """Strokes with a spiral in place of each dot that is broader than the pen of the lines: their
+    median width."""
+    sizes = [float(np.ptp(each.control, axis=(0, 1)).max()) for each in strokes]
+    is_dot = [size < each.width / 4 for each, size in zip(strokes, sizes, strict=True)]
+    widths = [each.width for each, dot in zip(strokes, is_dot, strict=True) if not dot]
+    if not widths:
+        return list(strokes)
+    pen = float(np.median(widths))
+    return [
+        each._replace(control=_spiral(each.control.mean((0, 1)), each.width, pen), width=pen)
+        if dot and each.width > BROAD * pen
+        else each
+        for each, dot in zip(strokes, is_dot, strict=True)
+    ]
+
+
+def _spiral(
+    middle: Float[np.ndarray, "2"], width: float, pen: float
+) -> Float[np.ndarray, "curves 4 2"]:
+    """A path by which a pen fills a dot: outwards, then once around."""
+    radius = (width - pen) / 2
+    rounds = max(1, math.ceil(radius / (SPACING * pen)))
+    angle = np.arange((rounds + 1) * ROUND_STEPS + 1) * (2 * np.pi / ROUND_STEPS)
+    away = np.minimum(angle / (2 * np.pi * rounds), 1) * radius
+    points = middle + away[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=-1)
+    slopes = np.gradient(points, axis=0)
+    before, after = points[:-1], points[1:]
+    return np.stack([before, before + slopes[:-1] / 3, after - slopes[1:] / 3, after], axis=1)
 
 
 def least_travel(strokes: Sequence[PenStroke]) -> list[PenStroke]:

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 from dood_pyro.drawing import Drawing, PenStroke
 from dood_pyro.errors import UserError
 from dood_pyro.fonts import glyph_name, write_ufo
-from dood_pyro.plotter import least_travel, travel
+from dood_pyro.plotter import least_travel, travel, with_dots_filled
 
 
 def line(x1: float, y1: float, x2: float, y2: float, colour: str = "#000000") -> PenStroke:
@@ -77,6 +77,20 @@ def test_vpype_reads_it_in_millimetres_by_layers(tmp_path: Path) -> None:
     assert [len(document.layers[layer]) for layer in sorted(document.layers)] == [2, 1]
     left, top, right, bottom = document.bounds()
     assert np.allclose(np.array([left, top, right, bottom]) / pixels, [15, 7.5, 135, 67.5])
+
+
+def test_dots_are_filled_by_the_plotters_one_pen() -> None:
+    point = np.tile([50.0, 40.0], (1, 4, 1))
+    dots = [PenStroke(point, width, colour="#ff0000") for width in (20.0, 2.5)]
+    lines = [line(0, 0, 100, 80)]
+    _, spiral, touch = with_dots_filled([*lines, *dots])
+    assert touch.same(dots[1]) and spiral.width == 2 and spiral.colour == "#ff0000"
+    drawn = Drawing([spiral], 100, 80).render()
+    dot = Drawing([dots[0]], 100, 80).render()
+    assert np.abs(drawn - dot).sum() < 0.04 * dot.sum()
+    assert [each.same(one) for each, one in zip(with_dots_filled(dots), dots, strict=True)] == [
+        True
+    ] * 2
 
 
 def test_the_command_writes_for_a_plotter(

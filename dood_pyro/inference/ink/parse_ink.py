@@ -281,12 +281,19 @@ def explained_share(ink: Ink, chains: Sequence[Chain]) -> float:
         return 1.0
     if not chains:
         return 0.0
-    lines = [chain.evenly(max(1.0, chain.width / 2)) for chain in chains]
-    widths = np.repeat([chain.width for chain in chains], [len(line) for line in lines])
-    distance, nearest = cKDTree(np.concatenate(lines)).query(
-        np.stack([xs + 0.5, ys + 0.5], axis=-1), distance_upper_bound=float(widths.max()) + 2
-    )
-    covered = np.isfinite(distance)
-    covered[covered] = distance[covered] <= widths[nearest[covered]] / 2 + 1
+    pixels = np.stack([xs + 0.5, ys + 0.5], axis=-1)
+    covered = np.zeros(len(pixels), dtype=bool)
+    # Dots by themselves: of a dot's pixels the line that it lies on may be the nearest.
+    dots = [np.ptp(chain.control, axis=(0, 1)).max() < 1 for chain in chains]
+    for dotted in set(dots):
+        group = [chain for chain, is_dot in zip(chains, dots, strict=True) if is_dot == dotted]
+        lines = [chain.evenly(max(1.0, chain.width / 2)) for chain in group]
+        widths = np.repeat([chain.width for chain in group], [len(line) for line in lines])
+        distance, nearest = cKDTree(np.concatenate(lines)).query(
+            pixels, distance_upper_bound=float(widths.max()) + 2
+        )
+        near = np.isfinite(distance)
+        near[near] = distance[near] <= widths[nearest[near]] / 2 + 1
+        covered |= near
     weight = ink.strength[ys, xs]
     return float(weight[covered].sum() / weight.sum())
