@@ -30,7 +30,7 @@ BROAD = 1.5
 """Width from which a dot is filled, in widths of the drawing's pen: the plotter has but that one."""
 SPACING = 0.9
 """Distance between the rounds that fill it, likewise."""
-ROUND_STEPS = 8
+ROUND_STEPS = 12
 """Curves a round."""
 
 

@@ -85,9 +85,9 @@ def test_dots_are_filled_by_the_plotters_one_pen() -> None:
     lines = [line(0, 0, 100, 80)]
     _, spiral, touch = with_dots_filled([*lines, *dots])
     assert touch.same(dots[1]) and spiral.width == 2 and spiral.colour == "#ff0000"
-    drawn = Drawing([spiral], 100, 80).render()
-    dot = Drawing([dots[0]], 100, 80).render()
-    assert np.abs(drawn - dot).sum() < 0.04 * dot.sum()
+    drawn = Drawing([spiral], 100, 80).render(4)
+    dot = Drawing([dots[0]], 100, 80).render(4)
+    assert np.abs(drawn - dot).sum() < 0.01 * dot.sum()
     assert [each.same(one) for each, one in zip(with_dots_filled(dots), dots, strict=True)] == [
         True
     ] * 2
