@@ -120,7 +120,7 @@ def _control(
     from dood_pyro.tasks.one_shot_image import SETTINGS, one_shot_image
 
     context = click.get_current_context()
-    for name in ("parses", "steps", "two_way", "guide", "which", "device"):
+    for name in ("parses", "steps", "two_way", "guide", "which", "trusted", "device"):
         if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
             option = "--" + name.replace("_", "-")
             raise UserError(f"{option} is for a model; {CONTROL} has none: leave it out")

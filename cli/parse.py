@@ -199,8 +199,14 @@ def parse(
                 raise UserError(f"{name} belongs to --method ink, and this parse is by the guide")
     elif run is not None or use.guide is not None:
         raise UserError("--run and --guide belong to --method guide; --method ink uses neither")
-    elif use.device != "auto":
-        raise UserError("--device belongs to --method guide; --method ink uses the CPU alone")
+    else:
+        for name, is_given in (
+            ("--device", use.device != "auto"),
+            ("--which", use.which != "best"),
+            ("--trust", bool(use.trusted)),
+        ):
+            if is_given:
+                raise UserError(f"{name} belongs to --method guide; --method ink runs no model")
     found = expanded(pictures)
     if out.suffix.lower().removeprefix(".") in FORMATS and not out.is_dir():
         raise UserError(
@@ -214,8 +220,13 @@ def parse(
         raise unwritable(out, error) from None
     if plotter and background != "white":
         raise UserError("--plotter writes no paper: leave --background out")
-    if plotter and "svg" not in formats:
-        raise UserError("--plotter is about the SVG: have svg among --formats")
+    for name, is_given in (
+        ("--plotter", plotter),
+        ("--size", size is not None),
+        ("--background", background != "white"),
+    ):
+        if is_given and "svg" not in formats:
+            raise UserError(f"{name} is about the SVG: have svg among --formats")
     paper_colour = None if background == "none" else background
     nothing = "the guide draws nothing" if by_guide else NO_INK
     writing = Writing(out, formats, size, paper_colour, plotter, nothing)

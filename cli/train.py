@@ -150,8 +150,7 @@ def _resume(
     ctx: click.Context, given: dict[str, Any], team: Team
 ) -> tuple[Training, TrainingBudget]:
     from dood_pyro.devices import choose_device
-    from dood_pyro.recognition import trained_weights
-    from dood_pyro.run_folders.run import Run
+    from dood_pyro.recognition import open_run
     from dood_pyro.training.loop import Training
 
     device = choose_device(given["device"])
@@ -161,12 +160,7 @@ def _resume(
                 f"{options.typed_name(ctx, name)} cannot change when a run is resumed; leave it out, "
                 "or train a new run with --out"
             )
-    run = Run(given["resume"])
-    if not run.path.exists() and str(run.path) in trained_weights():
-        raise UserError(
-            f"{run.path} names weights that come with dood-pyro, without the state that resuming "
-            f"needs; start from them: --init-from {run.path}"
-        )
+    run = open_run(given["resume"])
     guide = options.typed(ctx, "train__guide")
     run.trusted_config(guide, given["trusted"], training=True)
     _, budget = run.read_config()
@@ -250,10 +244,11 @@ def _train(training: Training, budget: Any, tensorboard: bool, cuda_graph: bool)
                 f"step {line['step']:>6}  held-out ELBO {_number(line['elbo'], 1):>8}  "
                 f"strokes {_number(line['strokes'], 2)}  after {line['seconds'] / 60:.1f} min",
             )
-            settings, begun = trainer.config, trainer.config.train.exploration_steps()
+            settings = trainer.config
+            begun = settings.train.sleep_steps + settings.train.exploration_steps()
             if trainer.estimator.trains_baselines:
                 begun += settings.train.hold_steps
-            if trainer.step > begun:
+            if trainer.image_steps > begun:
                 said, before = collapse(line["strokes"], settings.model.max_strokes), said
                 if said and not before:  # once, until it is over
                     print_across(bar, said)

@@ -156,6 +156,14 @@ def transfer_table(
     if kept is not None and not kept.is_dir():
         raise UserError(f"--kept-runs: there is no folder {kept}")
     out = table.with_suffix(".png") if out is None else out
+    context = click.get_current_context()
+    for name, of in (("jobs", "local"), ("task_cpus", "ray"), ("task_gpus", "ray")):
+        typed = context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+        if typed and not (fill and engine == of):
+            option = "--" + name.replace("_", "-")
+            raise UserError(
+                f"{option} is for --engine {of}, and for what is filled in: leave it out"
+            )
     trainings = plan_trainings(models, sources, seeds)
     plan = Plan(
         trainings,

@@ -10,6 +10,7 @@ import errno
 import fcntl
 import json
 import os
+import re
 import stat
 import uuid
 from collections.abc import Callable, Iterator
@@ -77,7 +78,7 @@ def refuse_special(path: str | Path) -> None:
         )
 
 
-def read_bytes(path: Path, advice: str = "") -> bytes:
+def read_bytes(path: Path) -> bytes:
     """Return a file's content.
 
     Raises:
@@ -87,7 +88,7 @@ def read_bytes(path: Path, advice: str = "") -> bytes:
     try:
         return path.read_bytes()
     except (OSError, ValueError) as error:
-        raise unreadable(path, error, advice) from None
+        raise unreadable(path, error) from None
 
 
 @contextmanager
@@ -204,22 +205,28 @@ def read_object(path: Path) -> dict[str, Any]:
     return known
 
 
-def refuse_another_run(
-    path: Path | None, key: str, run: dict[str, Any], under: str | None = None
-) -> None:
+def remove_numbered_from(folder: Path, first: int) -> None:
+    """Remove the files that a command of more drawings has left in a folder: 012.svg, 012-drawn.svg and
+    the like, from number ``first`` on."""
+    for path in folder.iterdir():
+        match = re.fullmatch(r"(\d{3,})(-drawn)?\.(png|svg|json)", path.name)
+        if match and int(match[1]) >= first:
+            path.unlink()
+
+
+def refuse_another_run(path: Path | None, key: str, run: dict[str, Any]) -> None:
     """Refuse to replace another run's entry; call before a measurement that goes under ``key``.
 
     Args:
         path: file with the JSON object; None where the measurement is not kept.
         run: identity of the measured run, kept in the entry under ``"run"`` (`Run.provenance`).
-        under: as for `update_object`.
 
     Raises:
         UserError: the entry under ``key`` belongs to another run.
     """
     if path is None:
         return
-    known = _entries(path, read_object(path), under).get(key)
+    known = read_object(path).get(key)
     theirs = known.get("run", {}) if isinstance(known, dict) else {}
     identity = ("model", "source", "seed", "train_data_sha256", "config_sha256")
     if any(name in theirs and theirs[name] != run[name] for name in identity):
@@ -229,20 +236,11 @@ def refuse_another_run(
         )
 
 
-def _entries(path: Path, content: dict[str, Any], under: str | None) -> dict[str, Any]:
-    """Return ``content``, or the object under the key ``under`` of ``content``."""
-    found = content if under is None else content.setdefault(under, {})
-    if not isinstance(found, dict):
-        raise UserError(f"{path} is damaged: its {under!r} is not a JSON object; remove that entry")
-    return found
-
-
-def update_object(path: Path | None, entries: dict[str, Any], under: str | None = None) -> None:
+def update_object(path: Path | None, entries: dict[str, Any]) -> None:
     """Add entries to the JSON object in a file; entries under other keys stay.
 
     Args:
         path: None to write nothing.
-        under: key of the file's object whose value, an object, receives the entries.
 
     Raises:
         UserError: the file holds something else, or cannot be written.
@@ -251,7 +249,5 @@ def update_object(path: Path | None, entries: dict[str, Any], under: str | None 
         return
     read_object(path)  # reports a bad path before its folder is locked
     with locked(path.parent):
-        content = read_object(path)
-        place = _entries(path, content, under)
-        place |= entries
+        content = read_object(path) | entries
         write_atomically(path, (json.dumps(content, indent=2, sort_keys=True) + "\n").encode())

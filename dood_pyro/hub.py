@@ -72,15 +72,19 @@ def push(folder: Path, name: str, card: str, private: bool) -> str:
     if missing := [each for each in FILES[:4] if not (folder / each).is_file()]:
         raise UserError(f"{folder} has no {missing[0]} to push; let it train on")
     with extra("hub"):
-        from huggingface_hub import HfApi
+        from huggingface_hub import CommitOperationAdd, HfApi
     contents = {each: (folder / each).read_bytes() for each in FILES[:4]}
     contents["config.json"] = without_paths(contents["config.json"])
     contents["README.md"] = card.encode()
     api = HfApi()
     try:
         address = str(api.create_repo(own, private=private, exist_ok=True))
-        for each, content in contents.items():
-            api.upload_file(repo_id=own, path_or_fileobj=content, path_in_repo=each)
+        # In one commit: a connection that breaks leaves no weights beside another run's configuration.
+        api.create_commit(
+            own,
+            [CommitOperationAdd(each, content) for each, content in contents.items()],
+            commit_message="Put a run here",
+        )
     except Exception as error:  # as above
         raise UserError(f"cannot put {folder} on the hub: {_first_line(error)}") from None
     return address

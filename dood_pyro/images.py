@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -43,8 +44,8 @@ class ImageBatch:
     def __getitem__(self, rows: Any) -> ImageBatch:
         """The images of a slice, mask, list or index tensor, of the same native size; of a number, a
         batch of that one."""
-        if isinstance(rows, int):
-            rows = [rows]
+        if np.ndim(rows) == 0 and not isinstance(rows, slice) and rows is not Ellipsis:
+            rows = [int(rows)]
         return ImageBatch(self.pixels[rows], self.native_size)
 
     @property

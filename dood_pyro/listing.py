@@ -147,7 +147,8 @@ def differences(names: Sequence[str]) -> dict[str, list[Any]]:
         settings.append(
             {f"{part}.{key}": value for part, kept in parts.items() for key, value in kept.items()}
             | {"model.name": config.model_name}
-            | {"budget": budget.steps if budget.seconds is None else duration(budget.seconds)}
+            | {"steps": budget.steps}
+            | {"budget": None if budget.seconds is None else duration(budget.seconds)}
         )
     every = {key: [each.get(key) for each in settings] for each in settings for key in each}
     return {key: values for key, values in every.items() if any(v != values[0] for v in values)}

@@ -18,11 +18,10 @@ from dood_pyro.inference.ink.parse_ink import (
     parse_ink,
     parse_ink_ways,
 )
+from dood_pyro.inference.ink.pens import LEAST_CHROMA
 from dood_pyro.inference.ink.skeleton import pixels_at
 from dood_pyro.pictures import MIN_CONTRAST, Colours, Polarity, read_colours
 
-LEAST_CHROMA = 0.12
-"""Difference between the strongest and weakest of red, green and blue from which ink has a colour."""
 ONE_PEN = 0.12
 """Largest difference in red, green or blue of two strokes of one pen."""
 

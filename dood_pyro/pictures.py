@@ -164,7 +164,7 @@ def _read(picture: Any, name: str, from_pil: Callable[[Any, str], Any]) -> Any:
     """What ``from_pil`` makes of an image, or an array in [0, 1] of one given as numbers."""
     if isinstance(picture, str | Path):
         return _from_file(Path(picture), from_pil)
-    if isinstance(picture, bytes | bytearray):
+    if isinstance(picture, bytes | bytearray | memoryview):
         picture = io.BytesIO(picture)
     if hasattr(picture, "read"):
         return _opened(picture, name, from_pil)

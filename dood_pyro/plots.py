@@ -33,15 +33,15 @@ LABEL = 13
 
 
 def canvas_inks(
-    canvases: Float[Tensor, "steps size size"], size: int = CELL
-) -> Float[Tensor, "steps size size"]:
-    """Ink that each step adds to a canvas, at ``size`` × ``size`` pixels: for models that draw no
+    canvases: Float[Tensor, "steps size size"],
+) -> Float[Tensor, "steps cell cell"]:
+    """Ink that each step adds to a canvas, enlarged to `CELL` pixels per side: for models that draw no
     curves."""
     if not len(canvases):
-        return torch.zeros(0, size, size)
+        return torch.zeros(0, CELL, CELL)
     ink = ink_from_canvas(canvases.cpu())
     more = ink - torch.cat([torch.zeros_like(ink[:1]), ink[:-1]])
-    enlarged = torch.nn.functional.interpolate(more[None], size=(size, size), mode="bilinear")
+    enlarged = torch.nn.functional.interpolate(more[None], size=(CELL, CELL), mode="bilinear")
     return enlarged[0].clamp(min=0)
 
 

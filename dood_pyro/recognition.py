@@ -166,9 +166,10 @@ class Recognizer:
 
     @property
     def prefers_guide(self) -> bool:
-        """Whether pictures are parsed by the run's guide unless told: it was asked for by name, or the
-        model draws no curves."""
-        return self.guide.searches or not self.model.draws_curves
+        """Whether pictures are parsed by the run's guide unless told: one was named to `load`, it
+        searches, or the model draws no curves."""
+        named = self.loaded is not None and self.loaded.guide is not None
+        return named or self.guide.searches or not self.model.draws_curves
 
     @property
     def size(self) -> int:
@@ -498,7 +499,18 @@ def explained_share(picture: Float[Tensor, "size size"], drawing: CanvasDrawing)
 def as_pictures(images: Any) -> tuple[bool, list[Any]]:
     """Whether ``images``, as `Recognizer.parse` takes them, are many, and the pictures."""
     many = _is_many(images)
-    return many, list(images) if many else [images]
+    return many, [_content(each) for each in (images if many else [images])]
+
+
+def _content(picture: Any) -> Any:
+    """A picture, of an open file its content: pictures are read more than once, streams cannot be."""
+    if not hasattr(picture, "read"):
+        return picture
+    try:
+        content = picture.read()
+    except (OSError, ValueError):  # as who reads the picture will say
+        return picture
+    return content if isinstance(content, bytes) else picture
 
 
 def _is_many(images: Any) -> bool:
@@ -507,4 +519,6 @@ def _is_many(images: Any) -> bool:
         if images.ndim != 3:
             return images.ndim == 4
         return images.shape[0] not in CHANNELS_FIRST and images.shape[-1] not in CHANNELS
-    return isinstance(images, Sequence) and not isinstance(images, str | bytes)
+    return isinstance(images, Sequence) and not isinstance(
+        images, str | bytes | bytearray | memoryview
+    )

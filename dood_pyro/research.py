@@ -412,12 +412,16 @@ def _initial_weights(
     """Load the run to start from: the settings it determines, its weights, and the weights' hash."""
     run = open_run(name)
     config, _ = run.read_config()
+    sha256 = hashlib.sha256(read_bytes(run.path / "best.safetensors")).hexdigest()
     run.load_model(trusted=trusted)  # raises if the weights are damaged
     weights, _ = run.read_tensors("best.safetensors")
     refuse_not_finite(weights, f"{run.path}/best.safetensors")
     # Kept weights (experiments/keep_weights.py) are in half precision.
     weights = {key: t.float() if t.is_floating_point() else t for key, t in weights.items()}
-    sha256 = hashlib.sha256((run.path / "best.safetensors").read_bytes()).hexdigest()
+    if sha256 != hashlib.sha256(read_bytes(run.path / "best.safetensors")).hexdigest():
+        raise UserError(
+            f"{run.path} has new weights since they were read: it trains; try once more"
+        )
     theirs: dict[str, Any] = {"model.name": config.model_name, "train.init_from": sha256[:12]}
     theirs |= {f"model.{setting}": value for setting, value in config.model.to_json().items()}
     theirs |= {f"train.{setting}": getattr(config.train, setting) for setting in INHERITED}

@@ -156,8 +156,16 @@ def test_a_run_goes_to_a_hub_and_comes_back(
             (hub / name).mkdir(parents=True, exist_ok=exist_ok)
             return f"https://hub/{name}"
 
-        def upload_file(self, repo_id: str, path_or_fileobj: bytes, path_in_repo: str) -> None:
-            (hub / repo_id / path_in_repo).write_bytes(path_or_fileobj)
+        def create_commit(
+            self,
+            repo_id: str,
+            operations: list[huggingface_hub.CommitOperationAdd],
+            *,
+            commit_message: str,
+        ) -> None:
+            for each in operations:
+                with each.as_file() as content:
+                    (hub / repo_id / each.path_in_repo).write_bytes(content.read())
 
     def snapshot_download(name: str, allow_patterns: list[str]) -> str:
         if not (hub / name).is_dir():

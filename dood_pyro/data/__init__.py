@@ -7,8 +7,11 @@ can be written to.
 
 from __future__ import annotations
 
+import atexit
+import functools
 import hashlib
 import os
+import shutil
 import stat
 import sys
 import tempfile
@@ -181,13 +184,24 @@ def _prepare(name: str, data_dir: str | Path | None) -> Path:
 
 
 def _prepare_own(name: str) -> Path:
-    """Path of a user's own source's prepared file; prepared again when the source's module changes."""
+    """Path of a user's own source's prepared file; prepared again when the source's module changes, and
+    by each process where it stands in a notebook, or was typed."""
     prepare: Callable[[Path, Path], prepared.Arrays] = load_component("source", name)
-    file = getattr(sys.modules[prepare.__module__], "__file__", None)
-    code = Path(file).read_bytes() if file else b""
-    fingerprint = hashlib.sha256(name.encode() + code).hexdigest()[:16]
-    target = cache_folder() / "sources" / f"{fingerprint}.npz"
+    file = Path(getattr(sys.modules[prepare.__module__], "__file__", None) or "")
+    if file.is_file():
+        fingerprint = hashlib.sha256(name.encode() + file.read_bytes()).hexdigest()[:16]
+        target = cache_folder() / "sources" / f"{fingerprint}.npz"
+    else:
+        target = _scratch_file(prepare)
     return target if target.is_file() else _write_prepared(name, data_folder(), target)
+
+
+@functools.cache
+def _scratch_file(prepare: Callable[[Path, Path], prepared.Arrays]) -> Path:
+    """Path of a file for what a function prepares, which ends with this process."""
+    folder = tempfile.mkdtemp(prefix="dood-pyro-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder) / "source.npz"
 
 
 def _write_prepared(name: str, folder: Path, path: Path) -> Path:

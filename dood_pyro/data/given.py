@@ -67,6 +67,8 @@ def make_source(
         raise UserError(f"a source is written as .npz; {path} is not")
     if path.exists():
         raise UserError(f"{path} is there already; name another file")
+    if test is None and test_labels is not None:
+        raise UserError("test_labels are of test pictures, of which none are given: give test, too")
     parts = {"train": _given(train, labels, "train")}
     if test is not None:
         parts["test"] = _given(test, test_labels, "test")

@@ -38,13 +38,18 @@ class DooDNoRenderer(DooD):
 
 
 class DooDNoGuidance(DooD):
-    """DooD−EG: without execution guidance, neither model nor guide sees the canvas so far."""
+    """DooD−EG: without execution guidance, neither model nor guide sees the canvas so far. The encoders
+    of canvas and glimpse are there, as in DooD, and idle."""
 
     title = "DooD−EG"
     sees_canvas: ClassVar[bool] = False
+    settings_without_effect: ClassVar[tuple[str, ...]] = (
+        *DooD.settings_without_effect,
+        "canvas_channels",
+    )
 
     def encode_canvas(self, state: State) -> tuple[Tensor, Tensor]:
-        features = state.layout_rnn.new_zeros(self.config.features)
+        features = torch.zeros_like(state.features)
         return self.visible_canvas(state), features
 
     def visible_canvas(self, state: State) -> Tensor:

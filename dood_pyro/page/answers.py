@@ -18,6 +18,7 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
+from dood_pyro.devices import seeded
 from dood_pyro.drawing import Drawing
 from dood_pyro.drawing_files import WRITERS
 from dood_pyro.errors import UserError
@@ -73,7 +74,7 @@ class Answers:
     # Runs.
 
     def _found(self) -> dict[str, Run]:
-        """Runs that can be named, whose code all comes with the package."""
+        """Runs of that name: what comes with the package, then what lies in the runs' folder."""
         found = {name: open_run(name) for name in trained_weights()}
         paths = sorted(self.folder.iterdir()) if self.folder.is_dir() else []
         for path in paths:
@@ -159,9 +160,9 @@ class Answers:
             dood = self._dood(given)
             prepared, _ = dood.prepare(pictures)
             settings = Settings(parses=2, steps=30)
-            torch.manual_seed(0)
-            types = types_of(dood, prepared[:-1].to(dood.device), settings)
-            found = scores(types, prepared[-1:].to(dood.device), settings)[0]
+            with seeded(0, dood.device):
+                types = types_of(dood, prepared[:-1].to(dood.device), settings)
+                found = scores(types, prepared[-1:].to(dood.device), settings)[0]
         order = found.argsort(descending=True)
         behind = (found[order[0]] - found[order]).tolist()
         return {"order": order.tolist(), "behind": [round(each, 1) for each in behind]}
@@ -175,7 +176,9 @@ class Answers:
         picture = _picture(given.get("picture"))
         with self._programs:
             dood = self._dood(given)
-            found = steps_of(dood, ImageBatch(dood.prepare([picture])[0].to(dood.device)))
+            prepared, (side,) = dood.prepare([picture])
+            ink_size = dood.model.ink_size(max(side))  # as a parse has it
+            found = steps_of(dood, ImageBatch(prepared.to(dood.device), ink_size))
         return {
             "steps": [
                 {

@@ -27,6 +27,7 @@ import dataclasses
 import json
 import math
 from collections.abc import Iterable, Sequence
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -457,18 +458,23 @@ class Run:
         return number_in(notes, "step", int, f"{self.path}/{which}.safetensors")
 
     def remove_partial_files(self) -> None:
-        """Remove what a killed process left half-written.
-
-        Raises:
-            UserError: the state is gone while weights are there: going on would overwrite them.
-        """
+        """Remove what a killed process left half-written."""
         for kind in ("safetensors", "json", "jsonl"):
             for left in self.path.glob(f".*.{kind}.*"):
                 left.unlink(missing_ok=True)
+
+    def refuse_without_state(self) -> None:
+        """Raise unless there is a state to go on from, or nothing yet that going on would overwrite.
+
+        Raises:
+            UserError: there are weights and no state, as in kept and packaged runs.
+        """
         weights = [n for n in ("best", "last") if (self.path / f"{n}.safetensors").exists()]
         if weights and not (self.path / STATE).exists():
+            packaged = self.path.parent == Path(str(resources.files("dood_pyro"))) / "weights"
             raise UserError(
-                f"{self.path} has weights but no {STATE} to go on from; train a new run"
+                f"{self.path} has weights but no {STATE} to go on from; start a new run from them: "
+                f"--init-from {self.path.name if packaged else self.path}"
             )
 
     # Metrics.

@@ -22,6 +22,8 @@ from dood_pyro.tasks.exemplars import tokens
 from dood_pyro.tasks.generate import generate
 from dood_pyro.tokens import Strokes, TokenNoise
 
+Sides = list[tuple[int, int]]
+"""Width and height of each picture, pixels."""
 MOST = 1000
 """Drawings that are made at once."""
 
@@ -42,13 +44,14 @@ def completions(
     if strokes is not None:
         strokes = whole_number("strokes", strokes)
 
-    def draw(pictures: Sequence[Any], prepared: ImageBatch) -> list[tuple[Drawing, Strokes]]:
+    def draw(
+        pictures: Sequence[Any], prepared: ImageBatch, sides: Sides
+    ) -> list[tuple[Drawing, Strokes]]:
         found = complete(dood, prepared, each, strokes, seed)
         if strokes is None:
             firsts = dood.parse(list(pictures), polarity, "ink")
         else:  # those that the prior goes on from
             begun = drawings_from_strokes(found.begun, dood.size)
-            _, sides = dood.prepare(pictures, polarity)
             firsts = [own.in_pixels(*side) for own, side in zip(begun, sides, strict=True)]
         return [(first, _row(found.strokes, row)) for row, first in enumerate(firsts)]
 
@@ -66,9 +69,10 @@ def new_exemplars(
     """As for `Recognizer.exemplars`."""
     _check(dood, each, seed)
 
-    def draw(pictures: Sequence[Any], prepared: ImageBatch) -> list[tuple[Drawing, Strokes]]:
+    def draw(
+        pictures: Sequence[Any], prepared: ImageBatch, sides: Sides
+    ) -> list[tuple[Drawing, Strokes]]:
         drawn = tokens(dood, prepared, each, noise, seed)
-        _, sides = dood.prepare(pictures, polarity)
         return [(Drawing((), *frame), _row(drawn, row)) for row, frame in enumerate(sides)]
 
     return _of_pictures(dood, images, polarity, draw)
@@ -92,20 +96,20 @@ def _of_pictures(
     dood: Recognizer,
     images: Any,
     polarity: Polarity,
-    draw: Callable[[Sequence[Any], ImageBatch], list[tuple[Drawing, Strokes]]],
+    draw: Callable[[Sequence[Any], ImageBatch, Sides], list[tuple[Drawing, Strokes]]],
 ) -> Any:
     """`Drawings` of a picture, or a list of them of many.
 
     Args:
-        draw: function of pictures, and of the same as the model takes them, to what was there of each
-            and the strokes that follow, (each,), on the canvas.
+        draw: function of pictures, of the same as the model takes them, and of the width and height of
+            each, to what was there of each and the strokes that follow, (each,), on the canvas.
     """
     many, pictures = as_pictures(images)
     if not pictures:
         return []
-    prepared, _ = dood.prepare(pictures, polarity)
+    prepared, sides = dood.prepare(pictures, polarity)
     found = []
-    for given, added in draw(pictures, ImageBatch(prepared.to(dood.device))):
+    for given, added in draw(pictures, ImageBatch(prepared.to(dood.device)), sides):
         width, height = given.width, given.height
         found.append(
             Drawings(

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dood_pyro import data
 from dood_pyro.config import RunConfig
-from dood_pyro.devices import seeded
+from dood_pyro.devices import choose_device, seeded
 from dood_pyro.errors import UserError
 from dood_pyro.guides.base import Guide
 from dood_pyro.images import ImageBatch
@@ -91,7 +91,7 @@ def compare_guides(
     names: Sequence[str] | None,
     particles: int = 200,
     limit: int = 100,
-    device: torch.device | None = None,
+    device: str | torch.device = "cpu",
     data_dir: str | Path | None = None,
     which: str = "best",
     guide: str | None = None,
@@ -116,7 +116,7 @@ def compare_guides(
     Raises:
         UserError: a guide or the target cannot be had.
     """
-    device = device or torch.device("cpu")
+    device = choose_device(device)
     model, guides, config = load_guides(run, names, which, guide, trusted)
     model = model.to(device)
     dataset = data.load(target, "test", config.model.canvas_size, data_dir)

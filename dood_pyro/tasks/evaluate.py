@@ -20,7 +20,13 @@ import torch
 from jaxtyping import Float
 
 from dood_pyro import data
-from dood_pyro.devices import keep_freed_memory, refuse_other_numbers, running_programs, seeded
+from dood_pyro.devices import (
+    choose_device,
+    keep_freed_memory,
+    refuse_other_numbers,
+    running_programs,
+    seeded,
+)
 from dood_pyro.errors import UserError, whole_number
 from dood_pyro.images import ImageBatch
 from dood_pyro.inference.guide_parses import ModelAndGuide, in_double, parse
@@ -63,7 +69,7 @@ def evaluate(
     target: str,
     particles: int = 200,
     limit: int | None = 1000,
-    device: torch.device | None = None,
+    device: str | torch.device = "cpu",
     data_dir: str | Path | None = None,
     which: str = "best",
     guide: str | type | None = None,
@@ -75,7 +81,7 @@ def evaluate(
 
     Args:
         run: a run, its folder, or the name of weights that come with the package.
-        which, guide, trusted: as for `dood_pyro.load`.
+        which, guide, trusted, device: as for `dood_pyro.load`.
         progress: called with images done since the last call, and images in all.
         jobs: processes that share the images, on a CPU; the row does not depend on their number. More
             than one need a main module that can be imported (``if __name__ == "__main__"``).
@@ -91,7 +97,7 @@ def evaluate(
     refuse_other_numbers()
     jobs, particles = whole_number("jobs", jobs), whole_number("particles", particles)
     run = open_run(run)
-    device = device or torch.device("cpu")
+    device = choose_device(device)
     if device.type == "cpu":
         keep_freed_memory()
     if guide is not None:

@@ -15,7 +15,7 @@ from dood_pyro.canvas_drawing import STROKE_COLOURS, CanvasDrawing
 from dood_pyro.devices import seeded
 from dood_pyro.drawing_files import gif_bytes
 from dood_pyro.errors import UserError
-from dood_pyro.files import write_atomically
+from dood_pyro.files import remove_numbered_from, write_atomically
 from dood_pyro.inference.guide_parses import Parse, sample_prior
 from dood_pyro.models.base import DrawingModel
 from dood_pyro.plots import CELL, colour_steps, grid_sheet, save_png, step_inks
@@ -114,8 +114,9 @@ def sample(
     folder = out.with_suffix("")
     try:
         folder.mkdir(exist_ok=True)
+        remove_numbered_from(folder, count)
     except OSError as error:
-        raise UserError(f"cannot create {folder}: {error.strerror}") from None
+        raise UserError(f"cannot write to {folder}: {error.strerror}") from None
     save_png(out, sheet(parsed, drawings))
     written = [out]
     if drawings:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from dood_pyro.canvas_drawing import STROKE_COLOURS
 from dood_pyro.errors import UserError
+from dood_pyro.files import remove_numbered_from
 from dood_pyro.plots import draw_steps, save_png
 from dood_pyro.recognition import Recognizer
 
@@ -33,6 +34,7 @@ def reconstruct(
     try:
         if svg and drawings:
             out.with_suffix("").mkdir(exist_ok=True)
+            remove_numbered_from(out.with_suffix(""), len(drawings))
     except OSError as error:
         raise UserError(f"cannot create a folder for {out}: {error.strerror}") from None
     save_png(out, sheet)

@@ -18,7 +18,7 @@ from dood_pyro import data
 from dood_pyro.config import RunConfig
 from dood_pyro.devices import keep_freed_memory, one_training, running_programs, set_random_state
 from dood_pyro.errors import Interrupted, UserError, told
-from dood_pyro.files import locked
+from dood_pyro.files import locked, unwritable
 from dood_pyro.guides import check_guide
 from dood_pyro.images import ImageBatch
 from dood_pyro.inference.stop_marginal import ElboTerms, StopMarginalTerms
@@ -105,6 +105,7 @@ class Training:
             UserError: the folder is no run, its data cannot be had, or its code is not trusted.
         """
         config = run.trusted_config(trusted=trusted, training=True)
+        run.refuse_without_state()
         team = team or Team()
         dataset = _load_dataset(config, data_dir)
         return cls(run, _new_trainer(config, device, dataset.native_size, team), dataset, team)
@@ -145,6 +146,8 @@ class Training:
             stack.enter_context(locked(path / LOCK, wait=False))
         except BlockingIOError:
             raise UserError(f"{LOCKED} {path}; wait for it to end") from None
+        except OSError as error:
+            raise unwritable(path / LOCK, error) from None
         self._restore()
         # Only now: what cannot be gone on with stays as it was.
         self.run.write_config(self.trainer.config, budget, tensorboard)
@@ -161,6 +164,7 @@ class Training:
                 f"the data of {trainer.config.train.source} are not those that {run.path} began with "
                 f"(sha256 {self.dataset.sha256[:12]}… now, {facts.data_sha256[:12]}… then)"
             )
+        run.refuse_without_state()
         run.write_facts(facts)
         run.remove_partial_files()
         if (run.path / STATE).exists():

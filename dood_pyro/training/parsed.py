@@ -191,6 +191,8 @@ class ParsedBatches:
     def __init__(self, parsed: ParsedImages, batch_size: int, seed: int, team: Team) -> None:
         self.parsed = parsed
         every = np.arange(len(parsed))
+        # Fewer than a batch, where time for parsing was short, are to be shared evenly, too.
+        batch_size = min(batch_size, len(parsed) - len(parsed) % team.share.world)
         self.rows = BatchRows(every, batch_size, seed, parsed.log_q.device, team)
 
     def __getitem__(self, step: int) -> ParsedImages:

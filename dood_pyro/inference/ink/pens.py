@@ -22,7 +22,7 @@ from dood_pyro.inference.ink.skeleton import Point, Points, along, path_length, 
 
 GROUND_BLOCKS = 32
 """Blocks by which the paper's colour is looked at, on the longer side."""
-LEAST_CHROMA = 0.1
+LEAST_CHROMA = 0.12
 """Difference between the strongest and weakest of red, green and blue from which ink has a colour."""
 LEAST_CHANGE = 0.12
 """Change of the paper's colour from which its direction means something: its length."""
