@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 import dood_pyro
+from dood_pyro.config import RunConfig, TrainConfig
 from dood_pyro.drawing import Drawing, Drawings
 from dood_pyro.errors import UserError
 from dood_pyro.images import ImageBatch
 from dood_pyro.recognition import Recognizer, drawings_from_strokes
+from dood_pyro.run_folders.build import build
 from dood_pyro.tasks.complete import complete
+from tests.conftest import TINY
 
 
 @pytest.fixture(scope="module")
@@ -79,10 +85,47 @@ def test_evaluate_is_of_the_loaded_run(dood: Recognizer, source: Path) -> None:
     row = dood.evaluate(str(source), particles=2, limit=3)
     assert row._repr_html_().startswith("<table>") and "log_p" in row._repr_html_()
     assert json.loads(json.dumps(row)) == row
-    assert row == dood_pyro.evaluate("omniglot", str(source), particles=2, limit=3)
+    same = {"particles": 2, "limit": 3}
+    assert row == dood_pyro.evaluate("omniglot", str(source), **same, device="cpu")
     made = Recognizer(dood.model, dood.guide, dood.config)
     with pytest.raises(UserError, match="load"):
         made.evaluate(str(source))
+
+
+class Stream(io.BytesIO):
+    """Read from its beginning to its end, once, as from a network."""
+
+    def seekable(self) -> bool:
+        return False
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        raise io.UnsupportedOperation("seek")
+
+
+def test_streams_and_bytes_are_pictures(dood: Recognizer) -> None:
+    png = io.BytesIO()
+    Image.fromarray(picture()).save(png, "png")
+    content = png.getvalue()
+    for draw in (dood.complete, dood.exemplars, dood.parse):
+        expected = draw(picture())
+        for given in (content, bytearray(content), memoryview(content), Stream(content)):
+            assert draw(given) == expected
+        assert draw([Stream(content), content]) == draw([picture(), picture()])
+
+
+@pytest.mark.parametrize("name", ["dood", "dood-no-guidance", "dood-transformer"])
+def test_drawings_of_unequal_lengths_are_gone_on_with(name: str) -> None:
+    torch.manual_seed(0)
+    config = RunConfig(name, TINY, TrainConfig("none"))
+    made = Recognizer(*build(config), config)
+    pictures = ImageBatch(torch.rand(6, TINY.canvas_size, TINY.canvas_size))
+    parsed = made.infer(pictures)
+    alive = torch.tensor([[1.0] * 6, [1.0, 0.0] * 3, [0.0] * 6])[: TINY.max_strokes]
+    unequal = parsed._replace(alive=alive)
+    assert parsed.alive.shape == alive.shape
+    made.infer = lambda images: unequal  # type: ignore[method-assign]
+    for strokes in (None, 1, 2):
+        assert len(complete(made, pictures, 2, strokes).given) == len(pictures)
 
 
 def test_what_cannot_be_drawn_is_said(dood: Recognizer) -> None:

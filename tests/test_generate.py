@@ -67,6 +67,10 @@ def test_sample_command(
         assert len(json.loads((tmp_path / "samples" / "004.json").read_text())) == 3
         assert getattr(Image.open(out.with_suffix(".gif")), "n_frames", 1) >= 1
         ElementTree.parse(tmp_path / "samples" / "004-drawn.svg")
+    (tmp_path / "samples" / "mine.png").write_bytes(b"")
+    assert call(capsys, "sample", run.path, "--count", 2, "--seed", 1, "--out", out)[0] == 0
+    left = {path.name[:3] for path in (tmp_path / "samples").iterdir()}
+    assert left == {"000", "001", "min"}  # none of the sample before
 
 
 def test_the_beginning_of_a_stroke_is_where_it_begins() -> None:

@@ -234,6 +234,14 @@ def test_a_run_goes_on_as_it_began(source: Path, tmp_path: Path) -> None:
         dood_pyro.resume(parts, steps=5, device="cpu")
 
 
+def test_weights_that_come_with_the_package_are_not_trained_on() -> None:
+    folder = Path(dood_pyro.load("omniglot").loaded.run.path)  # type: ignore[union-attr]
+    before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    with pytest.raises(UserError, match="--init-from omniglot"):
+        dood_pyro.resume("omniglot", steps=9)
+    assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == before
+
+
 def test_what_is_no_run_is_named(source: Path, tmp_path: Path) -> None:
     run = dood_pyro.train(
         str(source), "dood", steps=1, out=tmp_path / "run", settings=SETTINGS, device="cpu"

@@ -14,6 +14,7 @@ import dood_pyro
 from dood_pyro.card import card
 from dood_pyro.errors import UserError
 from dood_pyro.files import locked
+from dood_pyro.listing import differences
 from dood_pyro.recognition import open_run
 from dood_pyro.run_folders.run import Run
 from tests.test_cli import Out, call
@@ -93,6 +94,16 @@ def test_options_that_would_be_ignored_are_refused(two: Path, capsys: Out) -> No
     for wrong in (two / "none", two / "one" / "config.json"):
         status, _, err = call(capsys, "runs", "--runs-dir", wrong)
         assert status == 1 and "no folder" in err
+
+
+def test_budgets_of_two_kinds_are_told_apart(two: Path) -> None:
+    names = [two / "one", two / "deeper" / "two"]
+    for name, steps in zip(names, (8, 9), strict=True):
+        config = json.loads((name / "config.json").read_text())
+        config["budget"] = {"steps": steps, "seconds": 60.0}
+        (name / "config.json").write_text(json.dumps(config))
+    found = differences([str(name) for name in names])
+    assert found["steps"] == [8, 9] and "budget" not in found
 
 
 def test_a_run_is_shown_and_its_curve_drawn(two: Path, capsys: Out) -> None:

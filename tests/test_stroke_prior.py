@@ -30,6 +30,7 @@ from dood_pyro.run_folders.run import Run
 from dood_pyro.training import parsed
 from dood_pyro.training.loop import Training
 from dood_pyro.training.processes import Team
+from dood_pyro.training.shared_noise import Share
 from dood_pyro.training.trainer import Trainer
 from tests.conftest import TINY, nudge
 
@@ -199,6 +200,15 @@ def test_who_learns_from_parses() -> None:
         Trainer.from_config(RunConfig("dood", TINY, train), torch.device("cpu"))
     with pytest.raises(UserError, match="prior_share is for trainings of model and guide"):
         TrainConfig("none", prior_share=0.5, trainable="guide", init_from="a run")
+
+
+def test_few_parses_are_shared_evenly() -> None:
+    model = DooDTransformer(TINY)
+    images = ImageBatch(torch.rand(7, TINY.canvas_size, TINY.canvas_size), 0)
+    found = parsed.parse_batch(model, AmortisedGuide(model, TrainConfig("none")), images)
+    for rank in range(3):
+        batches = parsed.ParsedBatches(found, 9, 0, Team(Share(rank, 3)))
+        assert len(batches[0]) == len(batches[1]) == 2
 
 
 def test_what_is_hardly_ever_drawn_is_nothing_to_learn_from() -> None:

@@ -155,6 +155,12 @@ def test_what_is_none_is_said(tmp_path: Path, images: Any, labels: Any, said: st
     assert not list(tmp_path.glob("*.npz"))
 
 
+def test_labels_of_no_pictures_are_refused(tmp_path: Path, pictures: np.ndarray) -> None:
+    with pytest.raises(UserError, match="test_labels"):
+        dood_pyro.make_source(tmp_path / "x.npz", pictures, test_labels=[1] * len(pictures))
+    assert not (tmp_path / "x.npz").exists()
+
+
 def test_nothing_is_overwritten(tmp_path: Path, pictures: np.ndarray) -> None:
     dood_pyro.make_source(tmp_path / "x.npz", pictures)
     with pytest.raises(UserError, match="there already"):

@@ -6,6 +6,7 @@ import gzip
 import io
 import os
 import struct
+import subprocess
 import sys
 import urllib.error
 import urllib.request
@@ -194,6 +195,26 @@ def test_a_source_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
             data.locate("nowhere:prepare")
     finally:
         sys.modules.pop("own_source", None)
+
+
+@pytest.mark.parametrize("words", [["-c", None], ["-"]])
+def test_a_source_that_was_typed_is_prepared_by_each_process(
+    words: list[str | None], tmp_path: Path
+) -> None:
+    """It stands in no file by which another function of its name could be told from it."""
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
+    greatest = "from dood_pyro import data; print(data.read('__main__:prepare', 'train')[0].max())"
+    for ink in (200, 150):
+        program = f"{OWN_SOURCE.replace('200', str(ink))}\n{greatest}"
+        done = subprocess.run(
+            [sys.executable, *(word or program for word in words)],
+            input=program,
+            capture_output=True,
+            text=True,
+            env=environment,
+        )
+        assert done.returncode == 0 and done.stdout == f"{ink + 11}\n", done.stderr
+    assert not list(tmp_path.rglob("*.npz"))
 
 
 def test_writing_is_all_or_nothing(
