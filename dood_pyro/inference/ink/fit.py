@@ -655,20 +655,26 @@ class _JointFit:
 
     def _choose_pixels(self) -> None:
         """Pixels that the pen, or its ink in the picture, may reach."""
-        points = self._samples(self.start.values)[0]
-        limit = float(self.start.widths.max()) / 2 + REACH + MOVES
+        points, curve, *_ = self._samples(self.start.values)
+        limits = self.start.widths[self.curves.stroke[curve]] / 2 + REACH + MOVES
+        # A wide pen's neighbourhood is not looked at around thin lines: pens by doubling widths.
+        classes = 2.0 ** np.ceil(np.log2(limits))
         height, width = self.picture.shape
         near = np.zeros((height, width), bool)
         columns, rows = np.floor(points).astype(int).T
         inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
-        near[rows[inside], columns[inside]] = True
-        # A square running maximum, one axis after the other, of which the corners are taken off.
-        for axis in (0, 1):
-            near = _spread(near, int(np.ceil(limit)), axis)
+        for each in np.unique(classes):
+            mine = inside & (classes == each)
+            around = np.zeros((height, width), bool)
+            around[rows[mine], columns[mine]] = True
+            # A square running maximum, one axis after the other; its corners are taken off below.
+            for axis in (0, 1):
+                around = _spread(around, int(np.ceil(limits[classes == each].max())), axis)
+            near |= around
         ys, xs = np.nonzero(near)
         middles = np.stack([xs + 0.5, ys + 0.5], axis=-1)
-        distance, _ = cKDTree(points).query(middles, distance_upper_bound=limit)
-        ys, xs = ys[np.isfinite(distance)], xs[np.isfinite(distance)]
+        reached, _ = _within(points, middles, limits)
+        ys, xs = ys[reached], xs[reached]
         near[:] = False
         near[ys, xs] = True
         self.pixels = np.stack([xs + 0.5, ys + 0.5], axis=-1)
@@ -679,18 +685,15 @@ class _JointFit:
         """Half the cost, its gradient, and the Gauss-Newton Hessian's entries, at a state."""
         now, pieces = self.start.like(state), self.pieces
         points, curve, t, by_curve = self._samples(now.values)
-        limit = float((now.widths[pieces.swellings] + now.swells).max()) / 2 + REACH
-        distance, nearest = cKDTree(points).query(self.pixels, distance_upper_bound=limit)
-        near = np.isfinite(distance)
-        reached, nearest = np.flatnonzero(near), nearest[near]
         piece = pieces.first[curve] + (t * pieces.per_curve[curve]).astype(int).clip(
             None, pieces.per_curve[curve] - 1
         )
+        ends = now.widths[pieces.stroke, None] + now.swells[pieces.start[:, None] + [0, 1]]
+        reached, nearest = _within(points, self.pixels, ends.max(1)[piece] / 2 + REACH)
         order = np.argsort(piece[nearest], kind="stable")
         reached, nearest = reached[order], nearest[order]
         piece, t = piece[nearest], t[nearest]
         powers = np.tensordot(by_curve, POWERS, (1, 1)).transpose(0, 2, 1)
-        ends = now.widths[pieces.stroke, None] + now.swells[pieces.start[:, None] + [0, 1]]
         darkness = now.darknesses[pieces.stroke]
         within = pieces.within
         rows = np.empty((len(t), LOCAL + 1))
@@ -707,8 +710,9 @@ class _JointFit:
         difference = rows[:, -1]
         cost = 0.5 * float(difference @ difference)
         # Pixels that have gone out of reach count as if no ink lay there.
-        cost += 0.5 * float(np.square(self.observed[~near]).sum())
-        self.misfit = float(np.abs(difference).sum() + self.observed[~near].sum())
+        beyond = np.delete(self.observed, reached)
+        cost += 0.5 * float(np.square(beyond).sum())
+        self.misfit = float(np.abs(difference).sum() + beyond.sum())
         return self._regularised(now, cost, gradient, hessian)
 
     def _regularised(
@@ -806,6 +810,18 @@ def _dot(first: Points, second: Points) -> Float[np.ndarray, "points"]:
 def _density(z: Float[np.ndarray, "pixels"]) -> Float[np.ndarray, "pixels"]:
     """The standard normal density."""
     return np.exp(-0.5 * z**2) * 0.3989422804014327
+
+
+def _within(
+    points: Points, pixels: Points, limits: Float[np.ndarray, "points"]
+) -> tuple[Int[np.ndarray, "reached"], Int[np.ndarray, "reached"]]:
+    """Pixels whose nearest point is as near as that point's limit: their numbers, and the points'."""
+    distance, nearest = cKDTree(points).query(
+        pixels, distance_upper_bound=float(limits.max(initial=0.0))
+    )
+    reached = np.flatnonzero(np.isfinite(distance))
+    reached = reached[distance[reached] <= limits[nearest[reached]]]
+    return reached, nearest[reached]
 
 
 def _spread(mask: np.ndarray, reach: int, axis: int) -> np.ndarray:
