@@ -29,6 +29,8 @@ CORNER = 0.3
 """Most area of a large patch's corners, which no disc of that depth reaches, in squares of it."""
 LEAST = 1.1
 """Depth of a dot, in widths of the pen: where two lines cross or part, ink is less deep."""
+LEAST_ALONE = 0.65
+"""Depth of a dot that no line reaches, likewise."""
 LEAST_SHAPED = 1.35
 """Depth of a small patch that is not round, likewise: it might be a small loop that ink has closed."""
 OPENED = 0.72
@@ -92,15 +94,16 @@ class _Patch(NamedTuple):
 
 def take_fills(ink: Ink) -> Fills:
     """Take patches out of a picture's ink."""
-    # Within each patch is a square: soon told of most pictures that there is none.
-    if ink.coarse or not ink.width or not _holds_square(ink.mask, int(1.4 * LEAST * ink.width)):
+    if ink.coarse or not ink.width:
         return Fills([], ink)
     depth: Picture = ndimage.distance_transform_edt(np.pad(ink.mask, 1))[1:-1, 1:-1]
-    if depth.max() - 0.5 <= LEAST * ink.width:
+    # Of most pictures it is soon told that nothing is as deep.
+    if depth.max() - 0.5 <= LEAST_ALONE * ink.width:
         return Fills([], ink)
     strokes: list[Chain] = []
     rest = ink.strength.copy()
-    for patch in [*_large_patches(ink, depth), *_small_patches(ink, depth)]:
+    patches = [*_large_patches(ink, depth), *_small_patches(ink, depth), *_dots_alone(ink, depth)]
+    for patch in patches:
         box, inside, deep, large = patch
         middle = _points(inside).mean(0)
         lines = _led_on(_contacts(ink.mask[box], inside, ink.width), middle, large, ink.width)
@@ -156,6 +159,21 @@ def _small_patches(ink: Ink, depth: Picture) -> Iterator[_Patch]:
         shape = regionprops(inside.astype(np.uint8))[0]
         if shape.area <= COMPACT * (2 * radius) ** 2 and shape.solidity >= CONVEX:
             yield _Patch(box, inside, radius / width, large=False)
+
+
+def _dots_alone(ink: Ink, depth: Picture) -> Iterator[_Patch]:
+    """Discs that no line reaches, and that are no larger than a small patch."""
+    pieces, _ = ndimage.label(ink.mask, AROUND)
+    for index, box in enumerate(ndimage.find_objects(pieces), 1):
+        sides = [part.stop - part.start for part in box]
+        if max(sides) > min(2 * LEAST * ink.width + 1, 1.3 * min(sides) + 1):
+            continue
+        radius = float(depth[box].max(where=pieces[box] == index, initial=0)) - 0.5
+        if LEAST_ALONE * ink.width < radius <= LEAST * ink.width:
+            box = _grown(box, 1, ink.mask.shape)
+            inside = pieces[box] == index
+            if _is_round(inside):
+                yield _Patch(box, inside, radius / ink.width, large=False)
 
 
 def _points(mask: Mask) -> Points:
@@ -239,12 +257,6 @@ def _painted(lines: list[Points], patch: Mask, width: float) -> Picture:
         distance = np.linalg.norm(pixels - start - t[..., None] * way, axis=-1)
         painted = np.maximum(painted, (width / 2 - distance + 0.5).clip(0, 1))
     return painted
-
-
-def _holds_square(mask: Mask, side: int) -> bool:
-    if side < 1 or side > min(mask.shape):
-        return False
-    return bool(ndimage.minimum_filter(mask.astype(np.uint8), side).any())
 
 
 def _grown(box: Box, margin: int, shape: tuple[int, ...]) -> Box:

@@ -67,6 +67,8 @@ FRAME_DEPTH = 0.2
 """Depth that a scan's frame may have, as a share of the side."""
 FRAME_CONTRAST, FRAME_SHARE = 0.3, 0.85
 """Difference from the paper of a frame's pixels, and their share of a line that belongs to it."""
+FRAME_EDGE = 0.15
+"""Least difference across a frame's inner edge; where there is less, light falls off."""
 FRAME_LEAST = (5, 0.025)
 """Least depth of a frame: pixels, and share of the side; what is thinner may be a pen's line."""
 FRAME_WIDTHS = 2.0
@@ -84,6 +86,13 @@ SHADOW_MOST = 0.6
 SHADOW_AREA, SHADOW_BROAD = 0.1, 3
 """Least share of the picture of a shadow that does not come in from its border, and the side of the
 largest square in it, in that of those squares."""
+LIT_SHARE = 0.05
+"""Least share of the picture of lit paper beside a larger part in shadow."""
+MOSTLY_PAPER = 0.9
+"""Share of pixels of the commonest colour from which what else there is is ink, dark or bright."""
+FLAT_WIDTH, FLAT_RATIO = 0.05, 4.0
+"""Width of a pen, as a share of the longer side, from which ink may be flat colour between lines; and
+how many times as wide it is as those lines' pen then."""
 GRAIN_BLURS = (1.0, 2.0, 3.0)
 """Standard deviations, pixels, of the blurs that are tried until lines are whole."""
 GRAINS, GRAINY = 10, 0.03
@@ -161,7 +170,15 @@ def _ink_of(colours: Colours, polarity: Polarity, paper: Paper) -> Ink:
         strength = np.zeros(colours.shape[:2], ink.strength.dtype)
         strength[sheet.box] = np.where(sheet.edges(ink.mask), 0, ink.strength)
         return ink._replace(strength=strength)
-    return _ink_on_paper(_without_frame(colours), polarity)
+    unframed = _without_frame(colours)
+    ink = _ink_on_paper(unframed, polarity)
+    if polarity == "auto" and ink.width > FLAT_WIDTH * max(ink.strength.shape):
+        # Flat colours within black outlines, as of cartoons: less dark than the lines, they go as a
+        # shadow does where dark ink alone is looked for.
+        lines = _ink_on_paper(unframed, "dark-ink")
+        if 0 < lines.width < ink.width / FLAT_RATIO:
+            return lines
+    return ink
 
 
 def _ink_on_paper(
@@ -231,6 +248,8 @@ def _difference(colours: Colours, polarity: Polarity, paper: Paper) -> tuple[Pic
         dark = polarity == "dark-ink"
     elif plain:
         dark = float(brightness.mean()) <= float(colour.mean())
+        if not dark and share < MOSTLY_PAPER and _ink_is_dark(brightness):
+            dark, colour = True, _lit_paper(colours, colour)
     else:
         dark = _ink_is_dark(brightness)
     if paper == "flat" or plain:
@@ -249,6 +268,20 @@ def _difference(colours: Colours, polarity: Polarity, paper: Paper) -> tuple[Pic
     else:
         strength = relative.mean(-1)
     return strength.clip(0, None).astype(np.float32), plain
+
+
+def _lit_paper(colours: Colours, shaded: np.ndarray) -> np.ndarray:
+    """Colour of the paper where most of it may lie in shadow: of the brighter part, if that is broad.
+
+    Args:
+        shaded: the commonest colour.
+    """
+    brighter = shrunk((colours - shaded).min(-1), round(SHADOW_BLOCKS / SHADOW_SIDE))
+    square = (SHADOW_BLOCKS, SHADOW_BLOCKS)
+    lit = ndimage.grey_opening(brighter, square, mode="nearest") > ONE_COLOUR
+    if float(lit.mean()) < LIT_SHARE:
+        return shaded
+    return _commonest(colours[enlarged(lit.astype(float), colours.shape[:2]) > 0.5][None])[0]
 
 
 def _commonest(colours: Colours) -> tuple[np.ndarray, float]:
@@ -312,6 +345,8 @@ def _without_frame(colours: Colours) -> Colours:
             end = int(np.argmin(full))
             if end < max(FRAME_LEAST[0], FRAME_LEAST[1] * depth):
                 continue  # a pen's line along the border
+            if _edge_at(np.moveaxis(colours, axis, 0)[::order], end) < FRAME_EDGE:
+                continue  # light that falls off
             sides.append((axis, order, end))
     if not sides or _are_drawn(solid, sides):
         return colours
@@ -321,6 +356,13 @@ def _without_frame(colours: Colours) -> Colours:
         deep = end + 2  # its blurred edge goes with it
         view[:deep] = paper if deep >= len(view) else view[deep]
     return result
+
+
+def _edge_at(lines: Colours, end: int) -> float:
+    """How much colours change, at most places, from before a line to after it."""
+    reach = max(3, end // 8)
+    before, after = lines[max(0, end - reach)], lines[min(len(lines) - 1, end + reach)]
+    return float(np.median(np.abs(before - after).max(-1)))
 
 
 def _are_drawn(solid: Bool[np.ndarray, "height width"], sides: list[tuple[int, int, int]]) -> bool:
@@ -367,6 +409,13 @@ def _without_shadows(strength: Picture) -> Picture:
     ]
     if not shadows:
         return strength
+    # Beneath what is solid and as dark as ink a shadow is as dark as around it.
+    solid = ndimage.binary_dilation(dark > most, iterations=SHADOW_BLOCKS)
+    if solid.any() and not solid.all():
+        rows, columns = ndimage.distance_transform_edt(
+            solid, return_distances=False, return_indices=True
+        )
+        dark = dark[rows, columns]
     shadow = enlarged(np.where(np.isin(pieces, shadows), dark, 0.0), strength.shape)
     # Ink takes away a share of the light that is left.
     return ((strength - shadow) / (1 - shadow.clip(0, 0.9))).clip(0, None)
