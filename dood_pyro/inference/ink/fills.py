@@ -42,7 +42,7 @@ BARE = 0.3
 """Least share of a small patch that lines which reach it do not touch: else they meet there."""
 ROUND = 0.935
 """Least share of a dot that lies in the circle of its area; of a square it is .91."""
-CONVEX = 0.88
+CONVEX = 0.78
 """Least share that a small patch has of its convex hull."""
 STRAIGHT = math.cos(math.radians(30))
 """Least cosine of the turn between a line and the way through a patch to one that goes on with it."""
