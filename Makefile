@@ -1,4 +1,4 @@
-# Two commands do everything, environment included: make train, make test.
+# make help lists what there is; make train and make test make the environment, too.
 
 PYTHON ?= python3
 VENV   := .venv

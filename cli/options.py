@@ -340,7 +340,7 @@ class Measured(NamedTuple):
 
     target: str
     name: str
-    """Of the target."""
+    """Name of the target in tables."""
     made_by: dict[str, Any]
     """The run's provenance."""
     apart: dict[str, tuple[Any, Any]]

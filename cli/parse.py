@@ -71,7 +71,7 @@ class Page(NamedTuple):
     path: Path
     page: int
     name: str
-    """Of the files written."""
+    """Name of the files written, without a suffix."""
     of_several: bool = False
     """Whether its file has several pages, all of which are parsed."""
 

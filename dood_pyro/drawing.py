@@ -39,15 +39,15 @@ class PenStroke(NamedTuple):
     width: float
     """The pen's diameter, pixels."""
     darkness: float = 1.0
-    """Of the ink, in [0, 1]; 1 is the picture's darkest."""
+    """Darkness of the ink, in [0, 1]; 1 is the picture's darkest."""
     confidence: float = 1.0
     """Probability, in [0, 1], that a person drew this as one stroke."""
     colour: str = BLACK
-    """Of the ink, as the picture has it; black for ink without a colour."""
+    """Colour of the ink, as the picture has it; black for ink without a colour."""
 
     @property
     def opacity(self) -> float:
-        """At which `colour` is drawn: black ink's darkness; a colour is as light as it is."""
+        """Opacity at which `colour` is drawn: black ink's darkness; a colour is as light as it is."""
         return self.darkness if self.colour == BLACK else 1.0
 
     def points(self, spacing: float = 1.0) -> Polyline:

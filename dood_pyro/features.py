@@ -125,14 +125,14 @@ class ClassifierFit(NamedTuple):
     """On features that the classifier has not seen; the features' network may have seen their pictures,
     where these are of the training part."""
     unseen: Float[Tensor, "count 64"]
-    """These."""
+    """Features of the pictures that `accuracy` was measured on."""
     of: str
-    """What they are of."""
+    """What these pictures are, in words for reports."""
 
 
 HEAD_STEPS = 1500
 TEMPERATURES = tuple(0.5 * 1.1**power for power in range(21))
-"""That a classifier's is chosen from, by the likelihood of held-out pictures."""
+"""Temperatures of a classifier's probabilities; that of the highest held-out likelihood is taken."""
 LEARNED = 0.5
 """Least accuracy of a classifier that has learned."""
 

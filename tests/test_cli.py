@@ -12,10 +12,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from dood_pyro.cli.main import cli, main
 from dood_pyro.cli.options import FORMER_OPTIONS, with_present_names
+from PIL import Image
 
 from dood_pyro import training
 from dood_pyro.config import RunConfig, TrainConfig
@@ -240,6 +242,29 @@ def test_nonsense_options(
     monkeypatch.chdir(tmp_path)
     assert message in refused(capsys, "train", *options)
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "option"),
+    [
+        ("parse x.png --which last", "--which"),
+        ("parse x.png --trust a:B", "--trust"),
+        ("parse x.png --device cpu", "--device"),
+        ("parse x.png --formats gif --size 300", "--size"),
+        ("parse x.png --formats json --background none", "--background"),
+        ("parse x.png --formats json --plotter", "--plotter"),
+        ("transfer-table --table t.csv --task-cpus 2", "--task-cpus"),
+        ("transfer-table --table t.csv --engine ray --jobs 2", "--jobs"),
+        ("transfer-table --table t.csv --no-fill --jobs 2", "--jobs"),
+    ],
+)
+def test_options_without_effect_are_refused(
+    capsys: Out, words: str, option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(np.eye(60, dtype=bool)).save("x.png")
+    assert option in refused(capsys, *words.split())
+    assert [path.name for path in tmp_path.iterdir()] == ["x.png"]
 
 
 TINY_OPTIONS = ("--canvas-size", 16, "--max-strokes", 1, "--batch-size", 4, "--no-tensorboard")

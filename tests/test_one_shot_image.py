@@ -121,5 +121,5 @@ def test_command(tmp_path: Path, capsys: Out, monkeypatch: pytest.MonkeyPatch) -
     entry = found["image, runs 1"]["elastic"]
     assert len(entry["runs"]) == 1 and entry["settings"]["blurs"] == [3.0, 1.5, 0.7]
     given = [("--which", "last"), ("--parses", 2), ("--two-way",), ("--guide", "smc")]
-    for option in (*given, ("--device", "cpu"), ("--steps", 3)):
+    for option in (*given, ("--device", "cpu"), ("--steps", 3), ("--trust", "a:B")):
         assert "leave it out" in refused(capsys, *command, *option)

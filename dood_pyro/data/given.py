@@ -34,7 +34,7 @@ class Given(NamedTuple):
     labels: np.ndarray | None
     """A number or a name each."""
     names: list[str] | None
-    """Of the numbers."""
+    """Names of the classes that the labels are numbers of."""
 
 
 def make_source(

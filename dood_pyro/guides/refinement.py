@@ -41,7 +41,7 @@ POINTS = 48
 OFFSETS = (0.0, 0.7, 1.5, 2.5, 4.0)
 """Offsets of a section's samples to either side, in visible widths of the pen."""
 END_SPACING = 2.0
-"""Between the sections beyond an end, in visible widths of the pen."""
+"""Distance between the sections beyond an end, in visible widths of the pen."""
 PIXEL_BLUR = 0.025
 """Standard deviation, canvas units, that the canvas's pixels and their interpolation add to a pen's
 profile; coarser pixels add more."""
@@ -63,7 +63,7 @@ class GradientNormCap:
     A refiner makes y = x + f(x) of a proposal x, and of the gradient g at y the gradient g + Jᵀg at x,
     J being f's Jacobian. A refiner that mends errors takes J ≈ −1. Across thin pens, whose sections
     jump, J can be large instead, and over several refiners the product explodes. Here Jᵀg is cut,
-    drawing by drawing, to the norm of g: a refiner may cancel what it mends, not drown it.
+    drawing by drawing, to the norm of g: so a refiner can cancel a gradient, and at most double it.
 
     Args:
         event_dims: dimensions of x beyond its batch dimensions.
@@ -140,10 +140,10 @@ class RefinerInputs(NamedTuple):
 
 
 class RefinerSchedule(NamedTuple):
-    """Training steps at which refiners are let in, one after the other.
+    """Training steps at which refiners' gates open, one after the other.
 
-    Refiners that move while proposals are still wild set both chasing each other: each is let in by a
-    gate that opens once proposals lie near the ink.
+    While proposals are still far from the ink, a refiner and the network that proposes would chase each
+    other: a gate opens once proposals lie near the ink.
     """
 
     begin: int

@@ -21,14 +21,15 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 
 WIDTH, LAYERS, HEADS = 128, 3, 4
-"""Of the transformer."""
+"""Width, number of layers, and attention heads of the transformer."""
 HIDDEN = 128
 """Hidden units for each number."""
 COMPONENTS = 8
-"""Of each number's mixture."""
+"""Gaussians in the mixture of each number."""
 MIN_STD = 0.02
 """Least standard deviation of a component, in units of a number's range."""
 INITIAL_STD = 0.4
+"""Standard deviation of a component before training, likewise."""
 DEEP, DEEP_FIRST = 2, 3
 """Inner layers of a deep chain, and of the one for first strokes."""
 

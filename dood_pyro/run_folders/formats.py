@@ -81,7 +81,7 @@ def _from_3(values: Values) -> Values:
 
 
 STEPS = {3: _from_3}
-"""By the format that a step starts from."""
+"""Migrations to the next format, by the format that each reads."""
 
 
 def current_settings(values: Any, what: str) -> Values:

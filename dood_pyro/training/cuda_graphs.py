@@ -28,9 +28,9 @@ Operations = Callable[[ImageBatch, Any, Any], Outcome]
 class _Captured(NamedTuple):
     graph: Any
     images: ImageBatch
-    """What it reads; each replay's batch is copied there."""
+    """The graph's inputs, into which each replay's batch is copied."""
     outcome: Outcome
-    """What it writes."""
+    """The graph's outputs."""
 
 
 class CudaGraphs:

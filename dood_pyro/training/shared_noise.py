@@ -33,7 +33,7 @@ class Share(NamedTuple):
     """A process's part of each batch."""
 
     rank: int
-    """Its number, from 0."""
+    """Number of the process, from 0."""
     world: int
     """Number of processes."""
 

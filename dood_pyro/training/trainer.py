@@ -50,7 +50,7 @@ have. Every other batch of them is coarse where the source has more pixels, and 
 where it has fewer."""
 
 
-PRIOR_RATE = 4.0
+PRIOR_LEARNING_RATE_FACTOR = 4.0
 """Learning rate of a prior over strokes alone, times that of model and guide."""
 
 
@@ -63,7 +63,7 @@ class StepPlan(NamedTuple):
     """Native sizes of its batches of random drawings."""
     estimator: Hashable
     guide: Hashable
-    """Their phases."""
+    """Phases of the estimator (`Estimator.phase`) and of the guide (`Guide.phase`)."""
 
 
 class Trainer:
@@ -175,8 +175,13 @@ class Trainer:
             elif self.estimator.trains_baselines:
                 baselines.append(parameter)
         factor = self.config.train.scale_learning_rate_factor
-        groups = [(rest, 1.0), (prior, PRIOR_RATE), (scale, factor), (baselines, 1.0)]
-        return [(parameters, rate) for parameters, rate in groups if parameters]
+        groups = [
+            (rest, 1.0),
+            (prior, PRIOR_LEARNING_RATE_FACTOR),
+            (scale, factor),
+            (baselines, 1.0),
+        ]
+        return [(parameters, factor) for parameters, factor in groups if parameters]
 
     def learning_rate(self, step: Step) -> Step:
         """Learning rate of a step on images, or of the prior's steps on parsed ones."""
@@ -217,7 +222,7 @@ class Trainer:
         """Learning rate of the next step, if it is of the kind of the last; of model and guide, where
         they learn."""
         if self.on_parses:
-            return float(PRIOR_RATE * self.learning_rate(self.prior_steps))
+            return float(PRIOR_LEARNING_RATE_FACTOR * self.learning_rate(self.prior_steps))
         return float(self.learning_rate(self.image_steps))
 
     @running_programs(learn=True)
