@@ -81,7 +81,7 @@ def parse_picture(picture: Any, options: InkOptions = BY_DEFAULT, page: int = 0)
     most = whole_number("max_strokes", options.max_strokes)
     colours, ink = _ink(picture, options, page)
     parsed = parse_ink(ink, options.joins, max_strokes=most)
-    return _drawing(parsed, colours)
+    return _drawing(parsed, ink, colours)
 
 
 def parse_ways(picture: Any, count: int, options: InkOptions = BY_DEFAULT) -> list[Drawing]:
@@ -97,7 +97,7 @@ def parse_ways(picture: Any, count: int, options: InkOptions = BY_DEFAULT) -> li
     most = whole_number("max_strokes", options.max_strokes)
     colours, ink = _ink(picture, options, 0)
     parses = parse_ink_ways(ink, count, max_strokes=most)
-    drawings = [_drawing(parsed, colours) for parsed in parses]
+    drawings = [_drawing(parsed, ink, colours) for parsed in parses]
     return sorted(drawings, key=lambda drawing: -(drawing.log_density or 0.0))
 
 
@@ -122,13 +122,15 @@ def _ink(picture: Any, options: InkOptions, page: int) -> tuple[Colours, Ink]:
     return colours, ink
 
 
-def _drawing(parsed: InkParse, colours: Colours) -> Drawing:
+def _drawing(parsed: InkParse, ink: Ink, colours: Colours) -> Drawing:
     height, width = colours.pixels.shape[:2]
     lines = [each.chain.evenly(2.0) for each in parsed.strokes]
-    inks = _few([_colour(line, colours) for line in lines], [len(line) for line in lines])
+    inks = _few([_colour(line, ink, colours) for line in lines], [len(line) for line in lines])
     strokes = [
-        PenStroke(each.chain.control, each.chain.width, each.chain.darkness, each.confidence, ink)
-        for each, ink in zip(parsed.strokes, inks, strict=True)
+        PenStroke(
+            each.chain.control, each.chain.width, each.chain.darkness, each.confidence, colour
+        )
+        for each, colour in zip(parsed.strokes, inks, strict=True)
     ]
     log_density = None if np.isnan(parsed.log_density) else parsed.log_density
     return Drawing(strokes, width, height, parsed.explained, parsed.limited, log_density)
@@ -154,11 +156,12 @@ def _few(colours: list[str], lengths: list[int]) -> list[str]:
     return found
 
 
-def _colour(line: np.ndarray, colours: Colours) -> str:
+def _colour(line: np.ndarray, ink: Ink, colours: Colours) -> str:
     """Colour of the ink along a line; black for ink without one."""
     if colours.pixels.shape[-1] != 3:
         return BLACK
-    red, green, blue = np.median(pixels_at(line, colours.pixels), axis=0).tolist()
+    along = pixels_at(line, colours.pixels) if ink.colours is None else ink.colours.in_light(line)
+    red, green, blue = np.median(along, axis=0).tolist()
     if max(red, green, blue) - min(red, green, blue) < LEAST_CHROMA:
         return BLACK
     return "#" + "".join(f"{round(255 * each):02x}" for each in (red, green, blue))

@@ -279,6 +279,48 @@ def test_colours_of_ink() -> None:
     assert parse_picture(1 - red.repeat(3, -1))[0].colour == "#000000"
 
 
+def test_a_pen_has_one_colour_in_light_and_in_shadow() -> None:
+    lines = [np.array([[30.0, y], [170, y + 8]]) for y in (30, 70, 110, 150)]
+    picture = 1 - ink_of(lines)[..., None] * (1 - np.array([0.8, 0.15, 0.15]))
+    light = np.where(np.arange(200) < 90, 0.95, 0.65)[:, None, None]
+    drawing = parse_picture(picture * light)
+    (colour,) = {stroke.colour for stroke in drawing}
+    told = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    assert told == pytest.approx([0.95 * 0.8, 0.95 * 0.15, 0.95 * 0.15], abs=0.03)
+    assert len(drawing) == 4
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.75])
+def test_a_shadow_over_most_of_a_sheet(share: float) -> None:
+    edge = np.arange(200)[:, None] / 200 - share + 0.1 * np.arange(200) / 200
+    light = 0.95 - 0.45 / (1 + np.exp(edge * 60))
+    shaded = ((1 - ink_of(THREE)) * light)[..., None].repeat(3, -1)
+    drawing = parse_picture(shaded)
+    right(drawing, THREE)
+    assert len(drawing) == len(THREE)
+
+
+def test_light_that_falls_off_is_no_frame() -> None:
+    x, y = np.meshgrid(np.arange(400), np.arange(400))
+    lamp = np.exp(-((x - 160) ** 2 + (y - 160) ** 2) / 2 / 130**2)
+    strokes = [*CROSS, np.array([[20.0, 190], [180, 186]]), np.array([[188.0, 40], [186, 160]])]
+    drawing = parse_picture((1 - ink_of(strokes, 400, 6, 400)) * (0.25 + 0.7 * lamp))
+    found = compare_strokes(drawing.polylines(), [2 * each for each in strokes], 400)
+    assert found.match > 0.7
+
+
+def test_flat_colours_in_black_outlines_are_no_ink() -> None:
+    image = Image.new("RGB", (400, 300), (188, 224, 248))
+    draw = ImageDraw.Draw(image)
+    draw.rectangle((0, 220, 400, 300), fill=(120, 190, 90))
+    draw.rectangle((120, 120, 280, 225), fill=(230, 200, 150), outline="black", width=4)
+    draw.polygon([(105, 120), (200, 50), (295, 120)], fill=(190, 80, 60), outline="black", width=4)
+    draw.ellipse((320, 20, 370, 70), outline="black", width=4)
+    drawing = parse_picture(image)
+    assert len(drawing) <= 4 and drawing.explained > 0.98
+    assert min(stroke.width for stroke in drawing) < 5 and len(drawing) > 2
+
+
 @pytest.mark.parametrize("pen", [2.0, 4.0, 8.0, 16.0])
 def test_widths_are_the_pens(pen: float) -> None:
     drawing = parse_picture(1 - ink_of(CROSS, pen=pen))

@@ -24,6 +24,8 @@ GROUND_BLOCKS = 32
 """Blocks by which the paper's colour is looked at, on the longer side."""
 LEAST_CHROMA = 0.12
 """Difference between the strongest and weakest of red, green and blue from which ink has a colour."""
+LEAST_LIGHT = 0.25
+"""Brightness from which a channel of the paper tells how much light there is."""
 LEAST_CHANGE = 0.12
 """Change of the paper's colour from which its direction means something: its length."""
 ALIKE = 12.0
@@ -53,10 +55,23 @@ class InkColours(NamedTuple):
 
     def change(self, points: Float[np.ndarray, "points 2"]) -> Directions:
         """What ink has changed of the paper's colour at points, pixels of the picture."""
+        changed: Directions = self._ground_at(points) - pixels_at(points, self.pixels)
+        return changed
+
+    def in_light(self, points: Float[np.ndarray, "points 2"]) -> Directions:
+        """Colours of the picture at points, as they would be where its paper is brightest: in shadow
+        paper and ink lose the same share of their light. Dark paper tells nothing of light."""
+        here = self._ground_at(points)
+        brightness = self.ground.mean(-1)
+        brightest = self.ground[brightness >= np.quantile(brightness, 0.9)].mean(0)
+        lost = np.where(here > LEAST_LIGHT, brightest / np.maximum(here, LEAST_LIGHT), 1.0)
+        lit: Directions = (pixels_at(points, self.pixels) * lost).clip(0, 1)
+        return lit
+
+    def _ground_at(self, points: Float[np.ndarray, "points 2"]) -> Directions:
         rows, columns = self.ground.shape[:2]
         height, width = self.pixels.shape[:2]
-        scaled = points * np.array([columns / width, rows / height])
-        ground: Directions = pixels_at(scaled, self.ground) - pixels_at(points, self.pixels)
+        ground: Directions = pixels_at(points * [columns / width, rows / height], self.ground)
         return ground
 
 
