@@ -123,11 +123,12 @@ def _claims_of_departures() -> list[str]:
     steps = result("departures")["paper, mnist, seed 0"]["run"]["steps"]
     of_all = departures.steps_of("paper", "mnist")
     default = {target: _log_p_of_departure("default", target) for target in DATASETS}
-    native, corrections, random_strokes, chained, taper = (
+    native, corrections, random_strokes, chained, taper, pen, stop, beta, scale = (
         {target: default[target] - _log_p_of_departure(name, target) for target in DATASETS}
         for name in (
             *("native resolution", "corrections", "random strokes"),
-            *("chained control points", "taper"),
+            *("chained control points", "taper", "latent pen", "stop marginalised"),
+            *("beta on all KL", "scale from what is drawn"),
         )
     )
     assert min(chained.values()) > 0
@@ -139,12 +140,14 @@ def _claims_of_departures() -> list[str]:
     }
     beyond = [
         [target for target in DATASETS if abs(gains[target]) > chance[target]]
-        for gains in (native, corrections, random_strokes, taper, chained)
+        for gains in (native, corrections, random_strokes, taper, chained, pen, stop, beta, scale)
     ]
-    assert beyond == [["mnist", "emnist"], list(DATASETS), ["emnist", "kmnist"], [], []]
+    assert beyond[:5] == [["mnist", "emnist"], list(DATASETS), ["emnist", "kmnist"], [], []]
+    assert beyond[5:] == [list(DATASETS), ["mnist", "emnist", "omniglot"], ["mnist"], ["mnist"]]
     apart = [number(chance[target]) for target in DATASETS]
-    of_corrections, of_strokes = (
-        [gains[target] for target in DATASETS[1:]] for gains in (corrections, random_strokes)
+    of_corrections, of_strokes, of_pen, of_beta = (
+        [gains[target] for target in DATASETS[1:]]
+        for gains in (corrections, random_strokes, pen, beta)
     )
     return [
         f"may be {apart[0]} nats apart on MNIST, and {', '.join(apart[1:-1])} and {apart[-1]} on the "
@@ -156,6 +159,17 @@ def _claims_of_departures() -> list[str]:
         f"{number(native['quickdraw'])} and {number(native['omniglot'])} lower",
         f"corrections are worth {number(corrections['mnist'])} on MNIST and "
         f"{number(min(of_corrections))} to {number(max(of_corrections))} elsewhere",
+        f"The latent pen is worth {number(pen['mnist'])} on MNIST and {number(min(of_pen))} to "
+        f"{number(max(of_pen))} elsewhere",
+        f"Marginalising the stop variable is worth {number(stop['mnist'])} on MNIST, "
+        f"{number(stop['emnist'])} on EMNIST and {number(stop['omniglot'])} on Omniglot, beyond "
+        f"chance; without it KMNIST is {number(-stop['kmnist'])} and QuickDraw "
+        f"{number(-stop['quickdraw'])} higher, which is not",
+        f"MNIST is {number(-beta['mnist'])} higher, beyond chance; the others are "
+        f"{number(max(of_beta))} lower to {number(-min(of_beta))} higher, which is not",
+        f"is worth {number(scale['mnist'])} on MNIST, beyond chance; without it KMNIST is "
+        f"{number(-scale['kmnist'])} and QuickDraw {number(-scale['quickdraw'])} higher, and EMNIST "
+        f"and Omniglot are {number(scale['emnist'])} and {number(scale['omniglot'])} lower",
         f"is worth {number(taper['mnist'])} on MNIST, {number(taper['emnist'])} on EMNIST and "
         f"{number(taper['kmnist'])} on KMNIST; without it QuickDraw is "
         f"{number(-taper['quickdraw'])} and Omniglot {number(-taper['omniglot'])} higher",
