@@ -656,7 +656,7 @@ class _JointFit:
     def _choose_pixels(self) -> None:
         """Pixels that the pen, or its ink in the picture, may reach."""
         points, curve, *_ = self._samples(self.start.values)
-        limits = self.start.widths[self.curves.stroke[curve]] / 2 + REACH + MOVES
+        limits = _reach(self.start.widths)[self.curves.stroke[curve]] + MOVES
         # A wide pen's neighbourhood is not looked at around thin lines: pens by doubling widths.
         classes = 2.0 ** np.ceil(np.log2(limits))
         height, width = self.picture.shape
@@ -689,7 +689,7 @@ class _JointFit:
             None, pieces.per_curve[curve] - 1
         )
         ends = now.widths[pieces.stroke, None] + now.swells[pieces.start[:, None] + [0, 1]]
-        reached, nearest = _within(points, self.pixels, ends.max(1)[piece] / 2 + REACH)
+        reached, nearest = _within(points, self.pixels, _reach(ends.max(1))[piece])
         order = np.argsort(piece[nearest], kind="stable")
         reached, nearest = reached[order], nearest[order]
         piece, t = piece[nearest], t[nearest]
@@ -810,6 +810,12 @@ def _dot(first: Points, second: Points) -> Float[np.ndarray, "points"]:
 def _density(z: Float[np.ndarray, "pixels"]) -> Float[np.ndarray, "pixels"]:
     """The standard normal density."""
     return np.exp(-0.5 * z**2) * 0.3989422804014327
+
+
+def _reach(widths: Float[np.ndarray, "pens"]) -> Float[np.ndarray, "pens"]:
+    """Distance from pens' middles to which pixels take part: the widest pen's, but of far thinner ones
+    less, as most of a picture would take part where many thin lines lie beside a thick one."""
+    return np.minimum(OTHER_PEN * widths, widths.max(initial=0.0)) / 2 + REACH
 
 
 def _within(

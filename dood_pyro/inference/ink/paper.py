@@ -92,7 +92,7 @@ MOSTLY_PAPER = 0.9
 """Share of pixels of the commonest colour from which what else there is is ink, dark or bright."""
 FLAT_WIDTH, FLAT_RATIO = 0.05, 4.0
 """Width of a pen, as a share of the longer side, from which ink may be flat colour between lines; and
-how many times as wide it is as those lines' pen then."""
+how many times as wide it is as those lines' pen then, and as large in area."""
 GRAIN_BLURS = (1.0, 2.0, 3.0)
 """Standard deviations, pixels, of the blurs that are tried until lines are whole."""
 GRAINS, GRAINY = 10, 0.03
@@ -172,11 +172,13 @@ def _ink_of(colours: Colours, polarity: Polarity, paper: Paper) -> Ink:
         return ink._replace(strength=strength)
     unframed = _without_frame(colours)
     ink = _ink_on_paper(unframed, polarity)
-    if polarity == "auto" and ink.width > FLAT_WIDTH * max(ink.strength.shape):
+    broad = ink.width > FLAT_WIDTH * max(ink.strength.shape)
+    if broad and polarity == "auto" and colours.shape[-1] == 3:
         # Flat colours within black outlines, as of cartoons: less dark than the lines, they go as a
         # shadow does where dark ink alone is looked for.
         lines = _ink_on_paper(unframed, "dark-ink")
-        if 0 < lines.width < ink.width / FLAT_RATIO:
+        outlines = 0 < lines.width < ink.width / FLAT_RATIO
+        if outlines and lines.mask.mean() < ink.mask.mean() / FLAT_RATIO:
             return lines
     return ink
 
