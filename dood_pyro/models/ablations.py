@@ -43,10 +43,6 @@ class DooDNoGuidance(DooD):
 
     title = "DooD−EG"
     sees_canvas: ClassVar[bool] = False
-    settings_without_effect: ClassVar[tuple[str, ...]] = (
-        *DooD.settings_without_effect,
-        "canvas_channels",
-    )
 
     def encode_canvas(self, state: State) -> tuple[Tensor, Tensor]:
         features = torch.zeros_like(state.features)

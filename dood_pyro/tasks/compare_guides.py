@@ -116,7 +116,8 @@ def compare_guides(
     Raises:
         UserError: a guide or the target cannot be had.
     """
-    device = choose_device(device)
+    if isinstance(device, str):
+        device = choose_device(device)
     model, guides, config = load_guides(run, names, which, guide, trusted)
     model = model.to(device)
     dataset = data.load(target, "test", config.model.canvas_size, data_dir)

@@ -97,7 +97,8 @@ def evaluate(
     refuse_other_numbers()
     jobs, particles = whole_number("jobs", jobs), whole_number("particles", particles)
     run = open_run(run)
-    device = choose_device(device)
+    if isinstance(device, str):
+        device = choose_device(device)
     if device.type == "cpu":
         keep_freed_memory()
     if guide is not None:
