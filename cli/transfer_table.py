@@ -158,9 +158,8 @@ def transfer_table(
     out = table.with_suffix(".png") if out is None else out
     context = click.get_current_context()
     for name, of in (("jobs", "local"), ("task_cpus", "ray"), ("task_gpus", "ray")):
-        typed = context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
-        if typed and not (fill and engine == of):
-            option = "--" + name.replace("_", "-")
+        if options.typed(context, name) is not None and not (fill and engine == of):
+            option = options.typed_name(context, name)
             raise UserError(
                 f"{option} is for --engine {of}, and for what is filled in: leave it out"
             )

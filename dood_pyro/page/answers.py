@@ -74,7 +74,7 @@ class Answers:
     # Runs.
 
     def _found(self) -> dict[str, Run]:
-        """Runs of that name: what comes with the package, then what lies in the runs' folder."""
+        """Runs by name: those that come with the package, then those that lie in the runs' folder."""
         found = {name: open_run(name) for name in trained_weights()}
         paths = sorted(self.folder.iterdir()) if self.folder.is_dir() else []
         for path in paths:
